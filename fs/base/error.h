@@ -1,0 +1,24 @@
+/*
+ * An error a person will read. Functions return 0 or a negative errno; those whose failure ends up before a
+ * person also take an `Error *`, owned by the caller, and leave a sentence in it that names the object, what
+ * was tried and, where there is one, the way out. Reporting never allocates. `Error *` may be NULL.
+ */
+#pragma once
+
+#include <errno.h>
+
+#include "fs/base/cleanup.h"
+
+typedef struct Error {
+	int code; /* negative errno, 0 when unset */
+	char message[1024];
+} Error;
+
+/* Sets the sentence and returns `code` (a negative errno), so that `return error_set(...)` reads well. */
+int error_set(Error *error, int code, const char *format, ...) _printf_(3, 4);
+
+/* Puts "context: " before the sentence already there (or the errno's text); returns `code`. */
+int error_prefix(Error *error, int code, const char *format, ...) _printf_(3, 4);
+
+/* The sentence, or the errno's text when none was set. Points into `error` or to static text. */
+const char *error_text(const Error *error, int code);

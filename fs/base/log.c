@@ -1,0 +1,43 @@
+#include "fs/base/log.h"
+
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+
+static const char *log_program = "imgfs";
+static LogLevel log_level = LOG_LEVEL_INFO;
+
+void log_open(const char *program, LogLevel level)
+{
+	log_program = program;
+	log_level = level;
+}
+
+void log_write(LogLevel level, const char *format, ...)
+{
+	static const char *const names[] = { "error", "warning", "info", "debug" };
+	if (level > log_level)
+		return;
+
+	char line[2048];
+	struct timespec now;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	struct tm utc;
+	(void)gmtime_r(&now.tv_sec, &utc);
+	size_t used = strftime(line, sizeof(line), "%Y-%m-%dT%H:%M:%S", &utc);
+	int length = snprintf(line + used, sizeof(line) - used, ".%03ldZ %s %s ", now.tv_nsec / 1000000, log_program,
+			      names[level]);
+	used += (size_t)length;
+
+	va_list args;
+	va_start(args, format);
+	length = vsnprintf(line + used, sizeof(line) - used - 1, format, args);
+	va_end(args);
+	if (length < 0)
+		return;
+	used += (size_t)length < sizeof(line) - used - 1 ? (size_t)length : sizeof(line) - used - 2;
+	line[used++] = '\n';
+	/* One write a record, so that records of several threads and processes do not mix. */
+	ssize_t written = write(STDERR_FILENO, line, used);
+	(void)written;
+}

@@ -1,0 +1,44 @@
+/*
+ * The chunks of one blob as a running server sees them: what is present, and what is trusted.
+ *
+ * A chunk is ABSENT, PRESENT (the bitmap says so; nobody checked since this process started) or TRUSTED (its SHA-256 was
+ * checked by this process). Only the bytes of a TRUSTED chunk are ever decoded, and LZ4's checksum is verified at each
+ * decode. A failed check makes a chunk ABSENT again. Thread-safe; the states are atomics, no lock is held across I/O.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fs/format/chunk-table.h"
+
+typedef struct CacheBlob CacheBlob;
+
+/*
+ * `table` must outlive the blob; the descriptors become the blob's, also on failure. With present_fd < 0 every chunk counts as PRESENT and nothing is
+ * ever written: the file is a whole blob, of a local store. Errors: -ENOMEM, read's.
+ */
+int cache_blob_new(const ChunkTable *table, int data_fd, int present_fd, CacheBlob **ret_blob) _must_check_;
+CacheBlob *cache_blob_free(CacheBlob *blob);
+DEFINE_CLEANUP(CacheBlob, cache_blob_free);
+
+const ChunkTable *cache_blob_table(const CacheBlob *blob);
+bool cache_blob_writable(const CacheBlob *blob);
+
+/* Is the chunk PRESENT or TRUSTED? A hint: the next read may find it rotten. */
+bool cache_blob_has(const CacheBlob *blob, uint32_t chunk);
+
+/*
+ * Reads the frame of a chunk into `frame` (FORMAT_FRAME_MAX bytes) and makes sure it is the right one.
+ * Errors: -ENODATA (absent, or found rotten or unreadable, and therefore absent now).
+ */
+int cache_blob_read(CacheBlob *blob, uint32_t chunk, uint8_t *frame, uint32_t *ret_size) _must_check_;
+
+/*
+ * Stores the frame of a chunk whose digest the caller has just verified, and makes it TRUSTED.
+ * Errors: pwrite's (-ENOSPC...); the chunk then stays ABSENT.
+ */
+int cache_blob_write(CacheBlob *blob, uint32_t chunk, const uint8_t *frame, uint32_t size) _must_check_;
+
+/* Makes a chunk ABSENT: its frame passed SHA-256 once but no longer decodes. */
+void cache_blob_forget(CacheBlob *blob, uint32_t chunk);

@@ -1,0 +1,49 @@
+/*
+ * A node's cache directory:
+ *
+ *   imgfs-cache                      marker: "imgfs cache 1\n"
+ *   blobs/<blob hex>/data            sparse copy of the blob, at the same offsets
+ *   blobs/<blob hex>/present         a bit a chunk, least significant first; a hint, written without fsync
+ *   indexes/<index digest hex>       decompressed index image
+ *   views/<chain ID hex>             view
+ *   manifests/<digest hex>           manifest, byte for byte
+ *   tags/<host>/<name>/_tags/<tag>   digest a tag was last seen to mean, as text
+ *
+ * Everything but blobs is written to a temporary, fsynced and renamed. All calls may block on the disk.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fs/base/digest.h"
+#include "fs/base/error.h"
+#include "fs/format/reference.h"
+
+typedef struct CacheStore CacheStore;
+
+typedef enum CacheKind { CACHE_INDEX, CACHE_VIEW, CACHE_MANIFEST } CacheKind;
+
+/* Opens or creates the cache at `path`. Errors: -EEXIST (a directory that is something else), or mkdir's and open's. */
+int cache_store_open(const char *path, CacheStore **ret_store, Error *error) _must_check_;
+CacheStore *cache_store_free(CacheStore *store);
+DEFINE_CLEANUP(CacheStore, cache_store_free);
+
+/* Opens the file of an object read-only. Errors: -ENOENT. */
+int cache_store_get(CacheStore *store, CacheKind kind, const Digest *digest, int *ret_fd) _must_check_;
+
+/* Puts an object in place durably, replacing one that is there. */
+int cache_store_put(CacheStore *store, CacheKind kind, const Digest *digest, const void *data, size_t size,
+		    Error *error) _must_check_;
+
+/*
+ * Opens, creating them when missing, the data and bitmap files of a blob, read-write, sized `blob_size` and
+ * (chunk_count + 7) / 8. The caller owns both descriptors; a server that got them needs no access to the directory.
+ */
+int cache_store_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, uint32_t chunk_count, int *ret_data_fd,
+		     int *ret_present_fd, Error *error) _must_check_;
+
+/* What a tag was last seen to mean. Errors: -ENOENT. */
+int cache_store_tag_get(CacheStore *store, const Reference *reference, Digest *ret_manifest) _must_check_;
+int cache_store_tag_put(CacheStore *store, const Reference *reference, const Digest *manifest, Error *error)
+	_must_check_;

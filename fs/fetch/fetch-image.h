@@ -1,0 +1,52 @@
+/*
+ * From a reference to all a mount needs: resolves the manifest, gets and verifies the indexes, builds the view, and opens the
+ * files. Everything it gets it keeps in the cache; what is there already is not asked for again, but a tag is always asked for.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "fs/base/error.h"
+#include "fs/cache/cache-store.h"
+#include "fs/format/manifest.h"
+
+/* The open files of one layer. A blob of a local store has present_fd -1 and url NULL. */
+typedef struct FetchLayerFiles {
+	ManifestLayer layer;
+	int index_fd;   /* index image */
+	int data_fd;    /* blob or its sparse copy */
+	int present_fd; /* bitmap */
+	char *url;      /* of the blob */
+} FetchLayerFiles;
+
+typedef struct FetchImage {
+	Digest manifest; /* the digest this mount shows */
+	Digest config;   /* image ID */
+	Digest chain_id;
+	uint64_t image_size; /* the tars together */
+	bool stale;          /* the registry could not be asked, and the tag's last known digest was taken */
+	int view_fd;
+	size_t layer_count;
+	FetchLayerFiles *layers; /* lowest first */
+} FetchImage;
+
+void fetch_image_done(FetchImage *image); /* closes and frees; safe on a zeroed one */
+
+typedef struct FetchRemote {
+	const Reference *reference;
+	bool plain_http; /* speak http; loopback hosts always may */
+	int64_t timeout; /* for each request, milliseconds */
+	CacheStore *cache;
+} FetchRemote;
+
+/* Blocks on the network. Errors carry a sentence naming what could not be had and from where. */
+int fetch_image_remote(const FetchRemote *remote, FetchImage *ret_image, Error *error) _must_check_;
+
+/*
+ * The same from blobs at hand: `open_blob(arg, digest)` gives a descriptor of a whole blob or a negative errno. Views are kept in
+ * `cache`, index images too. `manifest_json` is what the store has for the tag.
+ */
+typedef int FetchOpenBlob(void *arg, const Digest *blob);
+int fetch_image_local(const char *manifest_json, size_t manifest_size, FetchOpenBlob *open_blob, void *arg,
+		      CacheStore *cache, FetchImage *ret_image, Error *error) _must_check_;

@@ -1,0 +1,79 @@
+/*
+ * Bytes of layers, wherever they are: from the cache, or fetched, verified and put into the cache. Single flight a
+ * chunk; neighbouring misses become one range.
+ *
+ * Threads: one thread of the Fetcher's own does all network I/O. fetch_read() runs in any thread and never waits for the
+ * network; fetch_wait() only queues. No lock is held across I/O or a callback.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fs/base/error.h"
+#include "fs/cache/cache-blob.h"
+
+typedef struct Fetcher Fetcher;
+typedef struct FetchBlob FetchBlob; /* owned by its Fetcher */
+typedef struct FetchReader FetchReader;
+typedef struct FetchWait FetchWait;
+
+typedef struct FetcherOptions {
+	unsigned connections; /* at once, to one host; 0 means 8 */
+	/* What went wrong or right again, for the log; called from the Fetcher's thread, already rate-limited. May be NULL. */
+	void (*report)(void *arg, const char *sentence);
+	void *report_arg;
+} FetcherOptions;
+
+int fetcher_new(const FetcherOptions *options, Fetcher **ret_fetcher) _must_check_;
+
+/* Stops the thread; every wait still open ends with -ECANCELED first. */
+Fetcher *fetcher_free(Fetcher *fetcher);
+DEFINE_CLEANUP(Fetcher, fetcher_free);
+
+/*
+ * Adds a blob; before fetcher_start() only. `cache` becomes the Fetcher's, also on failure. `url` (copied) is where ranges are
+ * asked for; NULL when there is no source but the cache. Errors: -ENOMEM.
+ */
+int fetcher_add_blob(Fetcher *fetcher, CacheBlob *cache, const char *url, FetchBlob **ret_blob) _must_check_;
+
+/* Starts the network thread, with all signals blocked in it. */
+int fetcher_start(Fetcher *fetcher) _must_check_;
+
+/* Scratch memory of one thread: LZ4 state, a frame, the chunk decoded last. Not thread-safe. */
+int fetch_reader_new(FetchReader **ret_reader) _must_check_;
+FetchReader *fetch_reader_free(FetchReader *reader);
+DEFINE_CLEANUP(FetchReader, fetch_reader_free);
+
+/*
+ * Copies `size` bytes of the layer's tar from `tar_offset` to `buffer` if the cache has them all. The range must be inside
+ * the tar. Blocks on the disk at most. Returns 0, or -EAGAIN when a chunk is absent (call fetch_wait() and then this
+ * again), or -EIO when a chunk is absent and can come from nowhere, or -ENOMEM.
+ */
+int fetch_read(FetchBlob *blob, FetchReader *reader, uint64_t tar_offset, uint64_t size, void *buffer) _must_check_;
+
+/*
+ * Asks for the chunks that hold [tar_offset, tar_offset + size) and calls done(arg, result) exactly once, from the Fetcher's
+ * thread, never from inside this call: result 0 when all have arrived, -ETIMEDOUT when `deadline` (CLOCK_MONOTONIC, milliseconds) has
+ * passed, -EINTR after fetch_cancel(), -ECANCELED when the Fetcher ends. done() must not block.
+ * `ret_wait` stays valid until done() was called. Errors: -ENOMEM (done() is not called then).
+ */
+typedef void FetchDone(void *arg, int result);
+int fetch_wait(FetchBlob *blob, uint64_t tar_offset, uint64_t size, int64_t deadline, FetchDone *done, void *arg,
+	       FetchWait **ret_wait) _must_check_;
+
+/* Makes an open wait end soon with -EINTR. The caller makes sure that done() was not called yet. */
+void fetch_cancel(Fetcher *fetcher, FetchWait *wait);
+
+/* The clock of deadlines: CLOCK_MONOTONIC in milliseconds. */
+int64_t fetch_now(void);
+
+/* Counters since the start; any thread. */
+typedef struct FetchCounters {
+	uint64_t requests;
+	uint64_t bytes;  /* body bytes received */
+	uint64_t chunks; /* fetched and verified */
+	uint64_t retries;
+	uint64_t verify_failures;
+} FetchCounters;
+void fetcher_counters(Fetcher *fetcher, FetchCounters *ret_counters);

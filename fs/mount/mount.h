@@ -1,0 +1,34 @@
+/*
+ * Mounting an image: a keeper process that mounts and holds every descriptor, and a server it starts, again and again if
+ * need be (docs/architecture.md, "Keeper and server"). This is the face of the room; the rest of it is private.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fs/base/error.h"
+#include "fs/fetch/fetch-image.h"
+
+typedef struct MountOptions {
+	const char *directory;  /* where to mount */
+	const char *source;     /* what mountinfo shows as the source: the reference with its digest */
+	int64_t deadline;       /* of a read that waits for the network, milliseconds */
+	unsigned read_ahead_kb; /* of the mount's bdi; 0 means 512 */
+	const char *log_path;   /* where keeper and server write their log; NULL: standard error */
+	bool foreground;        /* the keeper is this process's child and stays on its terminal; wait for the unmount */
+	const char *
+		program_directory; /* where imgfs-keeper and imgfs-server are; NULL: beside this executable or as built */
+} MountOptions;
+
+/*
+ * Starts keeper and server and returns when the mount answers (or, in the foreground, when it is gone). The
+ * keeper goes on by itself. Needs root. Errors carry a sentence; then nothing is mounted and no process is left.
+ */
+int mount_image(const FetchImage *image, const MountOptions *options, Error *error) _must_check_;
+
+/*
+ * Unmounts an imgfs mount and waits until keeper and server are gone. Errors: -EINVAL (not an imgfs mount), -EBUSY (in use; the
+ * sentence says so), umount2's.
+ */
+int mount_unmount(const char *directory, bool lazy, Error *error) _must_check_;

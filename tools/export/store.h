@@ -1,0 +1,66 @@
+/*
+ * The build host's store, a directory that a static web server can serve:
+ *
+ *   imgfs-store                                   marker: "imgfs store 1\n"
+ *   blobs/sha256/<hex>                            manifests, configs, imgfs blobs; content-addressed, immutable
+ *   layers/<diffID hex>                           JSON: which blob is this layer, and where its index is
+ *   repositories/<name>/_manifests/<tag>          the manifest a tag means, byte for byte
+ *   frames/<blob hex>                             per chunk of a blob: SHA-256 of its content (32); lets exports reuse frames
+ *   tmp/                                          what is being written; locked by its writer, swept by anyone
+ *
+ * Publishing renames complete, fsynced files into place in the order blob, layer record, config, manifest, tag: whatever is
+ * visible is complete. Several exports and servers may use one store at once. Calls may block on the disk.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fs/base/digest.h"
+#include "fs/base/error.h"
+#include "fs/format/manifest.h"
+
+typedef struct Store Store;
+
+/* The store used when no --store is given: /var/lib/imgfs/store for root, else below $XDG_DATA_HOME. malloc'ed. */
+char *store_default_path(void);
+
+/* Opens a store; with `create`, makes it where nothing or an empty directory is. Errors: -ENOENT, -EEXIST (something else is there). */
+int store_open(const char *path, bool create, Store **ret_store, Error *error) _must_check_;
+Store *store_free(Store *store);
+DEFINE_CLEANUP(Store, store_free);
+
+/* Opens an object of blobs/ read-only. Errors: -ENOENT. */
+int store_blob_open(Store *store, const Digest *digest, int *ret_fd, uint64_t *ret_size) _must_check_;
+
+/* Puts small bytes (config, manifest) into blobs/; there already is success. */
+int store_blob_put(Store *store, const void *data, size_t size, Digest *ret_digest, Error *error) _must_check_;
+
+/* The record of a layer. Errors: -ENOENT, -EBADMSG. */
+int store_layer_get(Store *store, const Digest *diff_id, ManifestLayer *ret_layer, Error *error) _must_check_;
+
+/* A layer blob being written. */
+typedef struct StoreUpload StoreUpload;
+int store_upload_new(Store *store, StoreUpload **ret_upload, Error *error) _must_check_;
+StoreUpload *store_upload_free(StoreUpload *upload); /* without a commit: removes the temporary */
+DEFINE_CLEANUP(StoreUpload, store_upload_free);
+int store_upload_fd(const StoreUpload *upload); /* written from its start to its end */
+
+/* Publishes blob, frames list (layer->blob names it; `contents`: one SHA-256 a chunk) and layer record. */
+int store_upload_commit(StoreUpload *upload, const ManifestLayer *layer, const Digest *contents, size_t count,
+			Error *error) _must_check_;
+
+/* A frame of known content. Loaded from frames/ at the first call; one thread at a time. Errors: -ENOENT. */
+typedef struct StoreFrame {
+	int fd; /* of the blob that has it; the store's */
+	uint64_t offset;
+	uint32_t size;
+	Digest digest;
+} StoreFrame;
+int store_frame_find(Store *store, const Digest *content, StoreFrame *ret_frame) _must_check_;
+
+/* Tags. The manifest's bytes are malloc'ed, the caller's. Errors: -ENOENT. */
+int store_tag_get(Store *store, const char *name, const char *tag, char **ret_json, size_t *ret_size) _must_check_;
+int store_tag_put(Store *store, const char *name, const char *tag, const char *json, size_t size, Error *error)
+	_must_check_;
