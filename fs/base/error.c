@@ -4,16 +4,15 @@
 #include <stdio.h>
 #include <string.h>
 
-int error_set(Error *error, int code, const char *format, ...)
+void error_write(Error *error, int code, const char *format, ...)
 {
 	if (!error)
-		return code;
+		return;
 	va_list args;
 	va_start(args, format);
 	(void)vsnprintf(error->message, sizeof(error->message), format, args);
 	va_end(args);
 	error->code = code;
-	return code;
 }
 
 int error_prefix(Error *error, int code, const char *format, ...)

@@ -14,8 +14,17 @@ typedef struct Error {
 	char message[1024];
 } Error;
 
-/* Sets the sentence and returns `code` (a negative errno), so that `return error_set(...)` reads well. */
-int error_set(Error *error, int code, const char *format, ...) _printf_(3, 4);
+/*
+ * Sets the sentence and yields `code` (a negative errno), so that `return error_set(...)` reads well; a macro, so that compilers see
+ * that a constant code is negative.
+ */
+#define error_set(error, code, ...)                       \
+	({                                                \
+		const int code_ = (code);                 \
+		error_write((error), code_, __VA_ARGS__); \
+		code_;                                    \
+	})
+void error_write(Error *error, int code, const char *format, ...) _printf_(3, 4);
 
 /* Puts "context: " before the sentence already there (or the errno's text); returns `code`. */
 int error_prefix(Error *error, int code, const char *format, ...) _printf_(3, 4);

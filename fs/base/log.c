@@ -35,7 +35,12 @@ void log_write(LogLevel level, const char *format, ...)
 	va_end(args);
 	if (length < 0)
 		return;
+	size_t text = used;
 	used += (size_t)length < sizeof(line) - used - 1 ? (size_t)length : sizeof(line) - used - 2;
+	/* Names from outside may hold anything; a record stays one line, and a terminal is not steered by it. */
+	for (; text < used; text++)
+		if ((unsigned char)line[text] < 0x20 || line[text] == 0x7f)
+			line[text] = '?';
 	line[used++] = '\n';
 	/* One write a record, so that records of several threads and processes do not mix. */
 	ssize_t written = write(STDERR_FILENO, line, used);

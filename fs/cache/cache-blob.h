@@ -3,7 +3,8 @@
  *
  * A chunk is ABSENT, PRESENT (the bitmap says so; nobody checked since this process started) or TRUSTED (its SHA-256 was
  * checked by this process). Only the bytes of a TRUSTED chunk are ever decoded, and LZ4's checksum is verified at each
- * decode. A failed check makes a chunk ABSENT again. Thread-safe; the states are atomics, no lock is held across I/O.
+ * decode. A failed check makes a chunk ABSENT again, or PRESENT in a blob that is not writable, since its file may be
+ * repaired meanwhile. Thread-safe; the states are atomics, no lock is held across I/O.
  */
 #pragma once
 

@@ -9,7 +9,9 @@
  *   manifests/<digest hex>           manifest, byte for byte
  *   tags/<host>/<name>/_tags/<tag>   digest a tag was last seen to mean, as text
  *
- * Everything but blobs is written to a temporary, fsynced and renamed. All calls may block on the disk.
+ * Everything but blobs is written to a temporary and renamed, without fsync: who reads a manifest checks its digest, who opens
+ * an index or a view checks its page sums, and what a power cut left torn or empty is got or built again. So a mount
+ * never waits for the disk, and one cut of power costs a fetch at most. All calls may block on the disk.
  */
 #pragma once
 
@@ -24,7 +26,10 @@ typedef struct CacheStore CacheStore;
 
 typedef enum CacheKind { CACHE_INDEX, CACHE_VIEW, CACHE_MANIFEST } CacheKind;
 
-/* Opens or creates the cache at `path`. Errors: -EEXIST (a directory that is something else), or mkdir's and open's. */
+/*
+ * Opens or creates the cache at `path`, and sweeps temporaries that a crash left long ago. Errors: -EEXIST (a directory that is
+ * something else), or mkdir's and open's.
+ */
 int cache_store_open(const char *path, CacheStore **ret_store, Error *error) _must_check_;
 CacheStore *cache_store_free(CacheStore *store);
 DEFINE_CLEANUP(CacheStore, cache_store_free);
@@ -32,7 +37,7 @@ DEFINE_CLEANUP(CacheStore, cache_store_free);
 /* Opens the file of an object read-only. Errors: -ENOENT. */
 int cache_store_get(CacheStore *store, CacheKind kind, const Digest *digest, int *ret_fd) _must_check_;
 
-/* Puts an object in place durably, replacing one that is there. */
+/* Puts an object in place atomically, replacing one that is there. */
 int cache_store_put(CacheStore *store, CacheKind kind, const Digest *digest, const void *data, size_t size,
 		    Error *error) _must_check_;
 
@@ -43,7 +48,7 @@ int cache_store_put(CacheStore *store, CacheKind kind, const Digest *digest, con
 int cache_store_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, uint32_t chunk_count, int *ret_data_fd,
 		     int *ret_present_fd, Error *error) _must_check_;
 
-/* What a tag was last seen to mean. Errors: -ENOENT. */
+/* What a tag was last seen to mean. Errors: -ENOENT (never seen, or its file is rotten). */
 int cache_store_tag_get(CacheStore *store, const Reference *reference, Digest *ret_manifest) _must_check_;
 int cache_store_tag_put(CacheStore *store, const Reference *reference, const Digest *manifest, Error *error)
 	_must_check_;

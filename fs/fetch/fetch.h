@@ -48,15 +48,17 @@ DEFINE_CLEANUP(FetchReader, fetch_reader_free);
 /*
  * Copies `size` bytes of the layer's tar from `tar_offset` to `buffer` if the cache has them all. The range must be inside
  * the tar. Blocks on the disk at most. Returns 0, or -EAGAIN when a chunk is absent (call fetch_wait() and then this
- * again), or -EIO when a chunk is absent and can come from nowhere, or -ENOMEM.
+ * again), or -EIO when a chunk is absent and can come from nowhere or its frame is the right one but does not decode, or -EINVAL
+ * (not inside the tar), or -ENOMEM.
  */
 int fetch_read(FetchBlob *blob, FetchReader *reader, uint64_t tar_offset, uint64_t size, void *buffer) _must_check_;
 
 /*
  * Asks for the chunks that hold [tar_offset, tar_offset + size) and calls done(arg, result) exactly once, from the Fetcher's
  * thread, never from inside this call: result 0 when all have arrived, -ETIMEDOUT when `deadline` (CLOCK_MONOTONIC, milliseconds) has
- * passed, -EINTR after fetch_cancel(), -ECANCELED when the Fetcher ends. done() must not block.
- * `ret_wait` stays valid until done() was called. Errors: -ENOMEM (done() is not called then).
+ * passed, -EINTR after fetch_cancel(), -ECANCELED when the Fetcher ends, -EIO when a chunk can come from nowhere, -ENOMEM. done() must
+ * not block. `ret_wait` stays valid until done() was called. Errors: -EINVAL (not inside the tar), -ENOMEM, -ECANCELED (the
+ * Fetcher is ending); done() is not called then.
  */
 typedef void FetchDone(void *arg, int result);
 int fetch_wait(FetchBlob *blob, uint64_t tar_offset, uint64_t size, int64_t deadline, FetchDone *done, void *arg,

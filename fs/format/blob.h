@@ -1,6 +1,6 @@
 /*
- * The parts of a blob beside its chunks: footer and compressed index (docs/format.md section 1), and the OCI annotations that
- * name them in a manifest.
+ * The parts of a blob beside its chunks: footer and compressed index (docs/format.md section 1), and the OCI
+ * annotations that name them in a manifest.
  */
 #pragma once
 

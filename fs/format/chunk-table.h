@@ -41,6 +41,7 @@ typedef struct ChunkTableWriter ChunkTableWriter;
 int chunk_table_writer_new(ChunkTableWriter **ret_writer) _must_check_;
 ChunkTableWriter *chunk_table_writer_free(ChunkTableWriter *writer);
 DEFINE_CLEANUP(ChunkTableWriter, chunk_table_writer_free);
+/* Errors: -EINVAL (a length that no chunk has), -EFBIG, -ENOMEM. */
 int chunk_table_writer_add(ChunkTableWriter *writer, uint32_t tar_size, uint32_t blob_size, const Digest *digest)
 	_must_check_;
 uint32_t chunk_table_writer_count(const ChunkTableWriter *writer);

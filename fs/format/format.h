@@ -21,7 +21,11 @@
 /* An index image larger than this is refused before memory is asked for it. */
 #define FORMAT_IMAGE_MAX (UINT64_C(4) << 30)
 
-#define FORMAT_NAME_MAX 255u
+/* Limits of Linux that every tree keeps (docs/format.md section 3.4). */
+#define FORMAT_NAME_MAX        255u
+#define FORMAT_TARGET_MAX      4095u
+#define FORMAT_XATTR_NAME_MAX  255u
+#define FORMAT_XATTR_VALUE_MAX 65536u
 
 enum {
 	FORMAT_KIND_INDEX = 1,

@@ -19,7 +19,7 @@ DEFINE_CLEANUP(FrameEncoder, frame_encoder_free);
 
 /*
  * Encodes 1 to FORMAT_CHUNK_MAX bytes into `frame`, which holds FORMAT_FRAME_MAX. The frame depends on nothing
- * but data, level and liblz4's version. Errors: -EINVAL, -EIO when liblz4 fails.
+ * but data, level and liblz4's version. Allocates nothing. Errors: -EINVAL.
  */
 int frame_encode(FrameEncoder *encoder, const void *data, size_t size, uint8_t *frame, size_t *ret_frame_size)
 	_must_check_;
@@ -33,6 +33,6 @@ DEFINE_CLEANUP(FrameDecoder, frame_decoder_free);
 
 /*
  * Decodes a frame that must yield exactly `size` bytes and end at frame + frame_size; verifies LZ4's content
- * checksum. `frame` may be any bytes at all. Errors: -EBADMSG (then `data` holds rubbish), -ENOMEM.
+ * checksum. `frame` may be any bytes at all. Allocates nothing. Errors: -EBADMSG (then `data` holds rubbish).
  */
 int frame_decode(FrameDecoder *decoder, const uint8_t *frame, size_t frame_size, void *data, size_t size) _must_check_;

@@ -45,7 +45,7 @@ int image_writer_new(const ImageHeader *header, ImageWriter **ret_writer) _must_
 ImageWriter *image_writer_free(ImageWriter *writer);
 DEFINE_CLEANUP(ImageWriter, image_writer_free);
 
-/* Adds a section (copied); types must ascend. Errors: -EINVAL, -ENOMEM. */
+/* Adds a section (copied); types must ascend, and the page sums are not among them. Errors: -EINVAL, -ENOMEM. */
 int image_writer_add(ImageWriter *writer, FormatSection type, uint32_t flags, const void *data, size_t size)
 	_must_check_;
 

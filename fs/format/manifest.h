@@ -38,9 +38,10 @@ typedef struct Manifest {
 void manifest_done(Manifest *manifest); /* frees what it owns; safe on a zeroed one and twice */
 
 /*
- * Parses a manifest whose layers all carry imgfs annotations. Checks ranges: index inside the blob, sizes within
- * limits. Errors: -EBADMSG (not JSON, not a manifest, a field missing or wrong; the sentence names it), -ENODATA (a good
- * manifest, but a layer has no imgfs annotations: not an imgfs image), -EPROTONOSUPPORT (another version), -ENOMEM.
+ * Parses a manifest whose layers all carry imgfs annotations. Checks ranges: the index between chunks and footer of
+ * the blob, the config up to MANIFEST_SIZE_MAX bytes. Errors: -EBADMSG (not JSON, not a manifest, a field missing or
+ * wrong; the sentence names it), -ENODATA (a good manifest, but a layer has no imgfs annotations: not an imgfs
+ * image), -EPROTONOSUPPORT (another version), -ENOMEM.
  */
 int manifest_parse(const char *json, size_t size, Manifest *ret_manifest, Error *error) _must_check_;
 

@@ -15,15 +15,22 @@ typedef struct MountOptions {
 	const char *source;     /* what mountinfo shows as the source: the reference with its digest */
 	int64_t deadline;       /* of a read that waits for the network, milliseconds */
 	unsigned read_ahead_kb; /* of the mount's bdi; 0 means 512 */
-	const char *log_path;   /* where keeper and server write their log; NULL: standard error */
-	bool foreground;        /* the keeper is this process's child and stays on its terminal; wait for the unmount */
 	const char *
-		program_directory; /* where imgfs-keeper and imgfs-server are; NULL: beside this executable or as built */
+		log_path; /* where keeper and server write their log; NULL: standard error in the foreground, else nowhere */
+	bool foreground; /* the keeper is this process's child and stays on its terminal; wait for the unmount */
+	const char *program_directory; /* of imgfs-keeper and imgfs-server; NULL: beside this executable, or as built */
+	void (*mounted)(
+		void *arg); /* called once the mount answers, which in the foreground is long before the return; or NULL */
+	void *mounted_arg;
 } MountOptions;
+
+/* Can this process mount there at all? To be asked before an image is fetched; mount_image() asks again. */
+int mount_check(const MountOptions *options, Error *error) _must_check_;
 
 /*
  * Starts keeper and server and returns when the mount answers (or, in the foreground, when it is gone). The
- * keeper goes on by itself. Needs root. Errors carry a sentence; then nothing is mounted and no process is left.
+ * keeper goes on by itself. Needs root. In the foreground SIGTERM, SIGINT
+ * and SIGHUP unmount lazily; they must be blocked in all other threads. Errors carry a sentence; then nothing is mounted and no process is left.
  */
 int mount_image(const FetchImage *image, const MountOptions *options, Error *error) _must_check_;
 

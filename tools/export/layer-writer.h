@@ -1,6 +1,6 @@
 /*
- * A layer's tar in, its imgfs blob out: reads the tar once, cuts it, compresses on several threads, writes frames in order, then
- * index and footer. Memory is bounded, but for the index (some 200 bytes an entry).
+ * A layer's tar in, its imgfs blob out: reads the tar once, cuts it, compresses on several threads, writes frames in
+ * order, then index and footer. Memory is bounded, but for the index (some 200 bytes an entry).
  */
 #pragma once
 
@@ -12,20 +12,22 @@
 #include "fs/format/manifest.h"
 
 /*
- * Where the tar comes from. read() gives 1 to `size` bytes, 0 at the end, or a negative errno with a sentence; it may block.
+ * Where the tar comes from. read() gives 1 to `size` bytes, 0 at the end, or a negative errno with a sentence; it may
+ * block.
  */
 typedef struct LayerSource {
 	ssize_t (*read)(void *arg, void *buffer, size_t size, Error *error);
 	void *arg;
 } LayerSource;
 
-/* Asks for a frame of known content: fills `frame` (FORMAT_FRAME_MAX bytes) and its digest, or -ENOENT. Called from one thread at a time. */
+/* Asks for a frame of known content: fills `frame` (FORMAT_FRAME_MAX bytes) and its digest, or -ENOENT. Called from one
+ * thread at a time. */
 typedef int LayerFindFrame(void *arg, const Digest *content, uint32_t content_size, uint8_t *frame, uint32_t *ret_size,
 			   Digest *ret_digest);
 
 typedef struct LayerOptions {
 	int level;                  /* FRAME_ADAPTIVE, FRAME_FAST or 3 to 12 */
-	unsigned jobs;              /* threads that compress, this one included; 0 means 2 */
+	unsigned jobs;              /* threads that compress, this one included; 0 means 2; at most 256 */
 	const Digest *diff_id;      /* what the tar must turn out to be, or NULL */
 	LayerFindFrame *find_frame; /* NULL: reuse nothing */
 	void *find_frame_arg;
@@ -45,7 +47,9 @@ void layer_result_done(LayerResult *result);
 
 /*
  * Writes the blob to `blob_fd` from its current position 0. Errors: -EBADMSG (the tar is corrupt; the sentence
- * names entry and offset), -EKEYREJECTED (diffID is another), -ENOMEM, or read's and write's.
+ * names entry and offset), -EOPNOTSUPP (a form of tar that tar-reader.h says is refused), -EKEYREJECTED (diffID is
+ * another), -EINVAL (level or jobs), -EFBIG (an index beyond FORMAT_IMAGE_MAX), -ENOMEM, -EAGAIN (no threads to be
+ * had), or read's and write's. What was written to `blob_fd` is of no use then.
  */
 int layer_write(const LayerSource *source, const LayerOptions *options, int blob_fd, LayerResult *ret_result,
 		Error *error) _must_check_;

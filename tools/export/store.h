@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "fs/base/digest.h"
 #include "fs/base/error.h"
@@ -30,6 +31,12 @@ char *store_default_path(void);
 int store_open(const char *path, bool create, Store **ret_store, Error *error) _must_check_;
 Store *store_free(Store *store);
 DEFINE_CLEANUP(Store, store_free);
+
+/* As it was opened; the store's. */
+const char *store_path(const Store *store);
+
+/* Says that writing `what` into this store failed with `code`, and what to do where the disk is full; returns `code`. */
+int store_error(const Store *store, int code, const char *what, Error *error);
 
 /* Opens an object of blobs/ read-only. Errors: -ENOENT. */
 int store_blob_open(Store *store, const Digest *digest, int *ret_fd, uint64_t *ret_size) _must_check_;
@@ -64,3 +71,7 @@ int store_frame_find(Store *store, const Digest *content, StoreFrame *ret_frame)
 int store_tag_get(Store *store, const char *name, const char *tag, char **ret_json, size_t *ret_size) _must_check_;
 int store_tag_put(Store *store, const char *name, const char *tag, const char *json, size_t size, Error *error)
 	_must_check_;
+
+/* Calls `visit` for each tag, in order of names and then tags; stops at its first return other than 0, and returns that. */
+typedef int StoreTagVisitor(void *arg, const char *name, const char *tag, time_t changed);
+int store_tag_each(Store *store, StoreTagVisitor *visit, void *arg) _must_check_;

@@ -1,0 +1,148 @@
+#include "fs/cache/cache-blob.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "fs/base/fd.h"
+
+enum { ABSENT, PRESENT, TRUSTED };
+
+struct CacheBlob {
+	const ChunkTable *table;
+	int data_fd;
+	int present_fd; /* -1: a whole blob, not writable */
+	_Atomic uint8_t *states;
+};
+
+/* The bitmap is a hint: what cannot be read of it counts as absent. */
+static int load_states(CacheBlob *blob)
+{
+	uint32_t count = blob->table->count;
+	if (blob->present_fd < 0) {
+		for (uint32_t i = 0; i < count; i++)
+			atomic_init(&blob->states[i], PRESENT);
+		return 0;
+	}
+	size_t size = ((size_t)count + 7) / 8;
+	_cleanup_free_ uint8_t *bits = calloc(1, size + 1);
+	if (!bits)
+		return -ENOMEM;
+	int r = fd_pread_all(blob->present_fd, bits, size, 0);
+	if (r < 0 && r != -ENODATA)
+		return r;
+	for (uint32_t i = 0; i < count; i++)
+		atomic_init(&blob->states[i], bits[i / 8] >> (i % 8) & 1 ? PRESENT : ABSENT);
+	return 0;
+}
+
+int cache_blob_new(const ChunkTable *table, int data_fd, int present_fd, CacheBlob **ret_blob)
+{
+	_cleanup_close_ int data = data_fd, present = present_fd;
+	_cleanup_(cache_blob_free_p) CacheBlob *blob = calloc(1, sizeof(*blob));
+	if (!blob)
+		return -ENOMEM;
+	blob->table = table;
+	blob->data_fd = TAKE_FD(data);
+	blob->present_fd = TAKE_FD(present);
+	blob->states = calloc((size_t)table->count + 1, sizeof(*blob->states));
+	if (!blob->states)
+		return -ENOMEM;
+	int r = load_states(blob);
+	if (r < 0)
+		return r;
+	*ret_blob = TAKE_PTR(blob);
+	return 0;
+}
+
+CacheBlob *cache_blob_free(CacheBlob *blob)
+{
+	if (!blob)
+		return NULL;
+	close_p(&blob->data_fd);
+	close_p(&blob->present_fd);
+	free((void *)(uintptr_t)blob->states);
+	free(blob);
+	return NULL;
+}
+
+const ChunkTable *cache_blob_table(const CacheBlob *blob)
+{
+	return blob->table;
+}
+
+bool cache_blob_writable(const CacheBlob *blob)
+{
+	return blob->present_fd >= 0;
+}
+
+bool cache_blob_has(const CacheBlob *blob, uint32_t chunk)
+{
+	return atomic_load_explicit(&blob->states[chunk], memory_order_acquire) != ABSENT;
+}
+
+/*
+ * Sets or clears a chunk's bit in the file. The byte comes from the file, not from this process's states, so that two servers of one
+ * blob keep each other's bits but for a race that costs a fetch after the next start.
+ */
+static void store_bit(const CacheBlob *blob, uint32_t chunk, bool present)
+{
+	uint8_t byte = 0, mask = (uint8_t)(1u << (chunk % 8));
+	if (fd_pread_all(blob->present_fd, &byte, 1, chunk / 8) < 0)
+		byte = 0;
+	uint8_t changed = present ? (uint8_t)(byte | mask) : (uint8_t)(byte & ~mask);
+	/* A hint that cannot be written is not missed: a bit too few costs a fetch, one too many a failed check. */
+	if (changed != byte && fd_pwrite_all(blob->present_fd, &changed, 1, chunk / 8) < 0)
+		return;
+}
+
+void cache_blob_forget(CacheBlob *blob, uint32_t chunk)
+{
+	if (!cache_blob_writable(blob)) {
+		atomic_store_explicit(&blob->states[chunk], PRESENT, memory_order_release);
+		return;
+	}
+	atomic_store_explicit(&blob->states[chunk], ABSENT, memory_order_release);
+	store_bit(blob, chunk, false);
+}
+
+int cache_blob_read(CacheBlob *blob, uint32_t chunk, uint8_t *frame, uint32_t *ret_size)
+{
+	Chunk entry;
+	chunk_table_get(blob->table, chunk, &entry);
+	uint8_t state = atomic_load_explicit(&blob->states[chunk], memory_order_acquire);
+	if (state == ABSENT || entry.blob_size > FORMAT_FRAME_MAX)
+		return -ENODATA;
+	if (fd_pread_all(blob->data_fd, frame, entry.blob_size, entry.blob_offset) < 0) {
+		cache_blob_forget(blob, chunk);
+		return -ENODATA;
+	}
+	if (state == PRESENT) {
+		Digest digest;
+		if (digest_of(frame, entry.blob_size, &digest) < 0)
+			return -ENODATA;
+		if (!digest_equal(&digest, &entry.digest)) {
+			cache_blob_forget(blob, chunk);
+			return -ENODATA;
+		}
+		/* Fails if the chunk was forgotten or written meanwhile; then its new state stands. */
+		(void)atomic_compare_exchange_strong(&blob->states[chunk], &state, TRUSTED);
+	}
+	*ret_size = entry.blob_size;
+	return 0;
+}
+
+int cache_blob_write(CacheBlob *blob, uint32_t chunk, const uint8_t *frame, uint32_t size)
+{
+	if (!cache_blob_writable(blob))
+		return -EROFS;
+	Chunk entry;
+	chunk_table_get(blob->table, chunk, &entry);
+	if (size != entry.blob_size)
+		return -EINVAL;
+	int r = fd_pwrite_all(blob->data_fd, frame, size, entry.blob_offset);
+	if (r < 0)
+		return r;
+	atomic_store_explicit(&blob->states[chunk], TRUSTED, memory_order_release);
+	store_bit(blob, chunk, true);
+	return 0;
+}

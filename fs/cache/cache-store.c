@@ -1,0 +1,282 @@
+#include "fs/cache/cache-store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "fs/base/fd.h"
+
+#define MARKER         "imgfs-cache"
+#define MARKER_TEXT    "imgfs cache 1\n"
+#define TEMPORARY      ".tmp-"
+#define TEMPORARY_AGE  3600 /* seconds after which nobody is still writing one */
+#define TAG_PATH_SIZE  (3 * REFERENCE_NAME_MAX)
+#define DIRECTORY_MODE 0700 /* images may hold secrets */
+#define FILE_MODE      0600
+
+struct CacheStore {
+	int dirfd;
+	char *path;
+};
+
+static const char *const kind_directories[] = {
+	[CACHE_INDEX] = "indexes",
+	[CACHE_VIEW] = "views",
+	[CACHE_MANIFEST] = "manifests",
+};
+
+/* Is the directory empty, but for what an interrupted creation may have left? */
+static int directory_is_empty(int dirfd, bool *ret_empty)
+{
+	int copy = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (copy < 0)
+		return -errno;
+	_cleanup_closedir_ DIR *directory = fdopendir(copy);
+	if (!directory) {
+		int r = -errno;
+		(void)close(copy);
+		return r;
+	}
+	bool empty = true;
+	for (struct dirent *entry; (entry = readdir(directory));)
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+		    strcmp(entry->d_name, "lost+found") != 0 && strncmp(entry->d_name, TEMPORARY, 5) != 0)
+			empty = false;
+	*ret_empty = empty;
+	return 0;
+}
+
+/* Writes a temporary in `dirfd` and renames it to `name`; no fsync, see the header. */
+static int put_file(int dirfd, const char *name, const void *data, size_t size)
+{
+	uint64_t random;
+	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
+		return -EIO;
+	char temporary[32];
+	(void)snprintf(temporary, sizeof(temporary), TEMPORARY "%016llx", (unsigned long long)random);
+	_cleanup_close_ int fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, FILE_MODE);
+	if (fd < 0)
+		return -errno;
+	int r = fd_write_all(fd, data, size);
+	if (r == 0 && renameat(dirfd, temporary, dirfd, name) < 0)
+		r = -errno;
+	if (r < 0)
+		(void)unlinkat(dirfd, temporary, 0);
+	return r;
+}
+
+/* Makes sure that the directory is a cache, or makes it one if it is empty. */
+static int claim(int dirfd)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t size;
+	int r = fd_read_file(dirfd, MARKER, 64, &text, &size);
+	if (r == 0)
+		return strcmp(text, MARKER_TEXT) == 0 ? 0 : -EEXIST;
+	if (r != -ENOENT)
+		return r;
+	bool empty = false;
+	r = directory_is_empty(dirfd, &empty);
+	if (r < 0)
+		return r;
+	if (empty)
+		return put_file(dirfd, MARKER, MARKER_TEXT, strlen(MARKER_TEXT));
+	/* Somebody else may have made it a cache between the two looks. */
+	return faccessat(dirfd, MARKER, F_OK, 0) == 0 ? 0 : -EEXIST;
+}
+
+/* Removes temporaries that nobody can be writing any more. Failures only leave them for the next time. */
+static void sweep(int dirfd, const char *name)
+{
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	_cleanup_closedir_ DIR *directory = fdopendir(fd);
+	if (!directory) {
+		(void)close(fd);
+		return;
+	}
+	time_t now = time(NULL);
+	for (struct dirent *entry; (entry = readdir(directory));) {
+		struct stat status;
+		if (strncmp(entry->d_name, TEMPORARY, strlen(TEMPORARY)) == 0 &&
+		    fstatat(fd, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    now - status.st_mtime > TEMPORARY_AGE)
+			(void)unlinkat(fd, entry->d_name, 0);
+	}
+}
+
+static int prepare_directories(int dirfd)
+{
+	static const char *const names[] = { "blobs", "tags", "indexes", "views", "manifests" };
+	for (size_t i = 0; i < ELEMENTS(names); i++)
+		if (mkdirat(dirfd, names[i], DIRECTORY_MODE) < 0 && errno != EEXIST)
+			return -errno;
+	for (size_t i = 0; i < ELEMENTS(kind_directories); i++)
+		sweep(dirfd, kind_directories[i]);
+	return 0;
+}
+
+int cache_store_open(const char *path, CacheStore **ret_store, Error *error)
+{
+	_cleanup_(cache_store_free_p) CacheStore *store = calloc(1, sizeof(*store));
+	if (!store)
+		return error_set(error, -ENOMEM, "out of memory");
+	store->dirfd = -1;
+	store->path = strdup(path);
+	if (!store->path)
+		return error_set(error, -ENOMEM, "out of memory");
+
+	int r = fd_make_directories(AT_FDCWD, path, DIRECTORY_MODE);
+	if (r == 0) {
+		store->dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		r = store->dirfd < 0 ? -errno : claim(store->dirfd);
+	}
+	if (r == -EEXIST)
+		return error_set(error, r, "%s is not an imgfs cache and not empty; name another directory", path);
+	if (r == 0)
+		r = prepare_directories(store->dirfd);
+	if (r < 0)
+		return error_set(error, r, "cannot use %s as a cache: %s; name a directory this user can write to",
+				 path, error_text(NULL, r));
+	*ret_store = TAKE_PTR(store);
+	return 0;
+}
+
+CacheStore *cache_store_free(CacheStore *store)
+{
+	if (store) {
+		close_p(&store->dirfd);
+		free(store->path);
+		free(store);
+	}
+	return NULL;
+}
+
+/* Room for "manifests/<hex>". */
+#define OBJECT_PATH_SIZE (sizeof("manifests/") + DIGEST_HEX_SIZE)
+
+int cache_store_get(CacheStore *store, CacheKind kind, const Digest *digest, int *ret_fd)
+{
+	char hex[DIGEST_HEX_SIZE], path[OBJECT_PATH_SIZE];
+	(void)snprintf(path, sizeof(path), "%s/%s", kind_directories[kind], digest_hex(digest, hex));
+	int fd = openat(store->dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
+	return 0;
+}
+
+/* A failed write, as a person should hear of it. */
+static int write_failed(const CacheStore *store, const char *what, int code, Error *error)
+{
+	return error_set(error, code, "cannot write %s to the cache %s: %s%s", what, store->path,
+			 error_text(NULL, code), code == -ENOSPC || code == -EDQUOT ? "; free some space" : "");
+}
+
+int cache_store_put(CacheStore *store, CacheKind kind, const Digest *digest, const void *data, size_t size,
+		    Error *error)
+{
+	char hex[DIGEST_HEX_SIZE];
+	_cleanup_close_ int dirfd = openat(store->dirfd, kind_directories[kind], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = dirfd < 0 ? -errno : put_file(dirfd, digest_hex(digest, hex), data, size);
+	return r < 0 ? write_failed(store, kind_directories[kind], r, error) : 0;
+}
+
+/* Opens a file read-write, creating it, and gives it its size; the contents go if `keep` is false and the size was another. */
+static int open_sized(int dirfd, const char *name, uint64_t size, bool keep, int *ret_fd)
+{
+	_cleanup_close_ int fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
+	struct stat status;
+	if (fd < 0 || fstat(fd, &status) < 0)
+		return -errno;
+	if (status.st_size != (off_t)size) {
+		if (!keep && ftruncate(fd, 0) < 0)
+			return -errno;
+		if (ftruncate(fd, (off_t)size) < 0)
+			return -errno;
+	}
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int open_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, uint32_t chunk_count, int *ret_data_fd,
+		     int *ret_present_fd)
+{
+	char hex[DIGEST_HEX_SIZE], path[sizeof("blobs/") + DIGEST_HEX_SIZE];
+	(void)snprintf(path, sizeof(path), "blobs/%s", digest_hex(blob, hex));
+	if (blob_size > INT64_MAX)
+		return -EFBIG;
+	if (mkdirat(store->dirfd, path, DIRECTORY_MODE) < 0 && errno != EEXIST)
+		return -errno;
+	_cleanup_close_ int dirfd = openat(store->dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (dirfd < 0)
+		return -errno;
+	_cleanup_close_ int data = -1, present = -1;
+	int r = open_sized(dirfd, "data", blob_size, true, &data);
+	if (r == 0)
+		r = open_sized(dirfd, "present", ((uint64_t)chunk_count + 7) / 8, false, &present);
+	if (r < 0)
+		return r;
+	*ret_data_fd = TAKE_FD(data);
+	*ret_present_fd = TAKE_FD(present);
+	return 0;
+}
+
+int cache_store_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, uint32_t chunk_count, int *ret_data_fd,
+		     int *ret_present_fd, Error *error)
+{
+	int r = open_blob(store, blob, blob_size, chunk_count, ret_data_fd, ret_present_fd);
+	return r < 0 ? write_failed(store, "a blob's files", r, error) : 0;
+}
+
+/* The directory of a tag's file, and the file below it. A host may be any text but must stay one directory. */
+static int tag_directory(const Reference *reference, char ret_path[static TAG_PATH_SIZE])
+{
+	const char *host = reference->host;
+	if (host[0] == '\0' || host[0] == '.' || strchr(host, '/') || !reference_name_valid(reference->name) ||
+	    !reference_tag_valid(reference->tag))
+		return -EINVAL;
+	(void)snprintf(ret_path, TAG_PATH_SIZE, "tags/%s/%s/_tags", host, reference->name);
+	return 0;
+}
+
+int cache_store_tag_get(CacheStore *store, const Reference *reference, Digest *ret_manifest)
+{
+	char directory[TAG_PATH_SIZE], path[TAG_PATH_SIZE + REFERENCE_TAG_MAX + 2];
+	if (tag_directory(reference, directory) < 0)
+		return -ENOENT;
+	(void)snprintf(path, sizeof(path), "%s/%s", directory, reference->tag);
+	_cleanup_free_ char *text = NULL;
+	size_t size;
+	if (fd_read_file(store->dirfd, path, DIGEST_TEXT_SIZE, &text, &size) < 0)
+		return -ENOENT;
+	text[strcspn(text, "\n")] = '\0';
+	return digest_from_text(text, ret_manifest) < 0 ? -ENOENT : 0;
+}
+
+static int put_tag(CacheStore *store, const Reference *reference, const Digest *manifest)
+{
+	char path[TAG_PATH_SIZE], digest[DIGEST_TEXT_SIZE], text[DIGEST_TEXT_SIZE + 1];
+	int r = tag_directory(reference, path);
+	if (r < 0)
+		return r;
+	r = fd_make_directories(store->dirfd, path, DIRECTORY_MODE);
+	if (r < 0)
+		return r;
+	_cleanup_close_ int dirfd = openat(store->dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dirfd < 0)
+		return -errno;
+	int length = snprintf(text, sizeof(text), "%s\n", digest_text(manifest, digest));
+	return put_file(dirfd, reference->tag, text, (size_t)length);
+}
+
+int cache_store_tag_put(CacheStore *store, const Reference *reference, const Digest *manifest, Error *error)
+{
+	int r = put_tag(store, reference, manifest);
+	return r < 0 ? write_failed(store, "a tag", r, error) : 0;
+}

@@ -1,0 +1,240 @@
+#include "fs/fetch/fetch-image.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fs/base/bytes.h"
+#include "fs/fetch/fetch-layer.h"
+#include "fs/fetch/fetch-manifest.h"
+#include "fs/net/net-registry.h"
+
+/* An image being put together. */
+typedef struct Assembly {
+	CacheStore *cache;
+	const Manifest *manifest;
+	FetchIndex *indexes; /* a layer each; fd -1 and no map until it is open */
+	FetchImage image;
+} Assembly;
+
+void fetch_image_done(FetchImage *image)
+{
+	if (image->layers)
+		close_p(&image->view_fd);
+	for (size_t i = 0; image->layers && i < image->layer_count; i++) {
+		FetchLayerFiles *files = &image->layers[i];
+		close_p(&files->index_fd);
+		close_p(&files->data_fd);
+		close_p(&files->present_fd);
+		free(files->url);
+	}
+	free(image->layers);
+	*image = (FetchImage){ .view_fd = -1 };
+}
+
+static void assembly_done(Assembly *assembly)
+{
+	for (size_t i = 0; assembly->indexes && i < assembly->manifest->layer_count; i++)
+		fetch_index_close(&assembly->indexes[i]);
+	free(assembly->indexes);
+	fetch_image_done(&assembly->image);
+}
+
+static int assembly_init(Assembly *assembly, const Digest *digest, Error *error)
+{
+	const Manifest *manifest = assembly->manifest;
+	FetchImage *image = &assembly->image;
+	if (manifest->layer_count == 0)
+		return error_set(error, -EBADMSG, "the image has no layers: there is nothing to mount");
+	assembly->indexes = calloc(manifest->layer_count, sizeof(*assembly->indexes));
+	image->layers = calloc(manifest->layer_count, sizeof(*image->layers));
+	if (!assembly->indexes || !image->layers)
+		return error_set(error, -ENOMEM, "out of memory");
+	image->manifest = *digest;
+	image->config = manifest->config;
+	image->view_fd = -1;
+	image->layer_count = manifest->layer_count;
+	for (size_t i = 0; i < manifest->layer_count; i++) {
+		image->layers[i] = (FetchLayerFiles){
+			.layer = manifest->layers[i],
+			.index_fd = -1,
+			.data_fd = -1,
+			.present_fd = -1,
+		};
+		if (__builtin_add_overflow(image->image_size, manifest->layers[i].tar_size, &image->image_size))
+			return error_set(error, -EBADMSG, "the layers' lengths in the manifest are impossible");
+	}
+	return 0;
+}
+
+/* All files of the layers are open: builds the view and hands everything over. */
+static int assembly_finish(Assembly *assembly, FetchImage *ret_image, Error *error)
+{
+	FetchImage *image = &assembly->image;
+	int r = fetch_view_open(assembly->cache, assembly->manifest, assembly->indexes, &image->chain_id,
+				&image->view_fd, error);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < image->layer_count; i++)
+		image->layers[i].index_fd = TAKE_FD(assembly->indexes[i].fd);
+	*ret_image = *image;
+	*image = (FetchImage){ .view_fd = -1 };
+	return 0;
+}
+
+/* Opens the indexes the cache has; a rotten one counts as one it does not have. */
+static void open_cached_indexes(Assembly *assembly)
+{
+	for (size_t i = 0; i < assembly->manifest->layer_count; i++)
+		if (fetch_index_open(assembly->cache, &assembly->manifest->layers[i], &assembly->indexes[i], NULL) < 0)
+			assembly->indexes[i] = (FetchIndex){ .fd = -1 };
+}
+
+/* The layers whose indexes have to be fetched; one each where two layers are the same. */
+static size_t list_missing(const Assembly *assembly, NetRequest *requests, size_t *layers)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < assembly->manifest->layer_count; i++) {
+		const ManifestLayer *layer = &assembly->manifest->layers[i];
+		if (assembly->indexes[i].map.data)
+			continue;
+		requests[count] = (NetRequest){
+			.url = assembly->image.layers[i].url,
+			.ranged = true,
+			.offset = layer->index_offset,
+			.size = layer->index_size,
+		};
+		layers[count++] = i;
+	}
+	return count;
+}
+
+static int fetch_missing_indexes(Assembly *assembly, NetHttp *http, Error *error)
+{
+	size_t total = assembly->manifest->layer_count;
+	_cleanup_free_ NetRequest *requests = calloc(total, sizeof(*requests));
+	_cleanup_free_ NetResponse *responses = calloc(total, sizeof(*responses));
+	_cleanup_free_ size_t *layers = calloc(total, sizeof(*layers));
+	if (!requests || !responses || !layers)
+		return error_set(error, -ENOMEM, "out of memory");
+	size_t count = list_missing(assembly, requests, layers);
+	if (count == 0)
+		return 0;
+	int r = net_http_perform(http, requests, count, responses, error);
+	if (r < 0)
+		return error_prefix(error, r, "cannot get the index of a layer");
+	for (size_t i = 0; i < count; i++) {
+		if (r == 0)
+			r = fetch_index_add(assembly->cache, &assembly->manifest->layers[layers[i]], responses[i].body,
+					    responses[i].size, &assembly->indexes[layers[i]], error);
+		net_response_done(&responses[i]);
+	}
+	return r;
+}
+
+static int name_sources(Assembly *assembly, const char *base, const char *name, Error *error)
+{
+	for (size_t i = 0; i < assembly->image.layer_count; i++) {
+		FetchLayerFiles *files = &assembly->image.layers[i];
+		files->url = net_registry_blob_url(base, name, &files->layer.blob);
+		if (!files->url)
+			return error_set(error, -ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+static int open_cached_blobs(Assembly *assembly, Error *error)
+{
+	for (size_t i = 0; i < assembly->image.layer_count; i++) {
+		FetchLayerFiles *files = &assembly->image.layers[i];
+		int r = cache_store_blob(assembly->cache, &files->layer.blob, files->layer.blob_size,
+					 assembly->indexes[i].table.count, &files->data_fd, &files->present_fd, error);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int fetch_image_remote(const FetchRemote *remote, FetchImage *ret_image, Error *error)
+{
+	_cleanup_(net_http_free_p) NetHttp *http = NULL;
+	_cleanup_free_ char *base = net_registry_base(remote->reference->host, remote->plain_http);
+	if (!base || net_http_new(remote->timeout, &http) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	_cleanup_(fetch_manifest_done) FetchManifest manifest = { 0 };
+	int r = fetch_manifest_resolve(remote, http, base, &manifest, error);
+	if (r < 0)
+		return r;
+
+	_cleanup_(assembly_done) Assembly assembly = { .cache = remote->cache, .manifest = &manifest.manifest };
+	r = assembly_init(&assembly, &manifest.digest, error);
+	if (r == 0)
+		r = name_sources(&assembly, base, remote->reference->name, error);
+	if (r < 0)
+		return r;
+	open_cached_indexes(&assembly);
+	assembly.image.stale = manifest.stale;
+	r = fetch_missing_indexes(&assembly, http, error);
+	if (r == 0)
+		r = open_cached_blobs(&assembly, error);
+	return r < 0 ? r : assembly_finish(&assembly, ret_image, error);
+}
+
+/* Reads the index of a layer from a whole blob. */
+static int read_local_index(Assembly *assembly, size_t number, Error *error)
+{
+	const ManifestLayer *layer = &assembly->manifest->layers[number];
+	int fd = assembly->image.layers[number].data_fd;
+	char text[DIGEST_TEXT_SIZE];
+	struct stat status;
+	if (fstat(fd, &status) < 0)
+		return error_set(error, -errno, "blob %s: %s", digest_text(&layer->blob, text), strerror(errno));
+	if (!range_within(layer->index_offset, layer->index_size, (uint64_t)status.st_size))
+		return error_set(error, -EBADMSG, "blob %s is truncated; export the image again",
+				 digest_text(&layer->blob, text));
+	_cleanup_free_ uint8_t *data = malloc(layer->index_size);
+	if (!data)
+		return error_set(error, -ENOMEM, "out of memory");
+	int r = fd_pread_all(fd, data, layer->index_size, layer->index_offset);
+	if (r < 0)
+		return error_set(error, r, "blob %s: %s", digest_text(&layer->blob, text), error_text(NULL, r));
+	return fetch_index_add(assembly->cache, layer, data, layer->index_size, &assembly->indexes[number], error);
+}
+
+static int open_local_blobs(Assembly *assembly, FetchOpenBlob *open_blob, void *arg, Error *error)
+{
+	for (size_t i = 0; i < assembly->image.layer_count; i++) {
+		FetchLayerFiles *files = &assembly->image.layers[i];
+		char text[DIGEST_TEXT_SIZE];
+		int fd = open_blob(arg, &files->layer.blob);
+		if (fd < 0)
+			return error_set(error, fd, "blob %s cannot be opened in the store: %s; export the image again",
+					 digest_text(&files->layer.blob, text), error_text(NULL, fd));
+		files->data_fd = fd;
+		if (assembly->indexes[i].map.data)
+			continue;
+		int r = read_local_index(assembly, i, error);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int fetch_image_local(const char *manifest_json, size_t manifest_size, FetchOpenBlob *open_blob, void *arg,
+		      CacheStore *cache, FetchImage *ret_image, Error *error)
+{
+	_cleanup_(manifest_done) Manifest manifest = { 0 };
+	Digest digest;
+	int r = manifest_parse(manifest_json, manifest_size, &manifest, error);
+	if (r < 0)
+		return r;
+	if (digest_of(manifest_json, manifest_size, &digest) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	_cleanup_(assembly_done) Assembly assembly = { .cache = cache, .manifest = &manifest };
+	r = assembly_init(&assembly, &digest, error);
+	if (r < 0)
+		return r;
+	open_cached_indexes(&assembly);
+	r = open_local_blobs(&assembly, open_blob, arg, error);
+	return r < 0 ? r : assembly_finish(&assembly, ret_image, error);
+}

@@ -1,0 +1,39 @@
+/* Private to the room: index images and views as files of the cache, checked when they are opened. */
+#pragma once
+
+#include "fs/base/fd.h"
+#include "fs/cache/cache-store.h"
+#include "fs/format/chunk-table.h"
+#include "fs/format/manifest.h"
+#include "fs/format/tree.h"
+
+/* An index that is open. Must not move in memory: its parts point at each other. */
+typedef struct FetchIndex {
+	int fd;
+	FdMap map;
+	Image image;
+	ChunkTable table;
+	Tree tree;
+	bool has_tree;
+} FetchIndex;
+
+void fetch_index_close(FetchIndex *index); /* safe on a zeroed one: then the descriptor is no descriptor */
+
+/*
+ * Opens the index of a layer from the cache and checks it against the manifest, but for its tree. Errors: -ENOENT, -EBADMSG (rotten,
+ * or not what the manifest says), -EPROTONOSUPPORT.
+ */
+int fetch_index_open(CacheStore *cache, const ManifestLayer *layer, FetchIndex *ret_index, Error *error) _must_check_;
+
+/*
+ * Takes an index as it stands in the blob, verifies it, puts it into the cache, and opens it, tree included.
+ * Errors: -EBADMSG, -EPROTONOSUPPORT, -EFBIG, -ENOMEM, or cache_store_put()'s.
+ */
+int fetch_index_add(CacheStore *cache, const ManifestLayer *layer, const uint8_t *data, size_t size,
+		    FetchIndex *ret_index, Error *error) _must_check_;
+
+/*
+ * Opens the view of a chain of layers, lowest first, at least one, from the cache; builds it if it is not there or rotten.
+ */
+int fetch_view_open(CacheStore *cache, const Manifest *manifest, FetchIndex *indexes, Digest *ret_chain_id, int *ret_fd,
+		    Error *error) _must_check_;

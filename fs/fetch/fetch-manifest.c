@@ -1,0 +1,128 @@
+#include "fs/fetch/fetch-manifest.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "fs/base/fd.h"
+#include "fs/net/net-registry.h"
+
+void fetch_manifest_done(FetchManifest *manifest)
+{
+	free(manifest->json);
+	manifest_done(&manifest->manifest);
+	*manifest = (FetchManifest){ 0 };
+}
+
+/* The bytes of a manifest from the cache, if they are there and right. Errors: -ENOENT. */
+static int get_cached(CacheStore *cache, const Digest *digest, FetchManifest *manifest)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat status;
+	if (cache_store_get(cache, CACHE_MANIFEST, digest, &fd) < 0 || fstat(fd, &status) < 0 || status.st_size <= 0 ||
+	    status.st_size > (off_t)MANIFEST_SIZE_MAX)
+		return -ENOENT;
+	size_t size = (size_t)status.st_size;
+	_cleanup_free_ char *json = malloc(size);
+	Digest found;
+	if (!json || fd_pread_all(fd, json, size, 0) < 0 || digest_of(json, size, &found) < 0 ||
+	    !digest_equal(&found, digest))
+		return -ENOENT;
+	manifest->json = TAKE_PTR(json);
+	manifest->size = size;
+	manifest->digest = *digest;
+	return 0;
+}
+
+/* Gets the manifest from the registry, makes sure it is of use here, and keeps it. */
+static int get_remote(const FetchRemote *remote, NetHttp *http, const char *url, const Digest *wanted,
+		      FetchManifest *manifest, Error *error)
+{
+	int r = net_registry_manifest(http, url, MANIFEST_MEDIA_TYPE, MANIFEST_SIZE_MAX, wanted, &manifest->json,
+				      &manifest->size, &manifest->digest, error);
+	if (r < 0)
+		return r;
+	r = manifest_parse(manifest->json, manifest->size, &manifest->manifest, error);
+	if (r < 0)
+		return error_prefix(error, r, "%s", url);
+	return cache_store_put(remote->cache, CACHE_MANIFEST, &manifest->digest, manifest->json, manifest->size, error);
+}
+
+static int resolve_digest(const FetchRemote *remote, NetHttp *http, const char *base, FetchManifest *manifest,
+			  Error *error)
+{
+	const Reference *reference = remote->reference;
+	if (get_cached(remote->cache, &reference->digest, manifest) == 0)
+		return 0;
+	char text[DIGEST_TEXT_SIZE];
+	_cleanup_free_ char *url =
+		net_registry_manifest_url(base, reference->name, digest_text(&reference->digest, text));
+	if (!url)
+		return error_set(error, -ENOMEM, "out of memory");
+	return get_remote(remote, http, url, &reference->digest, manifest, error);
+}
+
+/*
+ * Asks what the tag means. If the cache has that manifest, nothing more is transferred. `known` is what the tag meant
+ * the last time, or NULL.
+ */
+static int ask_tag(const FetchRemote *remote, NetHttp *http, const char *url, const Digest *known,
+		   FetchManifest *manifest, Error *error)
+{
+	if (known) {
+		Digest digest;
+		int r = net_registry_head(http, url, MANIFEST_MEDIA_TYPE, &digest, error);
+		if (net_is_unreachable(r))
+			return r;
+		if (r == 0 && get_cached(remote->cache, &digest, manifest) == 0)
+			return 0;
+		/* A registry that does not answer HEAD is asked with GET; one that has no such tag says so again. */
+	}
+	return get_remote(remote, http, url, NULL, manifest, error);
+}
+
+static int resolve_tag(const FetchRemote *remote, NetHttp *http, const char *base, FetchManifest *manifest,
+		       Error *error)
+{
+	const Reference *reference = remote->reference;
+	_cleanup_free_ char *url = net_registry_manifest_url(base, reference->name, reference->tag);
+	if (!url)
+		return error_set(error, -ENOMEM, "out of memory");
+	Digest known;
+	bool has_known = cache_store_tag_get(remote->cache, reference, &known) == 0;
+	int r = ask_tag(remote, http, url, has_known ? &known : NULL, manifest, error);
+	if (r == 0) {
+		if (has_known && digest_equal(&known, &manifest->digest))
+			return 0;
+		return cache_store_tag_put(remote->cache, reference, &manifest->digest, error);
+	}
+	if (net_is_unreachable(r) && has_known && get_cached(remote->cache, &known, manifest) == 0) {
+		manifest->stale = true;
+		return 0;
+	}
+	if (net_is_unreachable(r))
+		return error_prefix(
+			error, r,
+			"cannot ask %s, and this node has not seen the tag before; is `imgfs serve` running there?",
+			reference->host);
+	return r;
+}
+
+int fetch_manifest_resolve(const FetchRemote *remote, NetHttp *http, const char *base, FetchManifest *ret_manifest,
+			   Error *error)
+{
+	_cleanup_(fetch_manifest_done) FetchManifest manifest = { 0 };
+	int r = remote->reference->has_digest ? resolve_digest(remote, http, base, &manifest, error)
+					      : resolve_tag(remote, http, base, &manifest, error);
+	if (r < 0)
+		return r;
+	if (!manifest.manifest.layers) { /* it came from the cache */
+		manifest_done(&manifest.manifest);
+		r = manifest_parse(manifest.json, manifest.size, &manifest.manifest, error);
+		if (r < 0)
+			return error_prefix(error, r, "manifest of %s/%s", remote->reference->host,
+					    remote->reference->name);
+	}
+	*ret_manifest = manifest;
+	manifest = (FetchManifest){ 0 };
+	return 0;
+}

@@ -1,0 +1,19 @@
+/* Private to the room: which manifest a remote reference means, from the registry and the cache. */
+#pragma once
+
+#include "fs/fetch/fetch-image.h"
+#include "fs/net/net-http.h"
+
+typedef struct FetchManifest {
+	char *json;
+	size_t size;
+	Digest digest;
+	Manifest manifest;
+	bool stale; /* see FetchImage */
+} FetchManifest;
+
+void fetch_manifest_done(FetchManifest *manifest); /* safe on a zeroed one */
+
+/* Blocks on the network. `base` is the registry's, as net_registry_base() has it. */
+int fetch_manifest_resolve(const FetchRemote *remote, NetHttp *http, const char *base, FetchManifest *ret_manifest,
+			   Error *error) _must_check_;

@@ -1,0 +1,140 @@
+#include <errno.h>
+#include <string.h>
+
+#include "fs/base/bytes.h"
+#include "fs/fetch/fetch-private.h"
+#include "fs/format/frame.h"
+
+struct FetchReader {
+	FrameDecoder *decoder;
+	uint8_t *frame;   /* FORMAT_FRAME_MAX */
+	uint8_t *content; /* FORMAT_CHUNK_MAX: the chunk decoded last, if it was not wanted whole */
+	uint64_t blob;    /* whose it is (FetchBlob's id), or 0 */
+	uint32_t chunk;
+};
+
+int fetch_reader_new(FetchReader **ret_reader)
+{
+	_cleanup_(fetch_reader_free_p) FetchReader *reader = calloc(1, sizeof(*reader));
+	if (!reader)
+		return -ENOMEM;
+	reader->frame = malloc(FORMAT_FRAME_MAX);
+	reader->content = malloc(FORMAT_CHUNK_MAX);
+	if (!reader->frame || !reader->content)
+		return -ENOMEM;
+	int r = frame_decoder_new(&reader->decoder);
+	if (r < 0)
+		return r;
+	*ret_reader = TAKE_PTR(reader);
+	return 0;
+}
+
+FetchReader *fetch_reader_free(FetchReader *reader)
+{
+	if (reader) {
+		(void)frame_decoder_free(reader->decoder);
+		free(reader->frame);
+		free(reader->content);
+		free(reader);
+	}
+	return NULL;
+}
+
+static int absent(const FetchBlob *blob)
+{
+	return blob->url ? -EAGAIN : -EIO;
+}
+
+/*
+ * The frame at hand does not decode. If its digest is right, the publisher's blob is bad and fetching it again would not help;
+ * otherwise it has changed on the disk since it was checked.
+ */
+static int judge_frame(FetchBlob *blob, const FetchReader *reader, uint32_t number, const Chunk *chunk)
+{
+	Digest digest;
+	int r = digest_of(reader->frame, chunk->blob_size, &digest);
+	if (r < 0)
+		return r;
+	if (digest_equal(&digest, &chunk->digest))
+		return -EIO;
+	cache_blob_forget(blob->cache, number);
+	return -ENODATA;
+}
+
+/* Decodes a chunk from the cache. Errors: -ENODATA (absent, or found rotten), -EIO, -ENOMEM. */
+static int decode_cached(FetchBlob *blob, FetchReader *reader, uint32_t number, const Chunk *chunk, uint8_t *content)
+{
+	if (!cache_blob_has(blob->cache, number))
+		return -ENODATA;
+	uint32_t size;
+	int r = cache_blob_read(blob->cache, number, reader->frame, &size);
+	if (r == 0) {
+		r = frame_decode(reader->decoder, reader->frame, size, content, chunk->tar_size);
+		if (r == -EBADMSG)
+			r = judge_frame(blob, reader, number, chunk);
+	}
+	if (r == -ENODATA)
+		(void)atomic_fetch_or(&blob->rotten[number / 8], (uint8_t)(1u << (number % 8)));
+	return r;
+}
+
+static int decode(FetchBlob *blob, FetchReader *reader, uint32_t number, const Chunk *chunk, uint8_t *content)
+{
+	int r = decode_cached(blob, reader, number, chunk, content);
+	if (r != -ENODATA)
+		return r;
+	uint32_t size;
+	if (fetch_recent_get(&blob->fetcher->recent, blob->id, number, reader->frame, &size) < 0)
+		return absent(blob);
+	r = frame_decode(reader->decoder, reader->frame, size, content, chunk->tar_size);
+	return r == -EBADMSG ? -EIO : r;
+}
+
+/* Copies [skip, skip + size) of a chunk to `to`. */
+static int copy_chunk(FetchBlob *blob, FetchReader *reader, uint32_t number, const Chunk *chunk, uint32_t skip,
+		      uint32_t size, uint8_t *to)
+{
+	bool decoded = reader->blob == blob->id && reader->chunk == number;
+	if (!decoded && size == chunk->tar_size)
+		return decode(blob, reader, number, chunk, to);
+	if (!decoded) {
+		reader->blob = 0;
+		int r = decode(blob, reader, number, chunk, reader->content);
+		if (r < 0)
+			return r;
+		reader->blob = blob->id;
+		reader->chunk = number;
+	}
+	memcpy(to, reader->content + skip, size);
+	return 0;
+}
+
+int fetch_read(FetchBlob *blob, FetchReader *reader, uint64_t tar_offset, uint64_t size, void *buffer)
+{
+	const ChunkTable *table = cache_blob_table(blob->cache);
+	uint8_t *to = buffer;
+	if (!range_within(tar_offset, size, table->tar_size))
+		return -EINVAL;
+	if (size == 0)
+		return 0;
+	/* Nothing is decoded for a range that will have to wait. */
+	uint32_t first = chunk_table_find(table, tar_offset), last = chunk_table_find(table, tar_offset + size - 1);
+	for (uint32_t number = first; number <= last; number++)
+		if (!fetch_at_hand(blob, number))
+			return absent(blob);
+
+	for (uint32_t number = first; number <= last; number++) {
+		Chunk chunk;
+		chunk_table_get(table, number, &chunk);
+		uint32_t skip = (uint32_t)(tar_offset - chunk.tar_offset), part = chunk.tar_size - skip;
+		if (part > size)
+			part = (uint32_t)size;
+		int r = copy_chunk(blob, reader, number, &chunk, skip, part, to);
+		if (r < 0)
+			return r;
+		to += part;
+		tar_offset += part;
+		size -= part;
+	}
+	return 0;
+}

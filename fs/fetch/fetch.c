@@ -1,0 +1,230 @@
+#include "fs/fetch/fetch.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+#include "fs/base/bytes.h"
+#include "fs/fetch/fetch-private.h"
+
+#define CONNECTIONS 8u
+
+int64_t fetch_now(void)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int fetcher_new(const FetcherOptions *options, Fetcher **ret_fetcher)
+{
+	Fetcher *fetcher = calloc(1, sizeof(*fetcher));
+	if (!fetcher)
+		return -ENOMEM;
+	(void)pthread_mutex_init(&fetcher->mutex, NULL);
+	fetch_recent_init(&fetcher->recent);
+	fetcher->options = *options;
+	if (fetcher->options.connections == 0)
+		fetcher->options.connections = CONNECTIONS;
+	fetcher->ranges = calloc(fetcher->options.connections, sizeof(*fetcher->ranges));
+	int r = fetcher->ranges ? net_loop_new(fetcher->options.connections, &fetcher->loop) : -ENOMEM;
+	if (r < 0) {
+		(void)fetcher_free(fetcher);
+		return r;
+	}
+	for (unsigned i = 0; i < fetcher->options.connections; i++)
+		fetcher->ranges[i].fetcher = fetcher;
+	*ret_fetcher = fetcher;
+	return 0;
+}
+
+static FetchBlob *blob_free(FetchBlob *blob)
+{
+	if (blob) {
+		(void)cache_blob_free(blob->cache);
+		free(blob->url);
+		free((void *)(uintptr_t)blob->rotten);
+		free(blob->wants);
+		free(blob);
+	}
+	return NULL;
+}
+DEFINE_CLEANUP(FetchBlob, blob_free);
+
+int fetcher_add_blob(Fetcher *fetcher, CacheBlob *cache, const char *url, FetchBlob **ret_blob)
+{
+	static _Atomic uint64_t last_id;
+	size_t count = cache_blob_table(cache)->count;
+	_cleanup_(cache_blob_free_p) CacheBlob *owned = cache;
+	_cleanup_(blob_free_p) FetchBlob *blob = calloc(1, sizeof(*blob));
+	if (!blob)
+		return -ENOMEM;
+	blob->fetcher = fetcher;
+	blob->id = atomic_fetch_add(&last_id, 1) + 1;
+	blob->cache = TAKE_PTR(owned);
+	blob->url = url ? strdup(url) : NULL;
+	blob->rotten = calloc(count / 8 + 1, sizeof(*blob->rotten));
+	blob->wants = calloc(count + 1, sizeof(FetchWant *));
+	if ((url && !blob->url) || !blob->rotten || !blob->wants)
+		return -ENOMEM;
+	blob->next = fetcher->blobs;
+	fetcher->blobs = blob;
+	*ret_blob = TAKE_PTR(blob);
+	return 0;
+}
+
+/* Opens the waits that have come in, in their order. Says whether the Fetcher is to end. */
+static bool take_incoming(Fetcher *fetcher)
+{
+	(void)pthread_mutex_lock(&fetcher->mutex);
+	FetchWait *newest = fetcher->incoming;
+	fetcher->incoming = NULL;
+	bool stopping = fetcher->stopping;
+	(void)pthread_mutex_unlock(&fetcher->mutex);
+
+	FetchWait *oldest = NULL;
+	while (newest) {
+		FetchWait *wait = newest;
+		newest = wait->next;
+		wait->next = oldest;
+		oldest = wait;
+	}
+	while (oldest) {
+		FetchWait *wait = oldest;
+		oldest = wait->next;
+		fetch_wait_admit(wait);
+	}
+	return stopping;
+}
+
+static int64_t next_deadline(const Fetcher *fetcher)
+{
+	int64_t deadline = INT64_MAX;
+	for (const FetchWait *wait = fetcher->waits; wait; wait = wait->next)
+		if (wait->deadline < deadline)
+			deadline = wait->deadline;
+	return deadline;
+}
+
+static void *network_thread(void *arg)
+{
+	Fetcher *fetcher = arg;
+	while (!take_incoming(fetcher)) {
+		int64_t now = fetch_now();
+		fetch_wait_expire(fetcher, now);
+		fetch_range_cut_unwanted(fetcher);
+		int64_t until = fetch_range_start_all(fetcher, now), deadline = next_deadline(fetcher);
+		if (deadline < until)
+			until = deadline;
+		if (net_loop_run(fetcher->loop, until - now) < 0) {
+			/* Curl is out of memory: deadlines go on, but not in a busy loop. */
+			struct timespec pause = { .tv_nsec = 20000000 };
+			(void)nanosleep(&pause, NULL);
+		}
+	}
+	return NULL;
+}
+
+int fetcher_start(Fetcher *fetcher)
+{
+	sigset_t all, before;
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	int r = pthread_create(&fetcher->thread, NULL, network_thread, fetcher);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	fetcher->started = r == 0;
+	return -r;
+}
+
+/* Ends every wait, those that never came in too. */
+static void cancel_all(Fetcher *fetcher)
+{
+	(void)take_incoming(fetcher);
+	while (fetcher->waits)
+		fetch_wait_end(fetcher->waits, -ECANCELED);
+}
+
+Fetcher *fetcher_free(Fetcher *fetcher)
+{
+	if (!fetcher)
+		return NULL;
+	(void)pthread_mutex_lock(&fetcher->mutex);
+	fetcher->stopping = true;
+	(void)pthread_mutex_unlock(&fetcher->mutex);
+	if (fetcher->started) {
+		net_loop_wake(fetcher->loop);
+		(void)pthread_join(fetcher->thread, NULL);
+	}
+	cancel_all(fetcher);
+	fetch_range_cut_unwanted(fetcher);
+	fetcher->loop = net_loop_free(fetcher->loop);
+	for (unsigned i = 0; fetcher->ranges && i < fetcher->options.connections; i++)
+		free(fetcher->ranges[i].frame);
+	free(fetcher->ranges);
+	while (fetcher->blobs) {
+		FetchBlob *blob = fetcher->blobs;
+		fetcher->blobs = blob->next;
+		(void)blob_free(blob);
+	}
+	fetch_recent_done(&fetcher->recent);
+	(void)pthread_mutex_destroy(&fetcher->mutex);
+	free(fetcher);
+	return NULL;
+}
+
+int fetch_wait(FetchBlob *blob, uint64_t tar_offset, uint64_t size, int64_t deadline, FetchDone *done, void *arg,
+	       FetchWait **ret_wait)
+{
+	Fetcher *fetcher = blob->fetcher;
+	const ChunkTable *table = cache_blob_table(blob->cache);
+	if (!range_within(tar_offset, size, table->tar_size))
+		return -EINVAL;
+	uint32_t first = 0, count = 0;
+	if (size > 0) {
+		first = chunk_table_find(table, tar_offset);
+		count = chunk_table_find(table, tar_offset + size - 1) - first + 1;
+	}
+	FetchWait *wait = calloc(1, sizeof(*wait) + count * sizeof(wait->links[0]));
+	if (!wait)
+		return -ENOMEM;
+	wait->blob = blob;
+	wait->first = first;
+	wait->count = count;
+	wait->deadline = deadline;
+	wait->done = done;
+	wait->arg = arg;
+
+	(void)pthread_mutex_lock(&fetcher->mutex);
+	bool stopping = fetcher->stopping;
+	if (!stopping) {
+		/* Before the other thread can see the wait, and end it. */
+		*ret_wait = wait;
+		wait->next = fetcher->incoming;
+		fetcher->incoming = wait;
+	}
+	(void)pthread_mutex_unlock(&fetcher->mutex);
+	if (stopping) {
+		free(wait);
+		return -ECANCELED;
+	}
+	net_loop_wake(fetcher->loop);
+	return 0;
+}
+
+void fetch_cancel(Fetcher *fetcher, FetchWait *wait)
+{
+	atomic_store(&wait->cancelled, true);
+	net_loop_wake(fetcher->loop);
+}
+
+void fetcher_counters(Fetcher *fetcher, FetchCounters *ret_counters)
+{
+	*ret_counters = (FetchCounters){
+		.requests = atomic_load_explicit(&fetcher->requests, memory_order_relaxed),
+		.bytes = atomic_load_explicit(&fetcher->bytes, memory_order_relaxed),
+		.chunks = atomic_load_explicit(&fetcher->chunks, memory_order_relaxed),
+		.retries = atomic_load_explicit(&fetcher->retries, memory_order_relaxed),
+		.verify_failures = atomic_load_explicit(&fetcher->verify_failures, memory_order_relaxed),
+	};
+}

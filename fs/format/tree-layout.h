@@ -1,0 +1,56 @@
+/*
+ * Byte offsets of the tree's records (docs/format.md sections 3.1 to 3.3), for reader and writer, and the limits both
+ * keep.
+ */
+#pragma once
+
+enum {
+	INODE_AT_MODE = 0,
+	INODE_AT_UID = 4,
+	INODE_AT_GID = 8,
+	INODE_AT_NLINK = 12,
+	INODE_AT_MTIME_SEC = 16,
+	INODE_AT_MTIME_NSEC = 24,
+	INODE_AT_FLAGS = 28,
+	INODE_AT_SIZE = 32,
+	INODE_AT_DATA = 40,
+	INODE_AT_COUNT = 48,
+	INODE_AT_PARENT = 52,
+	INODE_AT_XATTR = 56,
+	INODE_AT_LAYER = 60,
+	INODE_SIZE = 64,
+};
+
+enum {
+	DIRENT_AT_INODE = 0,
+	DIRENT_AT_NAME = 4,
+	DIRENT_AT_LENGTH = 8,
+	DIRENT_AT_TYPE = 10,
+	DIRENT_AT_RESERVED = 11,
+	DIRENT_SIZE = 12,
+};
+
+enum {
+	EXTENT_AT_FILE = 0,
+	EXTENT_AT_TAR = 8,
+	EXTENT_AT_LENGTH = 16,
+	EXTENT_SIZE = 24,
+};
+
+enum {
+	XATTR_SET_AT_FIRST = 0,
+	XATTR_SET_AT_COUNT = 4,
+	XATTR_SET_SIZE = 8,
+};
+
+enum {
+	XATTR_ITEM_AT_NAME = 0,
+	XATTR_ITEM_AT_VALUE = 4,
+	XATTR_ITEM_AT_VALUE_LENGTH = 8,
+	XATTR_ITEM_AT_NAME_LENGTH = 12,
+	XATTR_ITEM_AT_RESERVED = 14,
+	XATTR_ITEM_SIZE = 16,
+};
+
+#define TREE_FLAGS       (TREE_SPARSE | TREE_IMPLIED | TREE_LOWER_LINK)
+#define TREE_PERMISSIONS 07777u

@@ -1,0 +1,49 @@
+#include "fs/mount/inode-stat.h"
+
+#include <errno.h>
+#include <sys/sysmacros.h>
+
+#define BLOCK 512u
+
+int inode_from_node(const Tree *tree, uint64_t node, uint32_t *ret_inode)
+{
+	if (node == 0 || node > tree->inode_count)
+		return -ESTALE;
+	*ret_inode = (uint32_t)(node - 1);
+	return 0;
+}
+
+static uint64_t data_size(const Tree *tree, const TreeInode *inode)
+{
+	if (!S_ISREG(inode->mode))
+		return 0;
+	if (!(inode->flags & TREE_SPARSE))
+		return inode->size;
+	uint64_t total = 0;
+	for (uint32_t i = 0; i < inode->count; i++) {
+		TreeExtent extent;
+		tree_extent(tree, inode, i, &extent);
+		total += extent.length;
+	}
+	return total;
+}
+
+void inode_stat(const Tree *tree, uint32_t number, const TreeInode *inode, struct stat *ret_stat)
+{
+	struct timespec mtime = { .tv_sec = inode->mtime_sec, .tv_nsec = inode->mtime_nsec };
+	bool device = S_ISCHR(inode->mode) || S_ISBLK(inode->mode);
+	*ret_stat = (struct stat){
+		.st_ino = inode_to_node(number),
+		.st_mode = inode->mode,
+		.st_nlink = inode->nlink,
+		.st_uid = inode->uid,
+		.st_gid = inode->gid,
+		.st_rdev = device ? makedev((unsigned)(inode->data >> 32), (unsigned)inode->data) : 0,
+		.st_size = (off_t)inode->size,
+		.st_blksize = 4096,
+		.st_blocks = (blkcnt_t)((data_size(tree, inode) + BLOCK - 1) / BLOCK),
+		.st_atim = mtime,
+		.st_mtim = mtime,
+		.st_ctim = mtime,
+	};
+}

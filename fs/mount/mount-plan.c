@@ -1,0 +1,129 @@
+#include "fs/mount/mount-plan.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "fs/base/fd.h"
+
+#define PLAN_VERSION 1
+
+static void json_decref_p(json_t **value)
+{
+	json_decref(*value);
+}
+
+void mount_plan_done(MountPlan *plan)
+{
+	for (size_t i = 0; i < plan->layer_count; i++)
+		free(plan->layers[i].url);
+	free(plan->layers);
+	free(plan->source);
+	*plan = (MountPlan){ .view_fd = -1 };
+}
+
+static json_t *encode_layers(const MountPlan *plan)
+{
+	json_t *layers = json_array();
+	for (size_t i = 0; layers && i < plan->layer_count; i++) {
+		const MountPlanLayer *layer = &plan->layers[i];
+		json_t *object = json_pack("{s:i, s:i, s:i, s:s?}", "index", layer->index_fd, "data", layer->data_fd,
+					   "present", layer->present_fd, "url", layer->url);
+		if (json_array_append_new(layers, object) < 0) {
+			json_decref(layers);
+			return NULL;
+		}
+	}
+	return layers;
+}
+
+int mount_plan_encode(const MountPlan *plan, char **ret_json)
+{
+	json_t *layers = encode_layers(plan);
+	if (!layers)
+		return -ENOMEM;
+	_cleanup_(json_decref_p) json_t *root =
+		json_pack("{s:i, s:s, s:I, s:I, s:i, s:o}", "version", PLAN_VERSION, "source", plan->source, "deadline",
+			  (json_int_t)plan->deadline, "image_size", (json_int_t)plan->image_size, "view", plan->view_fd,
+			  "layers", layers);
+	if (!root)
+		return -ENOMEM;
+	char *json = json_dumps(root, JSON_COMPACT);
+	if (!json)
+		return -ENOMEM;
+	*ret_json = json;
+	return 0;
+}
+
+static int decode_layer(json_t *object, MountPlanLayer *ret_layer)
+{
+	json_t *url;
+	MountPlanLayer layer = { 0 };
+	if (json_unpack(object, "{s:i, s:i, s:i, s:o}", "index", &layer.index_fd, "data", &layer.data_fd, "present",
+			&layer.present_fd, "url", &url) < 0 ||
+	    layer.index_fd < 0 || layer.data_fd < 0 || layer.present_fd < -1)
+		return -EBADMSG;
+	if (!json_is_null(url)) {
+		if (!json_is_string(url))
+			return -EBADMSG;
+		layer.url = strdup(json_string_value(url));
+		if (!layer.url)
+			return -ENOMEM;
+	}
+	*ret_layer = layer;
+	return 0;
+}
+
+static int decode_root(json_t *root, MountPlan *plan)
+{
+	int version;
+	const char *source;
+	json_int_t deadline, image_size;
+	json_t *layers;
+	if (json_unpack(root, "{s:i, s:s, s:I, s:I, s:i, s:o}", "version", &version, "source", &source, "deadline",
+			&deadline, "image_size", &image_size, "view", &plan->view_fd, "layers", &layers) < 0)
+		return -EBADMSG;
+	if (version != PLAN_VERSION || deadline < 0 || image_size < 0 || plan->view_fd < 0 || !json_is_array(layers))
+		return -EBADMSG;
+	plan->deadline = deadline;
+	plan->image_size = (uint64_t)image_size;
+	plan->source = strdup(source);
+	plan->layers = calloc(json_array_size(layers) + 1, sizeof(*plan->layers));
+	if (!plan->source || !plan->layers)
+		return -ENOMEM;
+	for (; plan->layer_count < json_array_size(layers); plan->layer_count++) {
+		int r = decode_layer(json_array_get(layers, plan->layer_count), &plan->layers[plan->layer_count]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int mount_plan_decode(const char *json, size_t size, MountPlan *ret_plan, Error *error)
+{
+	json_error_t fault;
+	_cleanup_(json_decref_p) json_t *root = json_loadb(json, size, JSON_REJECT_DUPLICATES, &fault);
+	if (!root)
+		return error_set(error, -EBADMSG, "the plan of the mount is not JSON: %s", fault.text);
+	_cleanup_(mount_plan_done) MountPlan plan = { .view_fd = -1 };
+	int r = decode_root(root, &plan);
+	if (r == -EBADMSG)
+		return error_set(error, r,
+				 "the plan of the mount is of another version of imgfs; unmount and mount again");
+	if (r < 0)
+		return error_set(error, r, "out of memory while reading the plan of the mount");
+	*ret_plan = plan;
+	plan = (MountPlan){ .view_fd = -1 };
+	return 0;
+}
+
+int mount_plan_read(int fd, MountPlan *ret_plan, Error *error)
+{
+	FdMap map = { 0 };
+	int r = fd_map(fd, &map);
+	if (r == 0)
+		r = mount_plan_decode((const char *)map.data, map.size, ret_plan, error);
+	else
+		r = error_set(error, r, "cannot read the plan of the mount: %s", strerror(-r));
+	fd_unmap(&map);
+	return r;
+}

@@ -1,0 +1,38 @@
+/*
+ * What a server needs to know: which of its inherited descriptors is what, and where missing bytes come from. Written
+ * once as JSON into a memfd, read by every server of the mount.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fs/base/error.h"
+
+typedef struct MountPlanLayer {
+	int index_fd;
+	int data_fd;
+	int present_fd; /* -1: the blob is whole, of a local store */
+	char *url;      /* NULL: there is no source but the blob */
+} MountPlanLayer;
+
+/* The descriptors are numbers only, never closed by this object. */
+typedef struct MountPlan {
+	char *source; /* the reference with its digest, for the log */
+	int64_t deadline;
+	uint64_t image_size;
+	int view_fd;
+	size_t layer_count;
+	MountPlanLayer *layers; /* lowest first */
+} MountPlan;
+
+void mount_plan_done(MountPlan *plan); /* frees strings and layers; safe on a zeroed one */
+
+/* The JSON of a plan, malloc'ed, the caller's. Errors: -ENOMEM. */
+int mount_plan_encode(const MountPlan *plan, char **ret_json) _must_check_;
+
+/* Errors: -EBADMSG with a sentence, -ENOMEM. */
+int mount_plan_decode(const char *json, size_t size, MountPlan *ret_plan, Error *error) _must_check_;
+
+/* Reads a plan from its memfd. Errors: as above, and read's. */
+int mount_plan_read(int fd, MountPlan *ret_plan, Error *error) _must_check_;

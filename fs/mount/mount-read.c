@@ -1,0 +1,75 @@
+#include <string.h>
+
+#include "fs/base/bytes.h"
+#include "fs/mount/mount-server.h"
+
+uint32_t mount_server_read_size(const TreeInode *inode, uint64_t offset, uint32_t size)
+{
+	if (offset >= inode->size)
+		return 0;
+	uint64_t left = inode->size - offset;
+	return left < size ? (uint32_t)left : size;
+}
+
+static int read_tar(const MountLayer *layer, FetchReader *reader, uint64_t tar_offset, uint64_t size, void *buffer,
+		    MountMissing *ret_missing)
+{
+	/* A view does not know how long the tars are, so its offsets are only checked here. */
+	if (!range_within(tar_offset, size, layer->chunks.tar_size))
+		return -EIO;
+	int r = fetch_read(layer->blob, reader, tar_offset, size, buffer);
+	if (r == -EAGAIN)
+		*ret_missing = (MountMissing){ .blob = layer->blob, .tar_offset = tar_offset, .size = size };
+	return r;
+}
+
+/* The first extent that ends after `offset`. */
+static uint32_t first_extent(const Tree *tree, const TreeInode *inode, uint64_t offset)
+{
+	uint32_t low = 0, high = inode->count;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		TreeExtent extent;
+		tree_extent(tree, inode, middle, &extent);
+		if (extent.file_offset + extent.length <= offset)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static int read_sparse(const MountServer *server, FetchReader *reader, const TreeInode *inode, uint64_t offset,
+		       uint32_t size, void *buffer, MountMissing *ret_missing)
+{
+	uint64_t end = offset + size;
+	memset(buffer, 0, size);
+	for (uint32_t i = first_extent(&server->tree, inode, offset); i < inode->count; i++) {
+		TreeExtent extent;
+		tree_extent(&server->tree, inode, i, &extent);
+		if (extent.file_offset >= end)
+			break;
+		uint64_t from = extent.file_offset > offset ? extent.file_offset : offset;
+		uint64_t extent_end = extent.file_offset + extent.length;
+		uint64_t to = extent_end < end ? extent_end : end;
+		int r = read_tar(&server->layers[inode->layer], reader, extent.tar_offset + (from - extent.file_offset),
+				 to - from, (uint8_t *)buffer + (from - offset), ret_missing);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int mount_server_read(const MountServer *server, FetchReader *reader, const TreeInode *inode, uint64_t offset,
+		      uint32_t size, void *buffer, MountMissing *ret_missing)
+{
+	if (size == 0)
+		return 0;
+	if (inode->layer >= server->layer_count)
+		return -EIO;
+	if (inode->flags & TREE_SPARSE)
+		return read_sparse(server, reader, inode, offset, size, buffer, ret_missing);
+	if (inode->data > UINT64_MAX - offset)
+		return -EIO;
+	return read_tar(&server->layers[inode->layer], reader, inode->data + offset, size, buffer, ret_missing);
+}

@@ -1,0 +1,107 @@
+#include "fs/mount/mount-server.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+#include "fs/base/log.h"
+
+static void report(_unused_ void *arg, const char *sentence)
+{
+	log_warning("%s", sentence);
+}
+
+static int open_view(MountServer *server, const MountPlan *plan, Error *error)
+{
+	int r = fd_map(plan->view_fd, &server->view_map);
+	if (r < 0)
+		return error_set(error, r, "cannot map the view of %s: %s", plan->source, strerror(-r));
+	r = image_open(server->view_map.data, server->view_map.size, &server->view, error);
+	if (r == 0 && server->view.header.kind != FORMAT_KIND_VIEW)
+		r = error_set(error, -EBADMSG, "it is not a view");
+	if (r == 0)
+		r = tree_open(&server->view, &server->tree, error);
+	if (r == 0 && server->tree.layer_count != plan->layer_count)
+		r = error_set(error, -EBADMSG, "it has %u layers, the image %zu", server->tree.layer_count,
+			      plan->layer_count);
+	return r < 0 ? error_prefix(error, r, "view of %s", plan->source) : 0;
+}
+
+static int open_layer(MountServer *server, size_t number, const MountPlanLayer *plan, Error *error)
+{
+	MountLayer *layer = &server->layers[number];
+	int r = fd_map(plan->index_fd, &layer->map);
+	if (r < 0)
+		return error_set(error, r, "cannot map the index: %s", strerror(-r));
+	r = image_open(layer->map.data, layer->map.size, &layer->index, error);
+	if (r < 0)
+		return r;
+	Digest diff_id;
+	tree_layer(&server->tree, (uint32_t)number, &diff_id);
+	if (layer->index.header.kind != FORMAT_KIND_INDEX || !digest_equal(&layer->index.header.id, &diff_id))
+		return error_set(error, -EBADMSG, "the index is of another layer than the view's");
+	return chunk_table_open(&layer->index, &layer->chunks, error);
+}
+
+static int open_blob(MountServer *server, size_t number, const MountPlanLayer *plan)
+{
+	MountLayer *layer = &server->layers[number];
+	CacheBlob *cache;
+	int r = cache_blob_new(&layer->chunks, plan->data_fd, plan->present_fd, &cache);
+	if (r < 0)
+		return r;
+	return fetcher_add_blob(server->fetcher, cache, plan->url, &layer->blob);
+}
+
+static int open_layers(MountServer *server, const MountPlan *plan, Error *error)
+{
+	for (size_t i = 0; i < plan->layer_count; i++) {
+		int r = open_layer(server, i, &plan->layers[i], error);
+		if (r == 0) {
+			r = open_blob(server, i, &plan->layers[i]);
+			if (r < 0)
+				(void)error_set(error, r, "cannot use the blob: %s", strerror(-r));
+		}
+		if (r < 0)
+			return error_prefix(error, r, "layer %zu of %s", i, plan->source);
+	}
+	return 0;
+}
+
+int mount_server_open(const MountPlan *plan, MountServer **ret_server, Error *error)
+{
+	_cleanup_(mount_server_free_p) MountServer *server = calloc(1, sizeof(*server));
+	if (!server)
+		return error_set(error, -ENOMEM, "out of memory");
+	server->layers = calloc(plan->layer_count + 1, sizeof(*server->layers));
+	if (!server->layers)
+		return error_set(error, -ENOMEM, "out of memory");
+	server->layer_count = plan->layer_count;
+	server->deadline = plan->deadline;
+	server->image_size = plan->image_size;
+
+	int r = fetcher_new(&(FetcherOptions){ .report = report }, &server->fetcher);
+	if (r < 0)
+		return error_set(error, r, "cannot prepare fetching: %s", strerror(-r));
+	r = open_view(server, plan, error);
+	if (r < 0)
+		return r;
+	server->has_xattrs = server->tree.xattr_set_count > 0;
+	r = open_layers(server, plan, error);
+	if (r < 0)
+		return r;
+	*ret_server = TAKE_PTR(server);
+	return 0;
+}
+
+MountServer *mount_server_free(MountServer *server)
+{
+	if (!server)
+		return NULL;
+	fetcher_free(server->fetcher); /* its blobs use the indexes */
+	for (size_t i = 0; i < server->layer_count; i++)
+		fd_unmap(&server->layers[i].map);
+	free(server->layers);
+	fd_unmap(&server->view_map);
+	free(server);
+	return NULL;
+}

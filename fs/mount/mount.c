@@ -1,0 +1,301 @@
+#include "fs/mount/mount.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "fs/base/fd.h"
+#include "fs/format/image.h"
+#include "fs/mount/arguments.h"
+#include "fs/mount/mount-plan.h"
+
+#define READ_AHEAD_KB 512u
+#define LOG_MODE      0640
+
+/* Everything the child needs between fork() and exec(), where nothing may be allocated. */
+typedef struct Launch {
+	char directory[PATH_MAX];
+	char keeper[PATH_MAX];
+	char server[PATH_MAX];
+	char plan_number[16], ready_number[16], read_ahead[16];
+	bool posix_acl;
+	const char *source;
+	bool foreground;
+	int null_fd;
+	int log_fd; /* becomes standard error; -1: it stays */
+	int plan_fd;
+	int ready[2];
+	const FetchImage *image;
+} Launch;
+
+static int check_directory(const MountOptions *options, char ret_path[static PATH_MAX], Error *error)
+{
+	struct stat st;
+	if (!realpath(options->directory, ret_path) || stat(ret_path, &st) < 0)
+		return error_set(error, -errno, "cannot mount on %s: %s", options->directory, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return error_set(error, -ENOTDIR, "cannot mount on %s: it is not a directory", options->directory);
+	if (geteuid() != 0)
+		return error_set(error, -EPERM, "mounting needs root; run the command with sudo");
+	return 0;
+}
+
+static bool programs_in(const char *directory, Launch *launch)
+{
+	int keeper = snprintf(launch->keeper, PATH_MAX, "%s/" KEEPER_PROGRAM, directory);
+	int server = snprintf(launch->server, PATH_MAX, "%s/" SERVER_PROGRAM, directory);
+	return keeper < PATH_MAX && server < PATH_MAX && access(launch->keeper, X_OK) == 0 &&
+	       access(launch->server, X_OK) == 0;
+}
+
+/*
+ * Looks beside this executable, then where an installation of any prefix and a build tree have them as seen from it, then where this
+ * build is to be installed.
+ */
+static int find_programs(const MountOptions *options, Launch *launch, Error *error)
+{
+	static const char *const places[] = { ".", "../libexec/imgfs", "../../fs/mount" };
+	if (options->program_directory) {
+		if (programs_in(options->program_directory, launch))
+			return 0;
+		return error_set(error, -ENOENT, KEEPER_PROGRAM " and " SERVER_PROGRAM " are not in %s",
+				 options->program_directory);
+	}
+	char own[PATH_MAX];
+	ssize_t length = readlink("/proc/self/exe", own, sizeof(own) - 1);
+	own[length > 0 ? length : 0] = '\0';
+	char *slash = strrchr(own, '/');
+	for (size_t i = 0; slash && i < ELEMENTS(places); i++) {
+		char directory[2 * PATH_MAX];
+		(void)snprintf(directory, sizeof(directory), "%.*s/%s", (int)(slash - own), own, places[i]);
+		if (programs_in(directory, launch))
+			return 0;
+	}
+	if (programs_in(IMGFS_LIBEXEC_DIRECTORY, launch))
+		return 0;
+	return error_set(error, -ENOENT,
+			 KEEPER_PROGRAM " and " SERVER_PROGRAM
+					" are neither beside this program nor in %s; install imgfs completely",
+			 IMGFS_LIBEXEC_DIRECTORY);
+}
+
+int mount_check(const MountOptions *options, Error *error)
+{
+	Launch launch;
+	int r = check_directory(options, launch.directory, error);
+	return r < 0 ? r : find_programs(options, &launch, error);
+}
+
+/* The server answers ENOSYS to getxattr if the view has no xattr; then the kernel must not ask for ACLs either. */
+static int view_has_xattrs(const FetchImage *image, bool *ret_has, Error *error)
+{
+	FdMap map = { 0 };
+	Image view;
+	int r = fd_map(image->view_fd, &map);
+	if (r < 0)
+		return error_set(error, r, "cannot map the view of the image: %s", strerror(-r));
+	r = image_open(map.data, map.size, &view, error);
+	if (r == 0)
+		*ret_has = view.sections[FORMAT_SECTION_XATTR_SETS].size > 0;
+	fd_unmap(&map);
+	return r;
+}
+
+static int encode_plan(const FetchImage *image, const MountOptions *options, char **ret_json)
+{
+	_cleanup_free_ MountPlanLayer *layers = calloc(image->layer_count + 1, sizeof(*layers));
+	_cleanup_free_ char *source = strdup(options->source);
+	if (!layers || !source)
+		return -ENOMEM;
+	for (size_t i = 0; i < image->layer_count; i++) {
+		const FetchLayerFiles *files = &image->layers[i];
+		layers[i] = (MountPlanLayer){
+			.index_fd = files->index_fd,
+			.data_fd = files->data_fd,
+			.present_fd = files->present_fd,
+			.url = files->url,
+		};
+	}
+	MountPlan plan = {
+		.source = source,
+		.deadline = options->deadline,
+		.image_size = image->image_size,
+		.view_fd = image->view_fd,
+		.layer_count = image->layer_count,
+		.layers = layers,
+	};
+	return mount_plan_encode(&plan, ret_json);
+}
+
+static int write_plan(const FetchImage *image, const MountOptions *options, int *ret_fd, Error *error)
+{
+	_cleanup_free_ char *json = NULL;
+	int r = encode_plan(image, options, &json);
+	_cleanup_close_ int fd = r == 0 ? memfd_create("imgfs-plan", MFD_CLOEXEC | MFD_ALLOW_SEALING) : -1;
+	if (r == 0)
+		r = fd < 0 ? -errno : fd_write_all(fd, json, strlen(json));
+	if (r == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+		r = -errno;
+	if (r < 0)
+		return error_set(error, r, "cannot write the plan of the mount: %s", strerror(-r));
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+/* Keeper and server keep nothing of the caller's open: who reads its output to the end must not wait for the unmount. */
+static int open_log(const MountOptions *options, Launch *launch, Error *error)
+{
+	launch->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (launch->null_fd < 0)
+		return error_set(error, -errno, "cannot open /dev/null: %s", strerror(errno));
+	if (options->log_path) {
+		launch->log_fd = open(options->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, LOG_MODE);
+		if (launch->log_fd < 0)
+			return error_set(error, -errno, "cannot open the log %s: %s", options->log_path,
+					 strerror(errno));
+	} else if (!options->foreground) {
+		launch->log_fd = fcntl(launch->null_fd, F_DUPFD_CLOEXEC, 3);
+		if (launch->log_fd < 0)
+			return error_set(error, -errno, "out of descriptors; raise the limit (ulimit -n)");
+	}
+	return 0;
+}
+
+static void inherit(int fd)
+{
+	if (fd >= 0)
+		(void)fcntl(fd, F_SETFD, 0);
+}
+
+/* In the child: only async-signal-safe calls. */
+_Noreturn static void run_keeper(const Launch *launch)
+{
+	if (!launch->foreground)
+		(void)setsid();
+	(void)dup2(launch->null_fd, STDIN_FILENO);
+	if (!launch->foreground)
+		(void)dup2(launch->null_fd, STDOUT_FILENO);
+	if (launch->log_fd >= 0)
+		(void)dup2(launch->log_fd, STDERR_FILENO);
+	(void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+	inherit(launch->plan_fd);
+	inherit(launch->ready[1]);
+	inherit(launch->image->view_fd);
+	for (size_t i = 0; i < launch->image->layer_count; i++) {
+		inherit(launch->image->layers[i].index_fd);
+		inherit(launch->image->layers[i].data_fd);
+		inherit(launch->image->layers[i].present_fd);
+	}
+	const char *argv[] = { KEEPER_PROGRAM,
+			       launch->directory,
+			       launch->source,
+			       launch->server,
+			       launch->plan_number,
+			       launch->ready_number,
+			       launch->read_ahead,
+			       launch->posix_acl ? "1" : "0",
+			       NULL };
+	(void)execv(launch->keeper, (char *const *)(uintptr_t)argv);
+	static const char sentence[] = "cannot run " KEEPER_PROGRAM;
+	ssize_t written = write(launch->ready[1], sentence, sizeof(sentence) - 1);
+	(void)written;
+	_exit(127);
+}
+
+static int prepare(const FetchImage *image, const MountOptions *options, Launch *launch, Error *error)
+{
+	int r = check_directory(options, launch->directory, error);
+	if (r == 0)
+		r = find_programs(options, launch, error);
+	if (r == 0)
+		r = view_has_xattrs(image, &launch->posix_acl, error);
+	if (r == 0)
+		r = open_log(options, launch, error);
+	if (r == 0)
+		r = write_plan(image, options, &launch->plan_fd, error);
+	if (r < 0)
+		return r;
+	if (pipe2(launch->ready, O_CLOEXEC) < 0)
+		return error_set(error, -errno, "cannot make a pipe: %s", strerror(errno));
+	launch->image = image;
+	launch->source = options->source;
+	launch->foreground = options->foreground;
+	(void)snprintf(launch->plan_number, sizeof(launch->plan_number), "%d", launch->plan_fd);
+	(void)snprintf(launch->ready_number, sizeof(launch->ready_number), "%d", launch->ready[1]);
+	(void)snprintf(launch->read_ahead, sizeof(launch->read_ahead), "%u",
+		       options->read_ahead_kb ? options->read_ahead_kb : READ_AHEAD_KB);
+	return 0;
+}
+
+static void launch_done(Launch *launch)
+{
+	const int fds[] = { launch->null_fd, launch->log_fd, launch->plan_fd, launch->ready[0], launch->ready[1] };
+	for (size_t i = 0; i < ELEMENTS(fds); i++)
+		close_p(&fds[i]);
+}
+
+static int wait_ready(Launch *launch, pid_t keeper, Error *error)
+{
+	(void)close(TAKE_FD(launch->ready[1]));
+	char sentence[sizeof(error->message)];
+	int r = ready_wait(launch->ready[0], sentence, sizeof(sentence));
+	if (r == 0)
+		return 0;
+	int status = 0;
+	(void)waitpid(keeper, &status, 0);
+	if (r == -ECANCELED)
+		return error_set(error, -EIO, "%s", sentence);
+	return error_set(error, -EIO, KEEPER_PROGRAM " ended (wait status 0x%x) before the mount was ready", status);
+}
+
+/* Whoever ends this process ends the mount: the keeper unmounts, and this waits until it has. */
+static void wait_unmounted(pid_t keeper, const sigset_t *signals)
+{
+	while (waitpid(keeper, NULL, WNOHANG) == 0) {
+		int signal = sigwaitinfo(signals, NULL);
+		if (signal == SIGTERM || signal == SIGINT || signal == SIGHUP)
+			(void)kill(keeper, SIGTERM);
+	}
+}
+
+static int run(Launch *launch, const MountOptions *options, const sigset_t *signals, Error *error)
+{
+	pid_t keeper = fork();
+	if (keeper < 0)
+		return error_set(error, -errno, "cannot start " KEEPER_PROGRAM ": %s", strerror(errno));
+	if (keeper == 0)
+		run_keeper(launch);
+	int r = wait_ready(launch, keeper, error);
+	if (r < 0)
+		return r;
+	if (options->mounted)
+		options->mounted(options->mounted_arg);
+	if (options->foreground)
+		wait_unmounted(keeper, signals);
+	return 0;
+}
+
+int mount_image(const FetchImage *image, const MountOptions *options, Error *error)
+{
+	_cleanup_(launch_done) Launch launch = { .null_fd = -1, .log_fd = -1, .plan_fd = -1, .ready = { -1, -1 } };
+	int r = prepare(image, options, &launch, error);
+	if (r < 0)
+		return r;
+	/* Blocked before the keeper exists, so that its end is not missed; the keeper blocks the same by itself. */
+	sigset_t signals, before;
+	(void)sigemptyset(&signals);
+	(void)sigaddset(&signals, SIGCHLD);
+	(void)sigaddset(&signals, SIGTERM);
+	(void)sigaddset(&signals, SIGINT);
+	(void)sigaddset(&signals, SIGHUP);
+	if (options->foreground)
+		(void)pthread_sigmask(SIG_BLOCK, &signals, &before);
+	r = run(&launch, options, &signals, error);
+	if (options->foreground)
+		(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return r;
+}

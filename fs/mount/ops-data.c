@@ -1,0 +1,92 @@
+/* The bytes of files. */
+#include <string.h>
+
+#include "fs/mount/ops.h"
+#include "fs/mount/reply-errno.h"
+#include "fs/mount/worker.h"
+
+/* open and opendir: the kernel remembers the ENOSYS and opens by itself from then on (FUSE_NO_OPEN_SUPPORT). */
+void ops_open(fuse_req_t request, _unused_ fuse_ino_t node, _unused_ struct fuse_file_info *file)
+{
+	ops_reply_error(request, -ENOSYS);
+}
+
+static int regular(const Tree *tree, fuse_ino_t node, uint32_t *ret_number, TreeInode *ret_inode)
+{
+	int r = ops_inode(tree, node, ret_number, ret_inode);
+	if (r < 0)
+		return r;
+	if (S_ISDIR(ret_inode->mode))
+		return -EISDIR;
+	return S_ISREG(ret_inode->mode) ? 0 : -EINVAL;
+}
+
+void ops_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset, _unused_ struct fuse_file_info *file)
+{
+	const Ops *ops = ops_of(request);
+	Worker *worker = worker_current();
+	ReadRequest what = { .request = request, .offset = (uint64_t)offset };
+	TreeInode inode;
+	int r = regular(&ops->server->tree, node, &what.inode, &inode);
+	/* The mount's max_read keeps the kernel from asking for more than a buffer holds; less than asked for would be wrong bytes. */
+	if (r == 0 && (offset < 0 || size > WORKER_BUFFER_SIZE))
+		r = -EINVAL;
+	if (r < 0) {
+		ops_reply_error(request, r);
+		return;
+	}
+	MountMissing missing;
+	what.size = mount_server_read_size(&inode, what.offset, (uint32_t)size);
+	r = mount_server_read(ops->server, worker->reader, &inode, what.offset, what.size, worker->buffer, &missing);
+	if (r == 0)
+		(void)fuse_reply_buf(request, (const char *)worker->buffer, what.size);
+	else if (r == -EAGAIN)
+		read_pool_add(ops->pool, &what, &missing);
+	else
+		(void)fuse_reply_err(request, reply_errno_data(r));
+}
+
+/* Where data (or a hole) begins at `offset` or after it, as lseek(2) says; the end of a file is a hole. */
+static int seek(const Tree *tree, const TreeInode *inode, uint64_t offset, bool data, uint64_t *ret_offset)
+{
+	if (offset >= inode->size)
+		return -ENXIO;
+	if (!(inode->flags & TREE_SPARSE)) {
+		*ret_offset = data ? offset : inode->size;
+		return 0;
+	}
+	for (uint32_t i = 0; i < inode->count; i++) {
+		TreeExtent extent;
+		tree_extent(tree, inode, i, &extent);
+		if (offset >= extent.file_offset + extent.length)
+			continue;
+		if (data) {
+			*ret_offset = offset > extent.file_offset ? offset : extent.file_offset;
+			return 0;
+		}
+		if (offset < extent.file_offset)
+			break;
+		offset = extent.file_offset + extent.length;
+	}
+	if (data)
+		return -ENXIO;
+	*ret_offset = offset;
+	return 0;
+}
+
+void ops_lseek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence, _unused_ struct fuse_file_info *file)
+{
+	const Tree *tree = &ops_of(request)->server->tree;
+	uint32_t number;
+	TreeInode inode;
+	uint64_t found = 0;
+	int r = regular(tree, node, &number, &inode);
+	if (r == 0 && (offset < 0 || (whence != SEEK_DATA && whence != SEEK_HOLE)))
+		r = -EINVAL;
+	if (r == 0)
+		r = seek(tree, &inode, (uint64_t)offset, whence == SEEK_DATA, &found);
+	if (r < 0)
+		ops_reply_error(request, r);
+	else
+		(void)fuse_reply_lseek(request, (off_t)found);
+}

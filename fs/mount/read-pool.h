@@ -1,0 +1,42 @@
+/*
+ * Reads that have to wait for the network. They keep no thread: the fetcher calls back when the bytes have arrived, and one of
+ * a few threads reads again and replies.
+ *
+ * A signal interrupts only a reader that is being killed: an EINTR for anybody else would surface as a failed read or, on a
+ * mapping, as SIGBUS in a process that merely got a timer signal.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "fs/mount/fuse-api.h"
+#include "fs/mount/journal.h"
+#include "fs/mount/mount-server.h"
+
+typedef struct ReadPool ReadPool;
+
+typedef struct ReadRequest {
+	fuse_req_t request;
+	uint32_t inode;
+	uint64_t offset;
+	uint32_t size; /* from mount_server_read_size() */
+} ReadRequest;
+
+/* Starts the threads, with all signals blocked in them. Errors: -ENOMEM, pthread_create's. */
+int read_pool_new(MountServer *server, Journal *journal, ReadPool **ret_pool) _must_check_;
+
+/*
+ * Ends the threads. Call after the fetcher has ended and with it every wait; reads not answered by then keep their slots
+ * and are the successor's.
+ */
+ReadPool *read_pool_free(ReadPool *pool);
+DEFINE_CLEANUP(ReadPool, read_pool_free);
+
+/*
+ * Takes over a read of the calling thread's worker that lacks `missing`: parks its slot and replies exactly once, at the
+ * server's deadline at the latest. May wait for a slot to become free.
+ */
+void read_pool_add(ReadPool *pool, const ReadRequest *request, const MountMissing *missing);
+
+/* Some request was interrupted: looks whether one of the readers is being killed. */
+void read_pool_interrupt(ReadPool *pool);

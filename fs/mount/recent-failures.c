@@ -1,0 +1,19 @@
+#include "fs/mount/recent-failures.h"
+
+void recent_failures_note(RecentFailures *failures, uint32_t inode, uint64_t offset, uint32_t size, int64_t now)
+{
+	failures->entries[failures->next] =
+		(RecentFailure){ .offset = offset, .size = size, .inode = inode, .time = now };
+	failures->next = (failures->next + 1) % RECENT_FAILURES;
+}
+
+bool recent_failures_has(const RecentFailures *failures, uint32_t inode, uint64_t offset, int64_t now)
+{
+	for (unsigned i = 0; i < RECENT_FAILURES; i++) {
+		const RecentFailure *entry = &failures->entries[i];
+		if (entry->time != 0 && now - entry->time < RECENT_FAILURE_WINDOW && entry->inode == inode &&
+		    offset >= entry->offset && offset - entry->offset < entry->size)
+			return true;
+	}
+	return false;
+}

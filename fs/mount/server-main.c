@@ -1,0 +1,154 @@
+/* imgfs-server: answers the requests of one mount until it dies or the mount is gone. Started by imgfs-keeper only. */
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "fs/base/log.h"
+#include "fs/mount/arguments.h"
+#include "fs/mount/process.h"
+#include "fs/mount/session.h"
+
+typedef struct Arguments {
+	int fuse_fd;
+	int init_fd;
+	int journal_fd;
+	int plan_fd;
+	pid_t keeper;
+	int ready_fd; /* -1: nobody waits */
+} Arguments;
+
+static int parse(int argc, char **argv, Arguments *ret_arguments)
+{
+	long numbers[6] = { [5] = -1 };
+	if (argc != 6 && argc != 7)
+		return -EINVAL;
+	for (int i = 1; i < argc; i++) {
+		if (!argument_number(argv[i], INT32_MAX, &numbers[i - 1]))
+			return -EINVAL;
+	}
+	*ret_arguments = (Arguments){
+		.fuse_fd = (int)numbers[0],
+		.init_fd = (int)numbers[1],
+		.journal_fd = (int)numbers[2],
+		.plan_fd = (int)numbers[3],
+		.keeper = (pid_t)numbers[4],
+		.ready_fd = (int)numbers[5],
+	};
+	return 0;
+}
+
+/* Only the keeper decides about the end of a mount; what a terminal or a unit sends to the whole group is for it. */
+static void ignore_signals(void)
+{
+	static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGPIPE };
+	for (size_t i = 0; i < ELEMENTS(ignored); i++)
+		(void)signal(ignored[i], SIG_IGN);
+}
+
+static int open_server(const Arguments *arguments, MountServer **ret_server, Error *error)
+{
+	_cleanup_(mount_plan_done) MountPlan plan = { .view_fd = -1 };
+	int r = mount_plan_read(arguments->plan_fd, &plan, error);
+	return r < 0 ? r : mount_server_open(&plan, ret_server, error);
+}
+
+static int open_session(const Arguments *arguments, const Ops *ops, Journal *journal, Session **ret_session,
+			Error *error)
+{
+	FdMap init = { 0 };
+	int r = fd_map(arguments->init_fd, &init);
+	if (r < 0)
+		return error_set(error, r, "cannot map the saved FUSE_INIT: %s", strerror(-r));
+	r = session_new(arguments->fuse_fd, init.data, init.size, ops, journal, ret_session, error);
+	fd_unmap(&init);
+	return r;
+}
+
+/* What the process holds. It is torn down only after the threads have ended; otherwise the process ends with it. */
+typedef struct Process {
+	MountServer *server;
+	Journal *journal;
+	ReadPool *pool;
+	Ops ops;
+	Session *session;
+} Process;
+
+/* All that needs root, or inherited descriptors. */
+static int open_process(const Arguments *arguments, Process *process, Error *error)
+{
+	int r = open_server(arguments, &process->server, error);
+	if (r < 0)
+		return r;
+	r = journal_open(arguments->journal_fd, &process->journal);
+	if (r < 0)
+		return error_set(error, r, "cannot open the journal: %s", strerror(-r));
+	return process_drop_privileges(arguments->keeper, error);
+}
+
+static int start_process(const Arguments *arguments, Process *process, Error *error)
+{
+	int r = read_pool_new(process->server, process->journal, &process->pool);
+	if (r == 0)
+		r = fetcher_start(process->server->fetcher);
+	if (r < 0)
+		return error_set(error, r, "cannot start threads: %s", strerror(-r));
+	process->ops = (Ops){ .server = process->server, .pool = process->pool };
+	r = open_session(arguments, &process->ops, process->journal, &process->session, error);
+	if (r < 0)
+		return r;
+	session_recover(process->session);
+	r = session_start(process->session);
+	return r < 0 ? error_set(error, r, "cannot start threads: %s", strerror(-r)) : 0;
+}
+
+static void close_process(Process *process)
+{
+	/* Ends every wait, so that the pool has nothing left to wait for. */
+	process->server->fetcher = fetcher_free(process->server->fetcher);
+	read_pool_free(process->pool);
+	session_free(process->session);
+	journal_free(process->journal);
+	mount_server_free(process->server);
+}
+
+static int serve(Arguments *arguments, Error *error)
+{
+	Process process = { 0 };
+	int r = open_process(arguments, &process, error);
+	if (r == 0)
+		r = start_process(arguments, &process, error);
+	if (r < 0)
+		return r;
+	if (arguments->ready_fd >= 0) {
+		r = ready_send(TAKE_FD(arguments->ready_fd), NULL);
+		if (r < 0)
+			return error_set(error, r, "the keeper has ended");
+	}
+	r = session_wait(process.session);
+	if (r < 0)
+		return error_set(error, r, "cannot read requests: %s", strerror(-r));
+	close_process(&process);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	Arguments arguments;
+	if (parse(argc, argv, &arguments) < 0) {
+		(void)fprintf(stderr, SERVER_PROGRAM " is started by " KEEPER_PROGRAM ", not by hand\n");
+		return 2;
+	}
+	(void)prctl(PR_SET_NAME, SERVER_PROGRAM);
+	log_open(SERVER_PROGRAM, LOG_LEVEL_INFO);
+	ignore_signals();
+
+	Error error = { 0 };
+	int r = serve(&arguments, &error);
+	if (r == 0)
+		return 0;
+	log_error("%s", error_text(&error, r));
+	if (arguments.ready_fd >= 0 && ready_send(arguments.ready_fd, error_text(&error, r)) < 0)
+		log_error("the keeper has ended");
+	/* Threads may still use what main() would tear down. */
+	_exit(1);
+}

@@ -1,0 +1,28 @@
+/*
+ * What a thread that answers requests owns: a reply buffer, scratch memory for decoding, and the journal slot of the
+ * request it is at. Replies come from the buffer only: memory just written, present and locked, since the kernel cannot copy from a missing
+ * page when the process is being killed.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "fs/fetch/fetch.h"
+#include "fs/mount/handshake.h"
+
+#define WORKER_BUFFER_SIZE HANDSHAKE_READ_MAX
+#define WORKER_NO_SLOT     UINT32_MAX
+
+typedef struct Worker {
+	uint8_t *buffer; /* WORKER_BUFFER_SIZE */
+	FetchReader *reader;
+	unsigned slot; /* WORKER_NO_SLOT: none, or somebody else answers the request */
+} Worker;
+
+/* Errors: -ENOMEM. */
+int worker_init(Worker *worker) _must_check_;
+void worker_done(Worker *worker); /* safe on a zeroed one */
+
+/* The worker of the calling thread. */
+Worker *worker_current(void);
+void worker_set_current(Worker *worker);

@@ -1,0 +1,141 @@
+#include "fs/net/net-easy.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "fs/net/net-registry.h"
+
+#define REDIRECTS_MAX     5L
+#define CONNECT_TIMEOUT   5000L
+#define BUFFER_SIZE       (512L << 10) /* the most curl takes */
+#define KEEPALIVE_SECONDS 30L
+
+int64_t net_now(void)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static CURLcode global_result;
+
+static void global_init(void)
+{
+	global_result = curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+/* curl_global_init() need not be thread-safe, and a room below the mains cannot know who else comes first. */
+static int ensure_global(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	(void)pthread_once(&once, global_init);
+	return global_result == CURLE_OK ? 0 : -ENOMEM;
+}
+
+/* `authority` starts at the host of a URL. */
+static bool authority_is_loopback(const char *authority)
+{
+	char host[256];
+	size_t length = strcspn(authority, "/?#");
+	if (length >= sizeof(host))
+		return false;
+	memcpy(host, authority, length);
+	host[length] = '\0';
+	return net_registry_is_loopback(host);
+}
+
+int net_easy_new(const char *url, CURL **ret_easy)
+{
+	bool tls = strncasecmp(url, "https://", 8) == 0;
+	if (!tls && strncasecmp(url, "http://", 7) != 0)
+		return -EINVAL;
+	if (ensure_global() < 0)
+		return -ENOMEM;
+	CURL *easy = curl_easy_init();
+	if (!easy)
+		return -ENOMEM;
+
+	CURLcode code = curl_easy_setopt(easy, CURLOPT_URL, url);
+	if (code == CURLE_OK)
+		code = curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+	if (code == CURLE_OK)
+		code = curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, tls ? "https" : "http,https");
+	if (code == CURLE_OK)
+		code = curl_easy_setopt(easy, CURLOPT_USERAGENT, "imgfs");
+	if (code == CURLE_OK && authority_is_loopback(url + (tls ? 8 : 7)))
+		code = curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+	if (code != CURLE_OK) {
+		curl_easy_cleanup(easy);
+		return net_curl_error(code);
+	}
+	/* These take numbers and cannot fail. QUICK_EXIT: ending a transfer does not wait for a resolver that hangs. */
+	(void)curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	(void)curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	(void)curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
+	(void)curl_easy_setopt(easy, CURLOPT_MAXREDIRS, REDIRECTS_MAX);
+	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT);
+	(void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, BUFFER_SIZE);
+	(void)curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
+	(void)curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	(void)curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_SECONDS);
+	(void)curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_SECONDS);
+	(void)curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+	(void)curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+	*ret_easy = easy;
+	return 0;
+}
+
+CURLM *net_multi_new(unsigned connections)
+{
+	if (ensure_global() < 0)
+		return NULL;
+	CURLM *multi = curl_multi_init();
+	if (!multi)
+		return NULL;
+	(void)curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)connections);
+	(void)curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+	return multi;
+}
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wswitch-enum" /* curl has a hundred codes, and new ones come */
+int net_curl_error(CURLcode code)
+{
+	switch (code) {
+	case CURLE_COULDNT_RESOLVE_HOST:
+	case CURLE_COULDNT_RESOLVE_PROXY:
+	case CURLE_COULDNT_CONNECT:
+		return -EHOSTUNREACH;
+	case CURLE_RECV_ERROR:
+	case CURLE_SEND_ERROR:
+	case CURLE_GOT_NOTHING:
+	case CURLE_PARTIAL_FILE:
+		return -ECONNRESET;
+	case CURLE_OPERATION_TIMEDOUT:
+		return -ETIMEDOUT;
+	case CURLE_PEER_FAILED_VERIFICATION:
+		return -EKEYREJECTED;
+	case CURLE_URL_MALFORMAT:
+		return -EINVAL;
+	case CURLE_OUT_OF_MEMORY:
+		return -ENOMEM;
+	default:
+		return -EPROTO;
+	}
+}
+#pragma GCC diagnostic pop
+
+void net_progress_mark(NetProgress *progress)
+{
+	progress->since = net_now();
+	progress->bytes = 0;
+}
+
+void net_progress_add(NetProgress *progress, uint64_t bytes)
+{
+	progress->bytes += bytes;
+	if (progress->bytes >= NET_PROGRESS_BYTES)
+		net_progress_mark(progress);
+}

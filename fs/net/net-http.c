@@ -1,0 +1,301 @@
+#include "fs/net/net-http.h"
+
+#include <limits.h>
+#include <string.h>
+
+#include "fs/net/net-easy.h"
+#include "fs/net/net-headers.h"
+
+#define CONNECTIONS 8u
+#define BODY_START  (64u << 10)
+
+struct NetHttp {
+	CURLM *multi;
+	int64_t timeout;
+};
+
+/* One request under way. */
+typedef struct Exchange {
+	const NetRequest *request;
+	CURL *easy; /* NULL before the start and after the end */
+	struct curl_slist *headers_sent;
+	NetHeaders headers;
+	NetProgress progress;
+	NetResponse response;
+	size_t capacity;
+	bool accepted;
+	int refusal;
+	Error error;
+	char curl_text[CURL_ERROR_SIZE];
+} Exchange;
+
+int net_http_new(int64_t timeout, NetHttp **ret_http)
+{
+	_cleanup_(net_http_free_p) NetHttp *http = calloc(1, sizeof(*http));
+	if (!http)
+		return -ENOMEM;
+	http->timeout = timeout;
+	http->multi = net_multi_new(CONNECTIONS);
+	if (!http->multi)
+		return -ENOMEM;
+	*ret_http = TAKE_PTR(http);
+	return 0;
+}
+
+NetHttp *net_http_free(NetHttp *http)
+{
+	if (http) {
+		if (http->multi)
+			(void)curl_multi_cleanup(http->multi);
+		free(http);
+	}
+	return NULL;
+}
+
+void net_response_done(NetResponse *response)
+{
+	free(response->body);
+	*response = (NetResponse){ 0 };
+}
+
+bool net_is_unreachable(int code)
+{
+	return code == -EHOSTUNREACH || code == -ECONNRESET || code == -ETIMEDOUT || code == -EREMOTEIO;
+}
+
+static int check_headers(Exchange *exchange)
+{
+	const NetRequest *request = exchange->request;
+	if (request->ranged)
+		return net_headers_check_range(&exchange->headers, request->offset, request->size, &exchange->error);
+	if (exchange->headers.status != 200)
+		return net_status_error(exchange->headers.status, &exchange->error);
+	return 0;
+}
+
+static size_t on_header(char *line, size_t unit, size_t count, void *arg)
+{
+	Exchange *exchange = arg;
+	size_t size = unit * count;
+	if (exchange->accepted)
+		return size; /* a trailer */
+	net_headers_add(&exchange->headers, line, size);
+	net_progress_add(&exchange->progress, size);
+	if (!exchange->headers.complete)
+		return size;
+	net_progress_mark(&exchange->progress);
+	unsigned class = exchange->headers.status / 100;
+	if (class == 1 || class == 3)
+		return size;
+	exchange->refusal = check_headers(exchange);
+	if (exchange->refusal < 0)
+		return 0;
+	exchange->accepted = true;
+	return size;
+}
+
+/* Memory follows the bytes that came, not the length that was announced. */
+static int reserve(Exchange *exchange, size_t size)
+{
+	if (size <= exchange->capacity)
+		return 0;
+	size_t capacity = exchange->capacity ? exchange->capacity : BODY_START;
+	while (capacity < size)
+		capacity *= 2;
+	if (capacity > exchange->request->size)
+		capacity = (size_t)exchange->request->size;
+	uint8_t *body = realloc(exchange->response.body, capacity);
+	if (!body)
+		return -ENOMEM;
+	exchange->response.body = body;
+	exchange->capacity = capacity;
+	return 0;
+}
+
+static size_t on_body(char *data, size_t unit, size_t count, void *arg)
+{
+	Exchange *exchange = arg;
+	NetResponse *response = &exchange->response;
+	size_t size = unit * count;
+	if (!exchange->accepted)
+		return 0;
+	if (size > exchange->request->size - response->size) {
+		exchange->refusal = error_set(&exchange->error, -EFBIG, "the answer is longer than %llu bytes",
+					      (unsigned long long)exchange->request->size);
+		return 0;
+	}
+	exchange->refusal = reserve(exchange, response->size + size);
+	if (exchange->refusal < 0)
+		return 0;
+	memcpy(response->body + response->size, data, size);
+	response->size += size;
+	net_progress_add(&exchange->progress, size);
+	return size;
+}
+
+static int prepare(Exchange *exchange)
+{
+	const NetRequest *request = exchange->request;
+	int r = net_easy_new(request->url, &exchange->easy);
+	if (r < 0)
+		return r;
+	CURL *easy = exchange->easy;
+	char text[256];
+	if (request->ranged) {
+		(void)snprintf(text, sizeof(text), "%llu-%llu", (unsigned long long)request->offset,
+			       (unsigned long long)(request->offset + request->size - 1));
+		if (curl_easy_setopt(easy, CURLOPT_RANGE, text) != CURLE_OK)
+			return -ENOMEM;
+	}
+	if (request->accept) {
+		(void)snprintf(text, sizeof(text), "Accept: %s", request->accept);
+		exchange->headers_sent = curl_slist_append(NULL, text);
+		if (!exchange->headers_sent)
+			return -ENOMEM;
+		(void)curl_easy_setopt(easy, CURLOPT_HTTPHEADER, exchange->headers_sent);
+	}
+	(void)curl_easy_setopt(easy, CURLOPT_NOBODY, request->head ? 1L : 0L);
+	(void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange->curl_text);
+	(void)curl_easy_setopt(easy, CURLOPT_PRIVATE, exchange);
+	(void)curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+	(void)curl_easy_setopt(easy, CURLOPT_HEADERDATA, exchange);
+	(void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+	(void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, exchange);
+	return 0;
+}
+
+static int start(NetHttp *http, Exchange *exchange)
+{
+	int r = prepare(exchange);
+	if (r < 0)
+		return r;
+	exchange->progress.limit = http->timeout;
+	net_progress_mark(&exchange->progress);
+	return curl_multi_add_handle(http->multi, exchange->easy) == CURLM_OK ? 0 : -ENOMEM;
+}
+
+static void stop(NetHttp *http, Exchange *exchange)
+{
+	if (exchange->easy) {
+		(void)curl_multi_remove_handle(http->multi, exchange->easy);
+		curl_easy_cleanup(exchange->easy);
+	}
+	curl_slist_free_all(exchange->headers_sent);
+	exchange->easy = NULL;
+	exchange->headers_sent = NULL;
+}
+
+static int judge(Exchange *exchange, CURLcode code)
+{
+	if (exchange->refusal < 0)
+		return exchange->refusal;
+	if (code != CURLE_OK && code != CURLE_WRITE_ERROR)
+		return net_curl_error(code);
+	if (!exchange->accepted)
+		return net_status_error(exchange->headers.status, &exchange->error);
+	if (exchange->request->ranged && exchange->response.size < exchange->request->size)
+		return error_set(&exchange->error, -ECONNRESET, "the server's answer ends too early");
+	exchange->response.has_digest = exchange->headers.has_digest;
+	exchange->response.digest = exchange->headers.digest;
+	return 0;
+}
+
+static int report(Exchange *exchange, int code, Error *error)
+{
+	const char *sentence = exchange->error.message[0]       ? exchange->error.message
+			       : exchange->curl_text[0] != '\0' ? exchange->curl_text
+								: error_text(NULL, code);
+	return error_set(error, code, "%s: %s", exchange->request->url, sentence);
+}
+
+/* The requests of one call. */
+typedef struct Batch {
+	NetHttp *http;
+	Exchange *exchanges;
+	size_t count;
+	size_t started;
+	size_t finished;
+} Batch;
+
+static int collect(Batch *batch, Error *error)
+{
+	int left;
+	for (CURLMsg *message; (message = curl_multi_info_read(batch->http->multi, &left));) {
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		char *private = NULL;
+		CURLcode code = message->data.result;
+		(void)curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &private);
+		Exchange *exchange = (Exchange *)(void *)private;
+		int r = judge(exchange, code);
+		stop(batch->http, exchange);
+		batch->finished++;
+		if (r < 0)
+			return report(exchange, r, error);
+	}
+	return 0;
+}
+
+/* Fails when a request has stalled; otherwise says how long to wait for the next one that might. */
+static int check_progress(Batch *batch, int *ret_wait, Error *error)
+{
+	int64_t now = net_now(), wait = INT_MAX;
+	for (size_t i = 0; i < batch->started; i++) {
+		Exchange *exchange = &batch->exchanges[i];
+		if (!exchange->easy)
+			continue;
+		int64_t left = net_progress_deadline(&exchange->progress) - now;
+		if (left <= 0) {
+			(void)error_set(&exchange->error, -ETIMEDOUT, "no answer within %lld ms",
+					(long long)batch->http->timeout);
+			return report(exchange, -ETIMEDOUT, error);
+		}
+		if (left < wait)
+			wait = left;
+	}
+	*ret_wait = (int)wait;
+	return 0;
+}
+
+static int run(Batch *batch, Error *error)
+{
+	while (batch->finished < batch->count) {
+		while (batch->started < batch->count && batch->started - batch->finished < CONNECTIONS) {
+			Exchange *exchange = &batch->exchanges[batch->started++];
+			int r = start(batch->http, exchange);
+			if (r < 0)
+				return report(exchange, r, error);
+		}
+		int wait = 0, running;
+		int r = check_progress(batch, &wait, error);
+		if (r < 0)
+			return r;
+		if (curl_multi_poll(batch->http->multi, NULL, 0, wait, NULL) != CURLM_OK ||
+		    curl_multi_perform(batch->http->multi, &running) != CURLM_OK)
+			return error_set(error, -ENOMEM, "libcurl failed, probably for lack of memory");
+		r = collect(batch, error);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int net_http_perform(NetHttp *http, const NetRequest *requests, size_t count, NetResponse *responses, Error *error)
+{
+	Exchange *exchanges = calloc(count ? count : 1, sizeof(*exchanges));
+	if (!exchanges)
+		return error_set(error, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < count; i++)
+		exchanges[i].request = &requests[i];
+	Batch batch = { .http = http, .exchanges = exchanges, .count = count };
+	int r = run(&batch, error);
+	for (size_t i = 0; i < count; i++) {
+		stop(http, &exchanges[i]);
+		if (r == 0)
+			responses[i] = exchanges[i].response;
+		else
+			net_response_done(&exchanges[i].response);
+	}
+	free(exchanges);
+	return r;
+}

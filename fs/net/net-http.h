@@ -1,0 +1,48 @@
+/*
+ * Blocking requests for small things: manifests and indexes. Several at once over connections that are kept alive. A
+ * NetHttp belongs to one thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fs/base/digest.h"
+#include "fs/base/error.h"
+
+typedef struct NetHttp NetHttp;
+
+/* `timeout`: milliseconds a request may go without progress. Errors: -ENOMEM. */
+int net_http_new(int64_t timeout, NetHttp **ret_http) _must_check_;
+NetHttp *net_http_free(NetHttp *http);
+DEFINE_CLEANUP(NetHttp, net_http_free);
+
+typedef struct NetRequest {
+	const char *url;
+	const char *accept; /* media type, or NULL */
+	bool head;          /* no body is wanted */
+	bool ranged;        /* [offset, offset + size) is wanted, which only 206 may answer */
+	uint64_t offset;
+	uint64_t size; /* of a range, at least 1; otherwise the most the body may have */
+} NetRequest;
+
+typedef struct NetResponse {
+	uint8_t *body; /* malloc'ed, the caller's; NULL for an empty one */
+	size_t size;
+	bool has_digest; /* Docker-Content-Digest was sent */
+	Digest digest;
+} NetResponse;
+
+void net_response_done(NetResponse *response); /* safe on a zeroed one */
+
+/*
+ * Makes `count` requests, some at once, and returns when all have succeeded or one has failed. `responses` has `count` elements
+ * and stays untouched on failure. Errors, with a sentence that names the URL: -ENOENT, -EACCES, -EREMOTEIO and -EPROTO by the answer's
+ * status; -EFBIG (a longer body); -EHOSTUNREACH, -ECONNRESET, -ETIMEDOUT; -EKEYREJECTED (TLS certificate); -EINVAL (URL); -ENOMEM.
+ */
+int net_http_perform(NetHttp *http, const NetRequest *requests, size_t count, NetResponse *responses, Error *error)
+	_must_check_;
+
+/* Does this error mean that the server could not be asked, so that what is known from before may be used? */
+bool net_is_unreachable(int code);

@@ -1,0 +1,163 @@
+#include "fs/view/view-stack.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define WHITEOUT_PREFIX ".wh."
+#define OPAQUE_MARKER   ".wh..wh..opq"
+
+static const size_t prefix_size = sizeof(WHITEOUT_PREFIX) - 1;
+
+void view_stack_set_done(ViewStackSet *set)
+{
+	free(set->sources);
+	set->sources = NULL;
+	set->count = set->capacity = 0;
+}
+
+ViewSource view_stack_at(const ViewStackSet *set, ViewStack stack, uint32_t index)
+{
+	return set->sources[stack.first + index];
+}
+
+static int push(ViewStackSet *set, ViewSource source)
+{
+	if (set->count == set->capacity) {
+		size_t capacity = set->capacity ? 2 * set->capacity : 256;
+		ViewSource *grown = reallocarray(set->sources, capacity, sizeof(*grown));
+		if (!grown)
+			return -ENOMEM;
+		set->sources = grown;
+		set->capacity = capacity;
+	}
+	set->sources[set->count++] = source;
+	return 0;
+}
+
+static void source_inode(const ViewStackSet *set, ViewSource source, TreeInode *ret_inode)
+{
+	tree_inode(&set->layers[source.layer], source.inode, ret_inode);
+}
+
+static bool source_lookup(const ViewStackSet *set, ViewSource directory, const char *name, size_t size,
+			  ViewSource *ret_source)
+{
+	TreeInode inode;
+	TreeDirent entry;
+	source_inode(set, directory, &inode);
+	if (tree_lookup(&set->layers[directory.layer], &inode, name, size, &entry) < 0)
+		return false;
+	*ret_source = (ViewSource){ .layer = directory.layer, .inode = entry.inode };
+	return true;
+}
+
+static bool source_has(const ViewStackSet *set, ViewSource directory, const char *name, size_t size)
+{
+	ViewSource ignored;
+	return source_lookup(set, directory, name, size, &ignored);
+}
+
+static bool source_whites_out(const ViewStackSet *set, ViewSource directory, TreeString name)
+{
+	char whiteout[FORMAT_NAME_MAX];
+	if (prefix_size + name.size > sizeof(whiteout))
+		return false; /* no layer can hold so long a name */
+	memcpy(whiteout, WHITEOUT_PREFIX, prefix_size);
+	memcpy(whiteout + prefix_size, name.data, name.size);
+	return source_has(set, directory, whiteout, prefix_size + name.size);
+}
+
+static bool source_is_opaque(const ViewStackSet *set, ViewSource directory)
+{
+	return source_has(set, directory, OPAQUE_MARKER, sizeof(OPAQUE_MARKER) - 1);
+}
+
+int view_stack_root(ViewStackSet *set, uint32_t layers, ViewStack *ret_stack)
+{
+	ViewStack stack = { .first = set->count };
+	for (uint32_t layer = layers; layer-- > 0;) {
+		ViewSource source = { .layer = layer, .inode = 0 };
+		int r = push(set, source);
+		if (r < 0)
+			return r;
+		stack.count++;
+		if (source_is_opaque(set, source))
+			break;
+	}
+	*ret_stack = stack;
+	return 0;
+}
+
+bool view_name_is_whiteout(TreeString name)
+{
+	return name.size >= prefix_size && memcmp(name.data, WHITEOUT_PREFIX, prefix_size) == 0;
+}
+
+bool view_stack_decides(const ViewStackSet *set, ViewStack stack, uint32_t index, TreeString name)
+{
+	for (uint32_t i = 0; i < index; i++) {
+		ViewSource source = view_stack_at(set, stack, i);
+		if (source_has(set, source, name.data, name.size) || source_whites_out(set, source, name))
+			return true;
+	}
+	return false;
+}
+
+int view_stack_child(ViewStackSet *set, ViewStack stack, uint32_t from, TreeString name, ViewStack *ret_stack)
+{
+	ViewStack child = { .first = set->count };
+	for (uint32_t i = from; i < stack.count; i++) {
+		ViewSource directory = view_stack_at(set, stack, i), found;
+		if (source_lookup(set, directory, name.data, name.size, &found)) {
+			TreeInode inode;
+			source_inode(set, found, &inode);
+			/* Whatever is no directory ends the stack, and is part of it only when it is the highest. */
+			if (child.count > 0 && !S_ISDIR(inode.mode))
+				break;
+			int r = push(set, found);
+			if (r < 0)
+				return r;
+			child.count++;
+			if (!S_ISDIR(inode.mode) || source_is_opaque(set, found))
+				break;
+		}
+		if (source_whites_out(set, directory, name))
+			break;
+	}
+	if (child.count == 0)
+		return -ENOENT;
+	*ret_stack = child;
+	return 0;
+}
+
+int view_stack_walk(ViewStackSet *set, uint32_t layers, TreeString path, ViewSource *ret_source)
+{
+	size_t mark = set->count; /* the stacks of the walk are dropped at its end */
+	ViewStack stack;
+	TreeInode inode = { .mode = S_IFDIR };
+	int r = view_stack_root(set, layers, &stack);
+
+	for (size_t at = 0; r == 0 && at < path.size;) {
+		const char *slash = memchr(path.data + at, '/', path.size - at);
+		size_t size = slash ? (size_t)(slash - path.data) - at : path.size - at;
+		TreeString name = { .data = path.data + at, .size = size };
+		at += size + 1;
+		if (size == 0)
+			continue;
+		if (!S_ISDIR(inode.mode)) {
+			r = -ENOTDIR;
+			break;
+		}
+		r = view_stack_child(set, stack, 0, name, &stack);
+		if (r == 0)
+			source_inode(set, view_stack_at(set, stack, 0), &inode);
+	}
+	if (r == 0 && S_ISDIR(inode.mode))
+		r = -EISDIR;
+	if (r == 0)
+		*ret_source = view_stack_at(set, stack, 0);
+	set->count = mark;
+	return r;
+}

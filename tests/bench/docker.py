@@ -1,0 +1,64 @@
+"""A docker engine of one's own: containerd and dockerd on private directories and sockets, in a network namespace."""
+import contextlib
+import subprocess
+from pathlib import Path
+
+import machine
+
+QUIET = """disabled_plugins = ["io.containerd.grpc.v1.cri"]\n"""
+
+
+class Docker:
+    """A running engine below `root`; `prefix` is the command that enters its network namespace."""
+
+    def __init__(self, root, prefix=()):
+        self.root, self.prefix = Path(root), [str(word) for word in prefix]
+        self.root.mkdir(parents=True)
+        self.socket = self.root / "docker.sock"
+        self.children = []
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _spawn(self, name, *command):
+        with open(self.root / f"{name}.log", "wb") as log:
+            words = [*self.prefix, name, *(str(word) for word in command)]
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.children.append(child)
+        return child
+
+    def _start(self):
+        (self.root / "containerd.toml").write_text(QUIET)
+        address = self.root / "containerd.sock"
+        self._spawn(
+            "containerd", "--config", self.root / "containerd.toml", "--root", self.root / "containerd",
+            "--state", self.root / "containerd-state", "--address", address,
+        )
+        machine.wait_until(address.exists, "containerd's socket")
+        engine = self._spawn(
+            "dockerd", "--host", f"unix://{self.socket}", "--containerd", address, "--data-root", self.root / "data",
+            "--exec-root", self.root / "exec", "--pidfile", self.root / "docker.pid", "--bridge", "none",
+            "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
+            "--storage-driver", "overlay2",
+        )
+
+        def answers():
+            assert engine.poll() is None, (self.root / "dockerd.log").read_text()
+            return self.run("version", check=False).returncode == 0
+
+        machine.wait_until(answers, "dockerd", 60)
+
+    def command(self, *arguments):
+        return [*self.prefix, "docker", "--host", f"unix://{self.socket}", *map(str, arguments)]
+
+    def run(self, *arguments, **options):
+        return machine.run(*self.command(*arguments), **{"timeout": 600, **options})
+
+    def stop(self):
+        for child in reversed(self.children):
+            machine.end(child, 30)
+        for point in machine.mount_points(self.root):
+            with contextlib.suppress(AssertionError):
+                machine.run("umount", point)

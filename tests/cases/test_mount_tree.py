@@ -1,0 +1,60 @@
+"""A mounted image is the tree that umoci unpacks from it: every name with all it has, every byte."""
+import stat
+
+import pytest
+
+import tree
+
+IMAGES = ["inv-v1", "inv-v2", "py-v1", "node-v1"]
+
+
+def test_invoker_has_what_can_go_wrong(unpacked_scan):
+    """The comparison below means something: the reference has many names, links, modes that matter."""
+    entries = unpacked_scan("inv-v1")
+    types = {fields["type"] for fields in entries.values()}
+    assert len(entries) > 5000
+    assert {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK} <= types
+    assert any(fields["mode"] & stat.S_ISUID for fields in entries.values())
+    assert any("first" in fields for fields in entries.values())
+
+
+@pytest.mark.parametrize("tag", IMAGES)
+def test_from_a_store(tag, store, mount, unpacked_scan):
+    mounted = mount("--store", store.path, store.add(tag))
+    found = tree.compare(unpacked_scan(tag), tree.scan_apart(mounted.directory))
+    assert not found, "\n".join(found[:20])
+    mounted.unmount()
+
+
+@pytest.mark.parametrize("tag", IMAGES)
+def test_over_http(tag, store, serve, mount_http, unpacked_scan):
+    name = store.add(tag)
+    mounted = mount_http(serve().host, name)
+    found = tree.compare(unpacked_scan(tag), tree.scan_apart(mounted.directory))
+    assert not found, "\n".join(found[:20])
+    mounted.unmount()
+
+
+def test_compare_sees_differences(work):
+    """The comparison itself: every kind of difference is one sentence."""
+    reference, other = work / "reference", work / "other"
+    for root in (reference, other):
+        root.mkdir()
+        (root / "same").write_text("same")
+        (root / "text").write_text("one")
+        (root / "one").write_text("linked")
+        (root / "two").hardlink_to(root / "one")
+        (root / "link").symlink_to("same")
+    (reference / "only").write_text("")
+    (other / "more").write_text("")
+    (other / "text").write_text("two")
+    (other / "link").unlink()
+    (other / "link").symlink_to("text")
+    (other / "two").unlink()
+    (other / "two").write_text("linked")
+    (other / "same").chmod(0o4755)
+    found = tree.compare(tree.scan_apart(reference), tree.scan_apart(other), lambda path, field: field == "mtime")
+    assert [sentence.split(":")[:2] for sentence in found] == [
+        ["link", " target"], ["more", " not in the reference"], ["one", " first"], ["one", " links"],
+        ["only", " missing"], ["same", " mode"], ["text", " sha256"], ["two", " first"], ["two", " links"],
+    ]

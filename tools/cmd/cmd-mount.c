@@ -1,0 +1,232 @@
+/* imgfs mount: makes an image usable at a directory, bytes being fetched when they are first read. */
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "fs/fetch/fetch-image.h"
+#include "fs/mount/mount.h"
+#include "tools/cmd/cmd-store.h"
+#include "tools/cmd/inspect-index.h"
+
+#define VERB "mount"
+
+#define DEFAULT_CACHE    "/var/cache/imgfs"
+#define DEFAULT_DEADLINE 30
+#define DEADLINE_MAX     86400
+#define READ_AHEAD_MAX   (64 * 1024)
+
+enum {
+	OPTION_CACHE = VERB_OPTION_LONG,
+	OPTION_DEADLINE,
+	OPTION_PLAIN_HTTP,
+	OPTION_READ_AHEAD,
+	OPTION_FOREGROUND,
+	OPTION_LOG,
+	OPTION_PROGRAMS,
+};
+
+const VerbOption cmd_mount_options[] = {
+	{ "store", 's', "DIR", "mount NAME[:TAG] from this store; no network is used" },
+	{ "cache", OPTION_CACHE, "DIR", "what was fetched; default " DEFAULT_CACHE },
+	{ "deadline", OPTION_DEADLINE, "SECONDS", "a read fails that got no bytes for so long; default 30" },
+	{ "plain-http", OPTION_PLAIN_HTTP, NULL, "speak HTTP without TLS; loopback hosts always may" },
+	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
+	{ "foreground", OPTION_FOREGROUND, NULL, "stay until the image is unmounted; a signal unmounts it" },
+	{ "log", OPTION_LOG, "FILE", "append the log of the mount to FILE; default none, in the foreground stderr" },
+	{ "programs", OPTION_PROGRAMS, "DIR", "where imgfs-keeper and imgfs-server are, if not where installed" },
+	{ 0 },
+};
+
+typedef struct Arguments {
+	const char *store;
+	const char *cache;
+	const char *reference;
+	unsigned long deadline;
+	unsigned long read_ahead;
+	bool plain_http;
+	MountOptions mount;
+} Arguments;
+
+typedef struct Mounted {
+	const char *reference;
+	const char *directory;
+	const FetchImage *image;
+} Mounted;
+
+static int parse_option(int id, Arguments *arguments)
+{
+	switch (id) {
+	case 's':
+		arguments->store = optarg;
+		return VERB_SUCCESS;
+	case OPTION_CACHE:
+		arguments->cache = optarg;
+		return VERB_SUCCESS;
+	case OPTION_DEADLINE:
+		if (verb_number(optarg, 1, DEADLINE_MAX, &arguments->deadline) < 0)
+			return verb_usage_error(VERB, "--deadline %s: give seconds, 1 to %d", optarg, DEADLINE_MAX);
+		return VERB_SUCCESS;
+	case OPTION_PLAIN_HTTP:
+		arguments->plain_http = true;
+		return VERB_SUCCESS;
+	case OPTION_READ_AHEAD:
+		if (verb_number(optarg, 4, READ_AHEAD_MAX, &arguments->read_ahead) < 0)
+			return verb_usage_error(VERB, "--read-ahead %s: give KiB, 4 to %d", optarg, READ_AHEAD_MAX);
+		return VERB_SUCCESS;
+	case OPTION_FOREGROUND:
+		arguments->mount.foreground = true;
+		return VERB_SUCCESS;
+	case OPTION_LOG:
+		arguments->mount.log_path = optarg;
+		return VERB_SUCCESS;
+	case OPTION_PROGRAMS:
+		arguments->mount.program_directory = optarg;
+		return VERB_SUCCESS;
+	default:
+		return VERB_USAGE;
+	}
+}
+
+static int parse(int argc, char **argv, Arguments *arguments)
+{
+	for (int id; (id = verb_getopt(argc, argv, cmd_mount_options)) != -1;) {
+		int status = parse_option(id, arguments);
+		if (status != VERB_SUCCESS)
+			return status;
+	}
+	if (argc - optind != 2)
+		return verb_usage_error(VERB, "give a reference and a directory");
+	arguments->reference = argv[optind];
+	arguments->mount.directory = argv[optind + 1];
+	arguments->mount.deadline = (int64_t)arguments->deadline * 1000;
+	arguments->mount.read_ahead_kb = (unsigned)arguments->read_ahead;
+	return VERB_SUCCESS;
+}
+
+/* Each layer has three open files, and the server inherits them all. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static int open_store_blob(void *arg, const Digest *blob)
+{
+	int fd;
+	uint64_t size;
+	int r = store_blob_open(arg, blob, &fd, &size);
+	return r < 0 ? r : fd;
+}
+
+static int read_manifest(Store *store, const Reference *reference, char **ret_json, size_t *ret_size)
+{
+	if (reference->has_digest)
+		return inspect_read_blob(store, &reference->digest, MANIFEST_SIZE_MAX, ret_json, ret_size);
+	return store_tag_get(store, reference->name, reference->tag, ret_json, ret_size);
+}
+
+static int find_local(const Arguments *arguments, CacheStore *cache, Reference *ret_reference, FetchImage *ret_image,
+		      Error *error)
+{
+	_cleanup_(store_free_p) Store *store = NULL;
+	int r = reference_parse_local(arguments->reference, ret_reference, error);
+	if (r == 0)
+		r = cmd_store_open(arguments->store, false, &store, error);
+	if (r < 0)
+		return r;
+	_cleanup_free_ char *json = NULL;
+	size_t size;
+	r = read_manifest(store, ret_reference, &json, &size);
+	if (r == -ENOENT)
+		return error_set(error, r, "store %s does not hold %s; `imgfs ls` lists what it holds",
+				 store_path(store), arguments->reference);
+	if (r < 0)
+		return error_set(error, r, "store %s: the manifest of %s cannot be read: %s", store_path(store),
+				 arguments->reference, error_text(NULL, r));
+	return fetch_image_local(json, size, open_store_blob, store, cache, ret_image, error);
+}
+
+static int find_remote(const Arguments *arguments, CacheStore *cache, Reference *ret_reference, FetchImage *ret_image,
+		       Error *error)
+{
+	int r = reference_parse_remote(arguments->reference, ret_reference, error);
+	if (r < 0)
+		return r;
+	FetchRemote remote = {
+		.reference = ret_reference,
+		.plain_http = arguments->plain_http,
+		.timeout = arguments->mount.deadline,
+		.cache = cache,
+	};
+	return fetch_image_remote(&remote, ret_image, error);
+}
+
+static void print_mounted(void *arg)
+{
+	const Mounted *mounted = arg;
+	char manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE];
+	printf("mounted  %s\nmanifest %s\nimage    %s\non       %s\n", mounted->reference,
+	       digest_text(&mounted->image->manifest, manifest), digest_text(&mounted->image->config, config),
+	       mounted->directory);
+	(void)fflush(stdout);
+}
+
+static int mount_found(const Arguments *arguments, Reference *reference, const FetchImage *image, Error *error)
+{
+	if (image->stale)
+		fprintf(stderr,
+			"imgfs mount: warning: the registry could not be asked what %s is now; mounting what it was "
+			"when last seen\n",
+			arguments->reference);
+	reference->has_digest = true;
+	reference->digest = image->manifest;
+	_cleanup_free_ char *text = reference_text(reference);
+	_cleanup_free_ char *source = NULL;
+	if (!text || asprintf(&source, "imgfs:%s", text) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	Mounted mounted = {
+		.reference = arguments->reference,
+		.directory = arguments->mount.directory,
+		.image = image,
+	};
+	MountOptions options = arguments->mount;
+	options.source = source;
+	options.mounted = print_mounted;
+	options.mounted_arg = &mounted;
+	return mount_image(image, &options, error);
+}
+
+static int run(const Arguments *arguments, Error *error)
+{
+	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
+	int r = cache_store_open(arguments->cache, &cache, error);
+	if (r < 0)
+		return r;
+	Reference reference;
+	FetchImage image = { 0 };
+	r = arguments->store ? find_local(arguments, cache, &reference, &image, error)
+			     : find_remote(arguments, cache, &reference, &image, error);
+	if (r < 0)
+		return r;
+	r = mount_found(arguments, &reference, &image, error);
+	fetch_image_done(&image);
+	return r;
+}
+
+int cmd_mount(int argc, char **argv)
+{
+	Error error = { 0 };
+	Arguments arguments = { .cache = DEFAULT_CACHE, .deadline = DEFAULT_DEADLINE };
+	int status = parse(argc, argv, &arguments);
+	if (status != VERB_SUCCESS)
+		return status;
+	raise_file_limit();
+	int r = mount_check(&arguments.mount, &error);
+	if (r == 0)
+		r = run(&arguments, &error);
+	return r < 0 ? verb_fail(VERB, r, &error) : VERB_SUCCESS;
+}

@@ -1,0 +1,134 @@
+#include "tools/cmd/verbs.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One line a verb, in the order in which an image travels: made, served, mounted, looked at. */
+const Verb verbs[] = {
+	{ "export", "SOURCE", "put an image into the store", cmd_export, cmd_export_options },
+	{ "serve", "", "be a read-only registry of the store's images", cmd_serve, cmd_serve_options },
+	{ "mount", "REFERENCE DIR", "make an image usable at a directory", cmd_mount, cmd_mount_options },
+	{ "umount", "DIR", "take a mounted image away", cmd_umount, cmd_umount_options },
+	{ "ls", "", "list the images of the store", cmd_ls, cmd_ls_options },
+	{ "inspect", "NAME[:TAG][@DIGEST]", "show what an image of the store is made of", cmd_inspect,
+	  cmd_inspect_options },
+	{ 0 },
+};
+
+const Verb *verbs_find(const char *name)
+{
+	for (const Verb *verb = verbs; verb->name; verb++) {
+		if (strcmp(verb->name, name) == 0)
+			return verb;
+	}
+	return NULL;
+}
+
+void verbs_print_help(void)
+{
+	printf("Usage: imgfs VERB [OPTION...] [ARGUMENT...]\n"
+	       "Container images that are used before they are copied.\n\n");
+	for (const Verb *verb = verbs; verb->name; verb++)
+		printf("  %-10s %s\n", verb->name, verb->summary);
+	printf("\n`imgfs help VERB` shows the options of a verb, `imgfs --version` the version.\n"
+	       "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 corrupt.\n");
+}
+
+static void print_option(const VerbOption *option)
+{
+	char left[64];
+	int used = option->id < VERB_OPTION_LONG ? snprintf(left, sizeof(left), "-%c, ", option->id)
+						 : snprintf(left, sizeof(left), "    ");
+	(void)snprintf(left + used, sizeof(left) - (size_t)used, "--%s%s%s", option->name, option->argument ? " " : "",
+		       option->argument ?: "");
+	printf("  %-24s %s\n", left, option->help);
+}
+
+void verbs_print_verb_help(const Verb *verb)
+{
+	printf("Usage: imgfs %s%s%s%s\n%c%s.\n", verb->name, verb->options ? " [OPTION...]" : "",
+	       verb->arguments[0] ? " " : "", verb->arguments, verb->summary[0] - 'a' + 'A', verb->summary + 1);
+	if (!verb->options)
+		return;
+	printf("\n");
+	for (const VerbOption *option = verb->options; option->name; option++)
+		print_option(option);
+}
+
+int verb_getopt(int argc, char **argv, const VerbOption *options)
+{
+	struct option longs[VERB_OPTIONS_MAX + 1] = { 0 };
+	char shorts[2 * VERB_OPTIONS_MAX + 2] = ":";
+	size_t used = 1;
+	for (size_t i = 0; options[i].name && i < VERB_OPTIONS_MAX; i++) {
+		longs[i] = (struct option){ .name = options[i].name,
+					    .has_arg = options[i].argument ? required_argument : no_argument,
+					    .val = options[i].id };
+		if (options[i].id >= VERB_OPTION_LONG)
+			continue;
+		shorts[used++] = (char)options[i].id;
+		if (options[i].argument)
+			shorts[used++] = ':';
+	}
+	shorts[used] = '\0';
+
+	opterr = 0;
+	int at = optind;
+	int id = getopt_long(argc, argv, shorts, longs, NULL);
+	if (id == ':') {
+		(void)verb_usage_error(argv[0], "option %s wants an argument", argv[optind - 1]);
+		return '?';
+	}
+	if (id == '?') {
+		/* For a long option getopt_long() has stepped over it; a short one may stand inside a group. */
+		const char *word = optind > at ? argv[optind - 1] : argv[optind];
+		if (optopt > 0 && optopt < VERB_OPTION_LONG && strncmp(word, "--", 2) != 0)
+			(void)verb_usage_error(argv[0], "there is no option -%c", optopt);
+		else if (optopt)
+			(void)verb_usage_error(argv[0], "option %s takes no argument", word);
+		else
+			(void)verb_usage_error(argv[0], "there is no option %s, or it is cut short ambiguously", word);
+	}
+	return id;
+}
+
+int verb_usage_error(const char *verb, const char *format, ...)
+{
+	va_list args;
+	fprintf(stderr, "imgfs %s: ", verb);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fprintf(stderr, "; see `imgfs help %s`\n", verb);
+	return VERB_USAGE;
+}
+
+int verb_fail(const char *verb, int code, const Error *error)
+{
+	fprintf(stderr, "imgfs %s: %s\n", verb, error_text(error, code));
+	switch (code) {
+	case -ENOENT:
+		return VERB_NOT_FOUND;
+	case -EBADMSG:
+	case -EKEYREJECTED:
+		return VERB_CORRUPT;
+	default:
+		return VERB_FAILURE;
+	}
+}
+
+int verb_number(const char *text, unsigned long low, unsigned long high, unsigned long *ret_number)
+{
+	char *end;
+	if (text[0] < '0' || text[0] > '9')
+		return -EINVAL;
+	errno = 0;
+	unsigned long number = strtoul(text, &end, 10);
+	if (errno != 0 || *end || number < low || number > high)
+		return -EINVAL;
+	*ret_number = number;
+	return 0;
+}

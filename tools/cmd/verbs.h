@@ -1,0 +1,69 @@
+/*
+ * The verbs of `imgfs`: one table, from which dispatch, help and option parsing are made. A verb is one file, cmd-NAME.c, with
+ * cmd_NAME() and cmd_NAME_options[]; its line in the table of verbs.c is all that main needs to know of it.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "fs/base/error.h"
+
+/* What a verb returns and `imgfs` exits with (docs/man/imgfs.1). */
+enum {
+	VERB_SUCCESS = 0,
+	VERB_FAILURE = 1,   /* it was tried and did not work; the sentence on standard error says why */
+	VERB_USAGE = 2,     /* the command line makes no sense; nothing was tried */
+	VERB_NOT_FOUND = 3, /* what the command line names is not there: file, image, tag, store */
+	VERB_CORRUPT = 4,   /* bytes are not what their digest or their format says */
+};
+
+/* An option of a verb. A list of them ends with one whose name is NULL. */
+typedef struct VerbOption {
+	const char *name; /* long, without the "--" */
+	int id;           /* what verb_getopt() returns: the letter of its short form, or VERB_OPTION_LONG and above */
+	const char *argument; /* placeholder shown in the help; NULL when the option takes none */
+	const char *help;     /* half a line */
+} VerbOption;
+
+#define VERB_OPTION_LONG 256 /* ids from here on have no short form */
+#define VERB_OPTIONS_MAX 32
+
+/* argv[0] is the verb's name. Returns one of VERB_*. */
+typedef int VerbHandler(int argc, char **argv);
+
+typedef struct Verb {
+	const char *name;
+	const char *arguments; /* as the help shows them, options aside */
+	const char *summary;   /* one line */
+	VerbHandler *run;
+	const VerbOption *options; /* NULL: none */
+} Verb;
+
+/* The table, in the order of the help; ends with one whose name is NULL. */
+extern const Verb verbs[];
+
+/* The verb of that name, or NULL. */
+const Verb *verbs_find(const char *name);
+
+/* Help on standard output: all verbs, or one. */
+void verbs_print_help(void);
+void verbs_print_verb_help(const Verb *verb);
+
+/*
+ * The next option of a verb's command line, by getopt_long(): its id (argument in `optarg`), -1 after the last (the first
+ * operand is argv[optind]), or '?' after a sentence on standard error: return VERB_USAGE then.
+ */
+int verb_getopt(int argc, char **argv, const VerbOption *options);
+
+/* Says on standard error what is wrong with the command line and how to get help; returns VERB_USAGE. */
+int verb_usage_error(const char *verb, const char *format, ...) _printf_(2, 3);
+
+/* Says on standard error what went wrong (`code`: negative errno); returns the VERB_* that fits it. */
+int verb_fail(const char *verb, int code, const Error *error);
+
+/* A number from the command line, between `low` and `high`. Errors: -EINVAL. */
+int verb_number(const char *text, unsigned long low, unsigned long high, unsigned long *ret_number) _must_check_;
+
+VerbHandler cmd_export, cmd_inspect, cmd_ls, cmd_mount, cmd_serve, cmd_umount;
+extern const VerbOption cmd_export_options[], cmd_inspect_options[], cmd_ls_options[], cmd_mount_options[],
+	cmd_serve_options[], cmd_umount_options[];

@@ -1,0 +1,62 @@
+/* A layer blob on its way into the store. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "tools/export/store-private.h"
+
+struct StoreUpload {
+	Store *store;
+	StoreTemporary temporary;
+};
+
+int store_upload_new(Store *store, StoreUpload **ret_upload, Error *error)
+{
+	_cleanup_(store_upload_free_p) StoreUpload *upload = calloc(1, sizeof(*upload));
+	if (!upload)
+		return error_set(error, -ENOMEM, "store %s: out of memory", store->path);
+	upload->store = store;
+	upload->temporary = STORE_TEMPORARY_NULL;
+	int r = store_temporary_new(store, &upload->temporary, error);
+	if (r < 0)
+		return r;
+	*ret_upload = TAKE_PTR(upload);
+	return 0;
+}
+
+StoreUpload *store_upload_free(StoreUpload *upload)
+{
+	if (upload) {
+		store_temporary_done(upload->store, &upload->temporary);
+		free(upload);
+	}
+	return NULL;
+}
+
+int store_upload_fd(const StoreUpload *upload)
+{
+	return upload->temporary.fd;
+}
+
+int store_upload_commit(StoreUpload *upload, const ManifestLayer *layer, const Digest *contents, size_t count,
+			Error *error)
+{
+	Store *store = upload->store;
+	char hex[DIGEST_HEX_SIZE], path[STORE_PATH_SIZE];
+	struct stat status;
+	digest_hex(&layer->blob, hex);
+	if (fstat(upload->temporary.fd, &status) < 0)
+		return store_error(store, -errno, hex, error);
+	if ((uint64_t)status.st_size != layer->blob_size)
+		return error_set(error, -EINVAL, "store %s: blob %s was not written whole", store->path, hex);
+
+	store_blob_path(&layer->blob, path);
+	int r = store_temporary_publish(store, &upload->temporary, path, error);
+	if (r < 0)
+		return r;
+	(void)snprintf(path, sizeof(path), "frames/%s", hex);
+	r = store_put(store, path, contents, count * sizeof(*contents), error);
+	if (r < 0)
+		return r;
+	return store_layer_put(store, layer, error);
+}

@@ -1,0 +1,68 @@
+/* Inside the server: one request on its way to its reply. A request belongs to the thread that serves its connection. */
+#pragma once
+
+#include <microhttpd.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "tools/export/store.h"
+#include "tools/serve/serve-route.h"
+#include "tools/serve/tar-cache.h"
+
+struct Server {
+	Store *store;   /* not owned */
+	int access_log; /* not owned; -1: none */
+	TarCache *tars;
+	struct MHD_Daemon *daemon;
+};
+
+typedef struct ServeRequest {
+	struct Server *server;
+	struct MHD_Connection *connection;
+	char *method; /* as they came, owned; for the access log */
+	char *path;
+	bool head;
+	struct timespec started;
+	unsigned status; /* of the reply; 0 before there is one */
+	uint64_t length; /* of the reply's body */
+} ServeRequest;
+
+/* The value of a request header, or NULL. */
+const char *serve_request_header(const ServeRequest *request, const char *name);
+
+/* Copies a query argument, decoded, to `ret_value`: 1; 0 when it is not there. Errors: -EINVAL (too long, a broken escape). */
+int serve_request_argument(const ServeRequest *request, const char *name, char *ret_value, size_t size) _must_check_;
+
+/*
+ * A reply being made. Headers that do not fit into memory are noted and found out by serve_reply_send(); MHD_NO from it makes
+ * the connection end. `response` is taken over by send.
+ */
+typedef struct ServeReply {
+	unsigned status;
+	uint64_t length; /* of the body, for the access log */
+	struct MHD_Response *response;
+	bool broken;
+} ServeReply;
+
+/* An empty reply with the headers every reply has. */
+ServeReply serve_reply_make(unsigned status, struct MHD_Response *response, uint64_t length);
+void serve_reply_header(ServeReply *reply, const char *name, const char *value);
+enum MHD_Result serve_reply_send(ServeRequest *request, ServeReply *reply);
+
+/* A body in memory, taken over (malloc'ed). NULL: memory was out. */
+struct MHD_Response *serve_response_of(char *data, size_t size);
+
+/* The JSON error body of distribution-spec, "Error Codes". */
+ServeReply serve_reply_error(unsigned status, const char *code, const char *message);
+enum MHD_Result serve_send_error(ServeRequest *request, unsigned status, const char *code, const char *message);
+
+/* 500 for a fault of this side, logged with its sentence. */
+enum MHD_Result serve_send_fault(ServeRequest *request, int code, const Error *error);
+
+/* What the routes answer. */
+enum MHD_Result serve_manifest_by_tag(ServeRequest *request, const ServeRoute *route);
+enum MHD_Result serve_manifest_by_digest(ServeRequest *request, const ServeRoute *route);
+enum MHD_Result serve_blob(ServeRequest *request, const ServeRoute *route);
+enum MHD_Result serve_tags(ServeRequest *request, const ServeRoute *route);
+enum MHD_Result serve_catalog(ServeRequest *request, const ServeRoute *route);
