@@ -78,3 +78,39 @@ int mount_table_find(const char *directory, MountEntry *ret_entry)
 		return r;
 	return mount_table_search(table, directory, ret_entry);
 }
+
+/* The path with all but its last component resolved. */
+static int resolve_parent(const char *directory, char ret_path[static PATH_MAX])
+{
+	_cleanup_free_ char *copy = strdup(directory);
+	if (!copy)
+		return -ENOMEM;
+	size_t length = strlen(copy);
+	while (length > 1 && copy[length - 1] == '/')
+		copy[--length] = '\0';
+	char *slash = strrchr(copy, '/');
+	const char *name = slash ? slash + 1 : copy;
+	if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		return realpath(directory, ret_path) ? 0 : -errno;
+
+	char parent[PATH_MAX];
+	const char *above = slash == copy ? "/" : slash ? copy : ".";
+	if (slash)
+		*slash = '\0';
+	if (!realpath(above, parent))
+		return -errno;
+	int written = snprintf(ret_path, PATH_MAX, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent, name);
+	return written < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+int mount_table_path(const char *directory, char ret_path[static PATH_MAX])
+{
+	MountEntry entry;
+	int r = resolve_parent(directory, ret_path);
+	if (r < 0)
+		return r;
+	/* Nothing is mounted there, so that the last component can be looked at: it may be a symbolic link. */
+	if (mount_table_find(ret_path, &entry) == -ENOENT)
+		return realpath(directory, ret_path) ? 0 : -errno;
+	return 0;
+}

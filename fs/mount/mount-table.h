@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <limits.h>
+
 #include "fs/base/cleanup.h"
 
 #define MOUNT_TABLE_TYPE "fuse.imgfs"
@@ -20,3 +22,9 @@ int mount_table_search(char *table, const char *directory, MountEntry *ret_entry
 
 /* The same in this process's mountinfo. Further errors: read's. */
 int mount_table_find(const char *directory, MountEntry *ret_entry) _must_check_;
+
+/*
+ * The absolute path of a directory as mountinfo shows it, without symbolic links. What is mounted there is not looked at:
+ * its server may be the very thing that does not answer. Errors: realpath's.
+ */
+int mount_table_path(const char *directory, char ret_path[static PATH_MAX]) _must_check_;

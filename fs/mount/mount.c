@@ -12,6 +12,7 @@
 #include "fs/format/image.h"
 #include "fs/mount/arguments.h"
 #include "fs/mount/mount-plan.h"
+#include "fs/mount/mount-table.h"
 
 #define READ_AHEAD_KB 512u
 #define LOG_MODE      0640
@@ -35,8 +36,15 @@ typedef struct Launch {
 static int check_directory(const MountOptions *options, char ret_path[static PATH_MAX], Error *error)
 {
 	struct stat st;
-	if (!realpath(options->directory, ret_path) || stat(ret_path, &st) < 0)
-		return error_set(error, -errno, "cannot mount on %s: %s", options->directory, strerror(errno));
+	MountEntry entry;
+	int r = mount_table_path(options->directory, ret_path);
+	if (r == 0 && mount_table_find(ret_path, &entry) == 0)
+		return error_set(error, -EBUSY, "an image is mounted on %s; unmount it first: imgfs umount %s",
+				 ret_path, ret_path);
+	if (r == 0 && stat(ret_path, &st) < 0)
+		r = -errno;
+	if (r < 0)
+		return error_set(error, r, "cannot mount on %s: %s", options->directory, strerror(-r));
 	if (!S_ISDIR(st.st_mode))
 		return error_set(error, -ENOTDIR, "cannot mount on %s: it is not a directory", options->directory);
 	if (geteuid() != 0)
@@ -56,15 +64,9 @@ static bool programs_in(const char *directory, Launch *launch)
  * Looks beside this executable, then where an installation of any prefix and a build tree have them as seen from it, then where this
  * build is to be installed.
  */
-static int find_programs(const MountOptions *options, Launch *launch, Error *error)
+static int find_programs(Launch *launch, Error *error)
 {
 	static const char *const places[] = { ".", "../libexec/imgfs", "../../fs/mount" };
-	if (options->program_directory) {
-		if (programs_in(options->program_directory, launch))
-			return 0;
-		return error_set(error, -ENOENT, KEEPER_PROGRAM " and " SERVER_PROGRAM " are not in %s",
-				 options->program_directory);
-	}
 	char own[PATH_MAX];
 	ssize_t length = readlink("/proc/self/exe", own, sizeof(own) - 1);
 	own[length > 0 ? length : 0] = '\0';
@@ -87,7 +89,7 @@ int mount_check(const MountOptions *options, Error *error)
 {
 	Launch launch;
 	int r = check_directory(options, launch.directory, error);
-	return r < 0 ? r : find_programs(options, &launch, error);
+	return r < 0 ? r : find_programs(&launch, error);
 }
 
 /* The server answers ENOSYS to getxattr if the view has no xattr; then the kernel must not ask for ACLs either. */
@@ -210,7 +212,7 @@ static int prepare(const FetchImage *image, const MountOptions *options, Launch 
 {
 	int r = check_directory(options, launch->directory, error);
 	if (r == 0)
-		r = find_programs(options, launch, error);
+		r = find_programs(launch, error);
 	if (r == 0)
 		r = view_has_xattrs(image, &launch->posix_acl, error);
 	if (r == 0)

@@ -11,16 +11,13 @@
 #include "fs/fetch/fetch-image.h"
 
 typedef struct MountOptions {
-	const char *directory;  /* where to mount */
-	const char *source;     /* what mountinfo shows as the source: the reference with its digest */
-	int64_t deadline;       /* of a read that waits for the network, milliseconds */
-	unsigned read_ahead_kb; /* of the mount's bdi; 0 means 512 */
-	const char *
-		log_path; /* where keeper and server write their log; NULL: standard error in the foreground, else nowhere */
-	bool foreground; /* the keeper is this process's child and stays on its terminal; wait for the unmount */
-	const char *program_directory; /* of imgfs-keeper and imgfs-server; NULL: beside this executable, or as built */
-	void (*mounted)(
-		void *arg); /* called once the mount answers, which in the foreground is long before the return; or NULL */
+	const char *directory;      /* where to mount */
+	const char *source;         /* what mountinfo shows as the source: the reference with its digest */
+	int64_t deadline;           /* of a read that waits for the network, milliseconds */
+	unsigned read_ahead_kb;     /* of the mount's bdi; 0 means 512 */
+	const char *log_path;       /* of keeper and server; NULL: standard error in the foreground, else nowhere */
+	bool foreground;            /* the keeper stays on the terminal; mount_image() waits for the unmount */
+	void (*mounted)(void *arg); /* called once the mount answers; NULL: nobody wants to know */
 	void *mounted_arg;
 } MountOptions;
 
@@ -28,14 +25,14 @@ typedef struct MountOptions {
 int mount_check(const MountOptions *options, Error *error) _must_check_;
 
 /*
- * Starts keeper and server and returns when the mount answers (or, in the foreground, when it is gone). The
- * keeper goes on by itself. Needs root. In the foreground SIGTERM, SIGINT
- * and SIGHUP unmount lazily; they must be blocked in all other threads. Errors carry a sentence; then nothing is mounted and no process is left.
+ * Starts keeper and server and returns when the mount answers (or, in the foreground, when it is gone). The keeper goes
+ * on by itself. Needs root. In the foreground SIGTERM, SIGINT and SIGHUP unmount lazily; they must be blocked in all other
+ * threads. Errors carry a sentence; then nothing is mounted and no process is left.
  */
 int mount_image(const FetchImage *image, const MountOptions *options, Error *error) _must_check_;
 
 /*
- * Unmounts an imgfs mount and waits until keeper and server are gone. Errors: -EINVAL (not an imgfs mount), -EBUSY (in use; the
- * sentence says so), umount2's.
+ * Unmounts an imgfs mount and waits until keeper and server are gone; lazily it waits but briefly, since users may keep them.
+ * Errors: -EINVAL (not an imgfs mount), -EBUSY (in use; the sentence says so), -ETIMEDOUT, umount2's.
  */
 int mount_unmount(const char *directory, bool lazy, Error *error) _must_check_;

@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "fs/mount/ops.h"
-#include "fs/mount/reply-errno.h"
 #include "fs/mount/worker.h"
 
 /* open and opendir: the kernel remembers the ENOSYS and opens by itself from then on (FUSE_NO_OPEN_SUPPORT). */
@@ -43,7 +42,7 @@ void ops_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset, _u
 	else if (r == -EAGAIN)
 		read_pool_add(ops->pool, &what, &missing);
 	else
-		(void)fuse_reply_err(request, reply_errno_data(r));
+		read_pool_fail(ops->pool, &what, r);
 }
 
 /* Where data (or a hole) begins at `offset` or after it, as lseek(2) says; the end of a file is a hole. */

@@ -96,12 +96,12 @@ static int wait_for(Read *read, const MountMissing *missing)
 	return r;
 }
 
-static void note_failure(ReadPool *pool, const Read *read, int error)
+static void note_failure(ReadPool *pool, const ReadRequest *what, int error)
 {
 	(void)pthread_mutex_lock(&pool->lock);
 	int64_t now = fetch_now();
 	if (error == -ETIMEDOUT)
-		recent_failures_note(&pool->timeouts, read->what.inode, read->what.offset, read->what.size, now);
+		recent_failures_note(&pool->timeouts, what->inode, what->offset, what->size, now);
 	bool due = pool->failure_logged == 0 || now - pool->failure_logged >= FAILURE_INTERVAL;
 	unsigned unlogged = pool->failures_unlogged;
 	if (due) {
@@ -113,7 +113,14 @@ static void note_failure(ReadPool *pool, const Read *read, int error)
 	(void)pthread_mutex_unlock(&pool->lock);
 	if (due)
 		log_warning("read failed inode=%" PRIu32 " off=%" PRIu64 " size=%" PRIu32 " reason=\"%s\" unlogged=%u",
-			    read->what.inode, read->what.offset, read->what.size, error_text(NULL, error), unlogged);
+			    what->inode, what->offset, what->size, error_text(NULL, error), unlogged);
+}
+
+void read_pool_fail(ReadPool *pool, const ReadRequest *request, int error)
+{
+	if (error != -EINTR)
+		note_failure(pool, request, error);
+	(void)fuse_reply_err(request->request, reply_errno_data(error));
 }
 
 static void finish(Read *read, const Worker *worker, int result)
@@ -124,13 +131,10 @@ static void finish(Read *read, const Worker *worker, int result)
 		free(read);
 		return;
 	}
-	if (result == 0) {
+	if (result == 0)
 		(void)fuse_reply_buf(read->what.request, (const char *)worker->buffer, read->what.size);
-	} else {
-		if (result != -EINTR)
-			note_failure(pool, read, result);
-		(void)fuse_reply_err(read->what.request, reply_errno_data(result));
-	}
+	else
+		read_pool_fail(pool, &read->what, result);
 	journal_end(pool->journal, read->slot);
 	free(read);
 }
@@ -312,7 +316,7 @@ ReadPool *read_pool_free(ReadPool *pool)
 static bool failed_just_now(ReadPool *pool, const ReadRequest *request)
 {
 	(void)pthread_mutex_lock(&pool->lock);
-	bool failed = recent_failures_has(&pool->timeouts, request->inode, request->offset, fetch_now());
+	bool failed = recent_failures_take(&pool->timeouts, request->inode, request->offset, fetch_now());
 	(void)pthread_mutex_unlock(&pool->lock);
 	return failed;
 }
@@ -334,6 +338,7 @@ void read_pool_add(ReadPool *pool, const ReadRequest *request, const MountMissin
 	}
 	if (r < 0) {
 		free(read);
+		/* Once more would keep the window open for ever. */
 		(void)fuse_reply_err(request->request, reply_errno_data(r));
 		return;
 	}

@@ -38,5 +38,8 @@ DEFINE_CLEANUP(ReadPool, read_pool_free);
  */
 void read_pool_add(ReadPool *pool, const ReadRequest *request, const MountMissing *missing);
 
+/* Replies that the bytes cannot be had (`error`: negative errno), and logs it, at most once a second. */
+void read_pool_fail(ReadPool *pool, const ReadRequest *request, int error);
+
 /* Some request was interrupted: looks whether one of the readers is being killed. */
 void read_pool_interrupt(ReadPool *pool);

@@ -7,13 +7,15 @@ void recent_failures_note(RecentFailures *failures, uint32_t inode, uint64_t off
 	failures->next = (failures->next + 1) % RECENT_FAILURES;
 }
 
-bool recent_failures_has(const RecentFailures *failures, uint32_t inode, uint64_t offset, int64_t now)
+bool recent_failures_take(RecentFailures *failures, uint32_t inode, uint64_t offset, int64_t now)
 {
 	for (unsigned i = 0; i < RECENT_FAILURES; i++) {
-		const RecentFailure *entry = &failures->entries[i];
+		RecentFailure *entry = &failures->entries[i];
 		if (entry->time != 0 && now - entry->time < RECENT_FAILURE_WINDOW && entry->inode == inode &&
-		    offset >= entry->offset && offset - entry->offset < entry->size)
+		    offset >= entry->offset && offset - entry->offset < entry->size) {
+			*entry = (RecentFailure){ 0 };
 			return true;
+		}
 	}
 	return false;
 }

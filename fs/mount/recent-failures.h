@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #define RECENT_FAILURES       32
-#define RECENT_FAILURE_WINDOW 500 /* milliseconds */
+#define RECENT_FAILURE_WINDOW 100 /* milliseconds; a read that an application repeats later is tried anew */
 
 typedef struct RecentFailure {
 	uint64_t offset;
@@ -26,5 +26,5 @@ typedef struct RecentFailures {
 /* `now` is in milliseconds, above 0. The oldest entry makes room. */
 void recent_failures_note(RecentFailures *failures, uint32_t inode, uint64_t offset, uint32_t size, int64_t now);
 
-/* Did a read of this inode that holds byte `offset` fail within the window? */
-bool recent_failures_has(const RecentFailures *failures, uint32_t inode, uint64_t offset, int64_t now);
+/* Did a read of this inode that holds byte `offset` fail within the window? Each failure says so once: the kernel repeats once. */
+bool recent_failures_take(RecentFailures *failures, uint32_t inode, uint64_t offset, int64_t now);

@@ -18,33 +18,6 @@
 #define COMM_MAX     64u
 #define CMDLINE_MAX  ((size_t)1 << 20)
 
-/*
- * The absolute path as mountinfo shows it. The last component is not looked at: that would ask the mounted file system,
- * whose server may be the very thing that does not answer.
- */
-static int mount_path(const char *directory, char ret_path[static PATH_MAX])
-{
-	_cleanup_free_ char *copy = strdup(directory);
-	if (!copy)
-		return -ENOMEM;
-	size_t length = strlen(copy);
-	while (length > 1 && copy[length - 1] == '/')
-		copy[--length] = '\0';
-	char *slash = strrchr(copy, '/');
-	const char *name = slash ? slash + 1 : copy;
-	if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-		return realpath(directory, ret_path) ? 0 : -errno;
-
-	char parent[PATH_MAX];
-	const char *above = slash == copy ? "/" : slash ? copy : ".";
-	if (slash)
-		*slash = '\0';
-	if (!realpath(above, parent))
-		return -errno;
-	int written = snprintf(ret_path, PATH_MAX, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent, name);
-	return written < PATH_MAX ? 0 : -ENAMETOOLONG;
-}
-
 static bool is_keeper_of(const char *pid, const char *directory)
 {
 	char path[64];
@@ -113,7 +86,7 @@ static bool wait_keeper(struct pollfd *keepers, nfds_t count, int timeout)
 int mount_unmount(const char *directory, bool lazy, Error *error)
 {
 	char path[PATH_MAX];
-	int r = mount_path(directory, path);
+	int r = mount_table_path(directory, path);
 	if (r < 0)
 		return error_set(error, r, "cannot resolve %s: %s", directory, strerror(-r));
 

@@ -1,7 +1,6 @@
 """Fixtures: private directories, a store with images, `imgfs serve`, mounts and containers. All is gone after a test."""
 import os
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
@@ -189,21 +188,3 @@ def container(work, mount):  # pylint: disable=unused-argument # containers go b
     yield make
     for one in reversed(containers):
         one.close()
-
-
-@pytest.fixture
-def programs():
-    """A function that starts a helper program with pipes; it is killed when the test ends."""
-    running = []
-
-    def start(*command):
-        words = [str(word) for word in command]
-        running.append(subprocess.Popen(words, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.kill()
-        one.wait(20)
-        one.stdin.close()
-        one.stdout.close()

@@ -1,9 +1,7 @@
-/* Clears as many bytes as a pointer has: the analyser's gate has to refuse it. */
-#include <string.h>
+/* Divides whole numbers for a result with a fraction: the analyser's gate has to refuse it. */
+double bad_analysis(int numerator);
 
-void bad_analysis(int *numbers);
-
-void bad_analysis(int *numbers)
+double bad_analysis(int numerator)
 {
-	memset(numbers, 0, sizeof(numbers));
+	return numerator / 2;
 }

@@ -23,7 +23,6 @@ enum {
 	OPTION_READ_AHEAD,
 	OPTION_FOREGROUND,
 	OPTION_LOG,
-	OPTION_PROGRAMS,
 };
 
 const VerbOption cmd_mount_options[] = {
@@ -34,7 +33,6 @@ const VerbOption cmd_mount_options[] = {
 	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
 	{ "foreground", OPTION_FOREGROUND, NULL, "stay until the image is unmounted; a signal unmounts it" },
 	{ "log", OPTION_LOG, "FILE", "append the log of the mount to FILE; default none, in the foreground stderr" },
-	{ "programs", OPTION_PROGRAMS, "DIR", "where imgfs-keeper and imgfs-server are, if not where installed" },
 	{ 0 },
 };
 
@@ -79,9 +77,6 @@ static int parse_option(int id, Arguments *arguments)
 		return VERB_SUCCESS;
 	case OPTION_LOG:
 		arguments->mount.log_path = optarg;
-		return VERB_SUCCESS;
-	case OPTION_PROGRAMS:
-		arguments->mount.program_directory = optarg;
 		return VERB_SUCCESS;
 	default:
 		return VERB_USAGE;

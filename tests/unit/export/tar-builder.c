@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <setjmp.h>
@@ -12,7 +13,8 @@
 static uint8_t *extend(Buffer *tar, size_t size)
 {
 	uint8_t *room = buffer_extend(tar, size);
-	assert_non_null(room);
+	if (!room)
+		abort();
 	return room;
 }
 

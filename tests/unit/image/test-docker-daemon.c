@@ -75,8 +75,8 @@ static void *engine_main(void *arg)
 		}
 		memcpy(engine->asked, path, sizeof(path));
 		answer(fd, engine->head, engine->body, engine->body_size);
-		if (engine->stall)
-			(void)read(fd, path, 1);
+		while (engine->stall && read(fd, path, 1) > 0)
+			continue;
 	}
 	return NULL;
 }

@@ -19,6 +19,13 @@
 
 static uint64_t last_unique = 100;
 
+/* The thread sanitizer asks for this; servers are forked while the fake registry's threads run. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+	return "die_after_fork=0";
+}
+
 static TreeString text(const char *string)
 {
 	return (TreeString){ .data = string, .size = strlen(string) };

@@ -146,6 +146,30 @@ static void test_mount_table_stack(_unused_ void **state)
 	assert_int_equal(search(IMGFS("30", "0:53", "/m") EXT4("/m"), "/m", &entry), -EINVAL);
 }
 
+static void test_mount_path(_unused_ void **state)
+{
+	char directory[] = "/tmp/imgfs-test-XXXXXX", text[PATH_MAX], path[PATH_MAX], real[PATH_MAX];
+	assert_non_null(mkdtemp(directory));
+	assert_non_null(realpath(directory, real));
+	(void)snprintf(text, sizeof(text), "%s/link", directory);
+	assert_int_equal(symlink(directory, text), 0);
+	static const char *const forms[] = { "", "/", "///", "/.", "/link", "/link/" };
+	for (size_t i = 0; i < ELEMENTS(forms); i++) {
+		(void)snprintf(text, sizeof(text), "%s%s", directory, forms[i]);
+		assert_int_equal(mount_table_path(text, path), 0);
+		assert_string_equal(path, real);
+	}
+	assert_int_equal(mount_table_path("/", path), 0);
+	assert_string_equal(path, "/");
+	assert_int_equal(mount_table_path("/proc/", path), 0);
+	assert_string_equal(path, "/proc");
+	(void)snprintf(text, sizeof(text), "%s/missing", directory);
+	assert_int_equal(mount_table_path(text, path), -ENOENT);
+	(void)snprintf(text, sizeof(text), "%s/link", directory);
+	assert_int_equal(unlink(text), 0);
+	assert_int_equal(rmdir(directory), 0);
+}
+
 static void test_numbers(_unused_ void **state)
 {
 	long number = -7;
@@ -197,6 +221,7 @@ int main(void)
 		cmocka_unit_test(test_backoff),
 		cmocka_unit_test(test_mount_table),
 		cmocka_unit_test(test_mount_table_stack),
+		cmocka_unit_test(test_mount_path),
 		cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_ready_pipe),
 		cmocka_unit_test(test_dying),

@@ -331,18 +331,21 @@ static void test_bad_init(_unused_ void **state)
 static void test_recent_failures(_unused_ void **state)
 {
 	RecentFailures failures = { 0 };
-	assert_false(recent_failures_has(&failures, 0, 0, 1));
+	assert_false(recent_failures_take(&failures, 0, 0, 1));
 	recent_failures_note(&failures, 7, 1000, 100, 50);
-	assert_true(recent_failures_has(&failures, 7, 1000, 50));
-	assert_true(recent_failures_has(&failures, 7, 1099, 50 + RECENT_FAILURE_WINDOW - 1));
-	assert_false(recent_failures_has(&failures, 7, 1099, 50 + RECENT_FAILURE_WINDOW));
-	assert_false(recent_failures_has(&failures, 7, 1100, 50));
-	assert_false(recent_failures_has(&failures, 7, 999, 50));
-	assert_false(recent_failures_has(&failures, 8, 1000, 50));
+	assert_false(recent_failures_take(&failures, 7, 1099, 50 + RECENT_FAILURE_WINDOW));
+	assert_false(recent_failures_take(&failures, 7, 1100, 50));
+	assert_false(recent_failures_take(&failures, 7, 999, 50));
+	assert_false(recent_failures_take(&failures, 8, 1000, 50));
+	assert_true(recent_failures_take(&failures, 7, 1099, 50 + RECENT_FAILURE_WINDOW - 1));
+	assert_false(recent_failures_take(&failures, 7, 1000, 50)); /* said once */
+	recent_failures_note(&failures, 7, 1000, 100, 50);
+	assert_true(recent_failures_take(&failures, 7, 1000, 50));
+	recent_failures_note(&failures, 7, 1000, 100, 50);
 	for (unsigned i = 0; i < RECENT_FAILURES; i++)
 		recent_failures_note(&failures, 100 + i, 0, 1, 50);
-	assert_false(recent_failures_has(&failures, 7, 1000, 50));
-	assert_true(recent_failures_has(&failures, 100, 0, 50));
+	assert_false(recent_failures_take(&failures, 7, 1000, 50));
+	assert_true(recent_failures_take(&failures, 100, 0, 50));
 }
 
 int main(void)
