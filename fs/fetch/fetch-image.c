@@ -29,6 +29,7 @@ void fetch_image_done(FetchImage *image)
 		free(files->url);
 	}
 	free(image->layers);
+	free(image->access);
 	*image = (FetchImage){ .view_fd = -1 };
 }
 
@@ -157,12 +158,18 @@ static int open_cached_blobs(Assembly *assembly, Error *error)
 
 int fetch_image_remote(const FetchRemote *remote, FetchImage *ret_image, Error *error)
 {
+	const char *host = remote->reference->host;
+	_cleanup_(net_access_done) NetAccess access = { 0 };
 	_cleanup_(net_http_free_p) NetHttp *http = NULL;
-	_cleanup_free_ char *base = net_registry_base(remote->reference->host, remote->plain_http);
+	int r = net_access_load(remote->certs, remote->login, host, &access, error);
+	if (r < 0)
+		return r;
+	_cleanup_free_ char *base = net_access_base(&access, host, remote->plain_http);
 	if (!base || net_http_new(remote->timeout, &http) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
+	net_http_set_access(http, &access);
 	_cleanup_(fetch_manifest_done) FetchManifest manifest = { 0 };
-	int r = fetch_manifest_resolve(remote, http, base, &manifest, error);
+	r = fetch_manifest_resolve(remote, http, base, &manifest, error);
 	if (r < 0)
 		return r;
 
@@ -170,6 +177,8 @@ int fetch_image_remote(const FetchRemote *remote, FetchImage *ret_image, Error *
 	r = assembly_init(&assembly, &manifest.digest, error);
 	if (r == 0)
 		r = name_sources(&assembly, base, remote->reference->name, error);
+	if (r == 0 && net_access_encode(&access, &assembly.image.access) < 0)
+		r = error_set(error, -ENOMEM, "out of memory");
 	if (r < 0)
 		return r;
 	open_cached_indexes(&assembly);

@@ -26,6 +26,7 @@ typedef struct FetchImage {
 	Digest chain_id;
 	uint64_t image_size; /* the tars together */
 	bool stale;          /* the registry could not be asked, and the tag's last known digest was taken */
+	char *access;        /* for FetcherOptions.access; NULL: nothing is known of the host */
 	int view_fd;
 	size_t layer_count;
 	FetchLayerFiles *layers; /* lowest first */
@@ -38,6 +39,8 @@ typedef struct FetchRemote {
 	bool plain_http; /* speak http; loopback hosts always may */
 	int64_t timeout; /* for each request, milliseconds */
 	CacheStore *cache;
+	const char *certs; /* whom to trust, a directory a host (net-access.h); NULL: the usual directory */
+	const char *login; /* user and password, as docker's config.json has them; NULL: the usual file */
 } FetchRemote;
 
 /* Blocks on the network. Errors carry a sentence naming what could not be had and from where. */

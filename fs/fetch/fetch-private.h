@@ -88,6 +88,7 @@ typedef struct FetchTold {
 struct Fetcher {
 	FetcherOptions options;
 	NetLoop *loop;
+	NetAccess access;
 	pthread_t thread;
 	bool started;
 	FetchBlob *blobs;

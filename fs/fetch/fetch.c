@@ -29,10 +29,14 @@ int fetcher_new(const FetcherOptions *options, Fetcher **ret_fetcher)
 		fetcher->options.connections = CONNECTIONS;
 	fetcher->ranges = calloc(fetcher->options.connections, sizeof(*fetcher->ranges));
 	int r = fetcher->ranges ? net_loop_new(fetcher->options.connections, &fetcher->loop) : -ENOMEM;
+	if (r == 0 && options->access)
+		r = net_access_decode(options->access, &fetcher->access);
 	if (r < 0) {
 		(void)fetcher_free(fetcher);
 		return r;
 	}
+	fetcher->options.access = NULL;
+	net_loop_set_access(fetcher->loop, &fetcher->access);
 	for (unsigned i = 0; i < fetcher->options.connections; i++)
 		fetcher->ranges[i].fetcher = fetcher;
 	*ret_fetcher = fetcher;
@@ -159,6 +163,7 @@ Fetcher *fetcher_free(Fetcher *fetcher)
 	cancel_all(fetcher);
 	fetch_range_cut_unwanted(fetcher);
 	fetcher->loop = net_loop_free(fetcher->loop);
+	net_access_done(&fetcher->access);
 	for (unsigned i = 0; fetcher->ranges && i < fetcher->options.connections; i++)
 		free(fetcher->ranges[i].frame);
 	free(fetcher->ranges);

@@ -20,11 +20,13 @@ typedef struct FetchWait FetchWait;
 
 typedef struct FetcherOptions {
 	unsigned connections; /* at once, to one host; 0 means 8 */
+	const char *access;   /* FetchImage.access of the image; copied; NULL: hosts are strangers */
 	/* What went wrong or right again, for the log; called from the Fetcher's thread, already rate-limited. May be NULL. */
 	void (*report)(void *arg, const char *sentence);
 	void *report_arg;
 } FetcherOptions;
 
+/* Errors: -EBADMSG (`access` is of another version), -ENOMEM. */
 int fetcher_new(const FetcherOptions *options, Fetcher **ret_fetcher) _must_check_;
 
 /* Stops the thread; every wait still open ends with -ECANCELED first. */

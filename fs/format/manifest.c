@@ -180,41 +180,6 @@ int manifest_parse(const char *json, size_t size, Manifest *ret_manifest, Error 
 	return 0;
 }
 
-/* The descriptor of a layer with its annotations, a new reference; NULL when memory is out. */
-static json_t *encode_layer(const ManifestLayer *layer)
-{
-	char diff_id[DIGEST_TEXT_SIZE], blob[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
-	char blob_size[24], index_offset[24], index_size[24];
-	(void)snprintf(blob_size, sizeof(blob_size), "%" PRIu64, layer->blob_size);
-	(void)snprintf(index_offset, sizeof(index_offset), "%" PRIu64, layer->index_offset);
-	(void)snprintf(index_size, sizeof(index_size), "%" PRIu64, layer->index_size);
-	return json_pack("{s:s, s:s, s:I, s:{s:s, s:s, s:s, s:s, s:s, s:s}}", "mediaType", MANIFEST_LAYER_MEDIA_TYPE,
-			 "digest", digest_text(&layer->diff_id, diff_id), "size", (json_int_t)layer->tar_size,
-			 "annotations", BLOB_ANNOTATION_VERSION, "1", BLOB_ANNOTATION_DIGEST,
-			 digest_text(&layer->blob, blob), BLOB_ANNOTATION_SIZE, blob_size, BLOB_ANNOTATION_INDEX_OFFSET,
-			 index_offset, BLOB_ANNOTATION_INDEX_SIZE, index_size, BLOB_ANNOTATION_INDEX_DIGEST,
-			 digest_text(&layer->index, index));
-}
-
-int manifest_encode(const Manifest *manifest, char **ret_json, size_t *ret_size)
-{
-	char config[DIGEST_TEXT_SIZE];
-	json_auto_t *layers = json_array();
-	for (size_t i = 0; i < manifest->layer_count; i++)
-		if (json_array_append_new(layers, encode_layer(&manifest->layers[i])) < 0)
-			return -ENOMEM;
-	json_auto_t *root = json_pack("{s:i, s:s, s:{s:s, s:s, s:I}, s:O}", "schemaVersion", 2, "mediaType",
-				      MANIFEST_MEDIA_TYPE, "config", "mediaType", MANIFEST_CONFIG_MEDIA_TYPE, "digest",
-				      digest_text(&manifest->config, config), "size", (json_int_t)manifest->config_size,
-				      "layers", layers);
-	char *json = root ? json_dumps(root, JSON_COMPACT) : NULL;
-	if (!json)
-		return -ENOMEM;
-	*ret_json = json;
-	*ret_size = strlen(json);
-	return 0;
-}
-
 int manifest_config_diff_ids(const char *json, size_t size, Digest **ret_diff_ids, size_t *ret_count, Error *error)
 {
 	json_auto_t *root = NULL;

@@ -48,6 +48,14 @@ int manifest_parse(const char *json, size_t size, Manifest *ret_manifest, Error 
 /* The JSON of a manifest: deterministic, compact, keys in a fixed order; malloc'ed, the caller's. Errors: -ENOMEM. */
 int manifest_encode(const Manifest *manifest, char **ret_json, size_t *ret_size) _must_check_;
 
+/*
+ * The same in place of the manifest the image had where it comes from, OCI or docker schema 2: fields and annotations that imgfs does
+ * not set stay, but for a layer's urls, data and annotations about its compressed form, which hold no more. The layers of `source` are
+ * those of `manifest`, in the same order. Errors: -EBADMSG (`source` is not JSON), -ENOMEM.
+ */
+int manifest_encode_from(const Manifest *manifest, const char *source, size_t source_size, char **ret_json,
+			 size_t *ret_size, Error *error) _must_check_;
+
 /* The diffIDs of an image config's rootfs, malloc'ed. Errors: -EBADMSG, -ENOMEM. */
 int manifest_config_diff_ids(const char *json, size_t size, Digest **ret_diff_ids, size_t *ret_count, Error *error)
 	_must_check_;

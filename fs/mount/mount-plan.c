@@ -18,6 +18,7 @@ void mount_plan_done(MountPlan *plan)
 		free(plan->layers[i].url);
 	free(plan->layers);
 	free(plan->source);
+	free(plan->access);
 	*plan = (MountPlan){ .view_fd = -1 };
 }
 
@@ -42,9 +43,9 @@ int mount_plan_encode(const MountPlan *plan, char **ret_json)
 	if (!layers)
 		return -ENOMEM;
 	_cleanup_(json_decref_p) json_t *root =
-		json_pack("{s:i, s:s, s:I, s:I, s:i, s:o}", "version", PLAN_VERSION, "source", plan->source, "deadline",
-			  (json_int_t)plan->deadline, "image_size", (json_int_t)plan->image_size, "view", plan->view_fd,
-			  "layers", layers);
+		json_pack("{s:i, s:s, s:I, s:I, s:s*, s:i, s:o}", "version", PLAN_VERSION, "source", plan->source,
+			  "deadline", (json_int_t)plan->deadline, "image_size", (json_int_t)plan->image_size, "access",
+			  plan->access, "view", plan->view_fd, "layers", layers);
 	if (!root)
 		return -ENOMEM;
 	char *json = json_dumps(root, JSON_COMPACT);
@@ -76,19 +77,21 @@ static int decode_layer(json_t *object, MountPlanLayer *ret_layer)
 static int decode_root(json_t *root, MountPlan *plan)
 {
 	int version;
-	const char *source;
+	const char *source, *access = NULL;
 	json_int_t deadline, image_size;
 	json_t *layers;
-	if (json_unpack(root, "{s:i, s:s, s:I, s:I, s:i, s:o}", "version", &version, "source", &source, "deadline",
-			&deadline, "image_size", &image_size, "view", &plan->view_fd, "layers", &layers) < 0)
+	if (json_unpack(root, "{s:i, s:s, s:I, s:I, s?s, s:i, s:o}", "version", &version, "source", &source, "deadline",
+			&deadline, "image_size", &image_size, "access", &access, "view", &plan->view_fd, "layers",
+			&layers) < 0)
 		return -EBADMSG;
 	if (version != PLAN_VERSION || deadline < 0 || image_size < 0 || plan->view_fd < 0 || !json_is_array(layers))
 		return -EBADMSG;
 	plan->deadline = deadline;
 	plan->image_size = (uint64_t)image_size;
 	plan->source = strdup(source);
+	plan->access = access ? strdup(access) : NULL;
 	plan->layers = calloc(json_array_size(layers) + 1, sizeof(*plan->layers));
-	if (!plan->source || !plan->layers)
+	if (!plan->source || (access && !plan->access) || !plan->layers)
 		return -ENOMEM;
 	for (; plan->layer_count < json_array_size(layers); plan->layer_count++) {
 		int r = decode_layer(json_array_get(layers, plan->layer_count), &plan->layers[plan->layer_count]);

@@ -21,6 +21,7 @@ typedef struct MountPlan {
 	char *source; /* the reference with its digest, for the log */
 	int64_t deadline;
 	uint64_t image_size;
+	char *access; /* how to speak to the host of the URLs, for the fetcher; NULL: as to a stranger */
 	int view_fd;
 	size_t layer_count;
 	MountPlanLayer *layers; /* lowest first */

@@ -79,7 +79,7 @@ int mount_server_open(const MountPlan *plan, MountServer **ret_server, Error *er
 	server->deadline = plan->deadline;
 	server->image_size = plan->image_size;
 
-	int r = fetcher_new(&(FetcherOptions){ .report = report }, &server->fetcher);
+	int r = fetcher_new(&(FetcherOptions){ .report = report, .access = plan->access }, &server->fetcher);
 	if (r < 0)
 		return error_set(error, r, "cannot prepare fetching: %s", strerror(-r));
 	r = open_view(server, plan, error);

@@ -126,6 +126,7 @@ static int encode_plan(const FetchImage *image, const MountOptions *options, cha
 		.source = source,
 		.deadline = options->deadline,
 		.image_size = image->image_size,
+		.access = image->access,
 		.view_fd = image->view_fd,
 		.layer_count = image->layer_count,
 		.layers = layers,

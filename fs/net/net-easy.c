@@ -46,7 +46,34 @@ static bool authority_is_loopback(const char *authority)
 	return net_registry_is_loopback(host);
 }
 
-int net_easy_new(const char *url, CURL **ret_easy)
+static CURLcode set_blob(CURL *easy, CURLoption option, char *text)
+{
+	struct curl_blob blob = { .data = text, .len = text ? strlen(text) : 0, .flags = CURL_BLOB_COPY };
+	return text ? curl_easy_setopt(easy, option, &blob) : CURLE_OK;
+}
+
+/*
+ * The blob of authorities stands beside the system's directory of them, which curl searches as well. Certificates come as text, not as
+ * files: the process that connects again later may not read those.
+ */
+static CURLcode set_access(CURL *easy, const NetAccess *access, bool private)
+{
+	CURLcode code = set_blob(easy, CURLOPT_CAINFO_BLOB, access->ca);
+	if (code == CURLE_OK)
+		code = set_blob(easy, CURLOPT_SSLCERT_BLOB, access->certificate);
+	if (code == CURLE_OK)
+		code = set_blob(easy, CURLOPT_SSLKEY_BLOB, access->key);
+	if (access->unverified) {
+		(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+		(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+	} else if (code == CURLE_OK && access->user && private) {
+		(void)curl_easy_setopt(easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
+		code = curl_easy_setopt(easy, CURLOPT_USERPWD, access->user);
+	}
+	return code;
+}
+
+int net_easy_new(const char *url, const NetAccess *access, CURL **ret_easy)
 {
 	bool tls = strncasecmp(url, "https://", 8) == 0;
 	if (!tls && strncasecmp(url, "http://", 7) != 0)
@@ -64,14 +91,18 @@ int net_easy_new(const char *url, CURL **ret_easy)
 		code = curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, tls ? "https" : "http,https");
 	if (code == CURLE_OK)
 		code = curl_easy_setopt(easy, CURLOPT_USERAGENT, "imgfs");
-	if (code == CURLE_OK && authority_is_loopback(url + (tls ? 8 : 7)))
+	bool loopback = authority_is_loopback(url + (tls ? 8 : 7));
+	if (code == CURLE_OK && loopback)
 		code = curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+	if (code == CURLE_OK && access)
+		code = set_access(easy, access, tls || loopback);
 	if (code != CURLE_OK) {
 		curl_easy_cleanup(easy);
 		return net_curl_error(code);
 	}
 	/* These take numbers and cannot fail. QUICK_EXIT: ending a transfer does not wait for a resolver that hangs. */
 	(void)curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	(void)curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	(void)curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	(void)curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
 	(void)curl_easy_setopt(easy, CURLOPT_MAXREDIRS, REDIRECTS_MAX);

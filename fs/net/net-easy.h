@@ -6,15 +6,17 @@
 #include <stdint.h>
 
 #include "fs/base/error.h"
+#include "fs/net/net-access.h"
 
 /* CLOCK_MONOTONIC in milliseconds. */
 int64_t net_now(void);
 
 /*
  * A handle for http and https: HTTP/1.1, no signals, redirects bounded and never from https to http, no compression. The
- * environment's proxy is used, but not for loopback hosts. Errors: -EINVAL (not such a URL), -ENOMEM.
+ * environment's proxy is used, but not for loopback hosts. TLS is 1.2 at least. `access` may be NULL, and is copied.
+ * Errors: -EINVAL (not such a URL), -ENOMEM.
  */
-int net_easy_new(const char *url, CURL **ret_easy) _must_check_;
+int net_easy_new(const char *url, const NetAccess *access, CURL **ret_easy) _must_check_;
 
 /* A multi handle that keeps at most `connections` open. NULL when memory is out. */
 CURLM *net_multi_new(unsigned connections);

@@ -122,8 +122,15 @@ int net_status_error(unsigned status, Error *error)
 	case 410:
 		return error_set(error, -ENOENT, "the server does not have it (status %u)", status);
 	case 401:
+		return error_set(error, -EACCES,
+				 "the server wants a user and password that it knows (status 401); `docker login` to "
+				 "it, or give "
+				 "--login");
 	case 403:
-		return error_set(error, -EACCES, "the server does not allow it (status %u)", status);
+		return error_set(
+			error, -EACCES,
+			"the server does not allow it (status 403); if it wants a client certificate, put client.cert "
+			"and client.key into its directory of certs.d");
 	case 429:
 		return error_set(error, -EREMOTEIO, "the server is too busy (status %u)", status);
 	default:

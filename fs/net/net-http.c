@@ -5,6 +5,7 @@
 
 #include "fs/net/net-easy.h"
 #include "fs/net/net-headers.h"
+#include "fs/net/net-tls.h"
 
 #define CONNECTIONS 8u
 #define BODY_START  (64u << 10)
@@ -12,6 +13,7 @@
 struct NetHttp {
 	CURLM *multi;
 	int64_t timeout;
+	const NetAccess *access; /* not owned */
 };
 
 /* One request under way. */
@@ -50,6 +52,11 @@ NetHttp *net_http_free(NetHttp *http)
 		free(http);
 	}
 	return NULL;
+}
+
+void net_http_set_access(NetHttp *http, const NetAccess *access)
+{
+	http->access = access;
 }
 
 void net_response_done(NetResponse *response)
@@ -133,10 +140,10 @@ static size_t on_body(char *data, size_t unit, size_t count, void *arg)
 	return size;
 }
 
-static int prepare(Exchange *exchange)
+static int prepare(NetHttp *http, Exchange *exchange)
 {
 	const NetRequest *request = exchange->request;
-	int r = net_easy_new(request->url, &exchange->easy);
+	int r = net_easy_new(request->url, http->access, &exchange->easy);
 	if (r < 0)
 		return r;
 	CURL *easy = exchange->easy;
@@ -166,7 +173,7 @@ static int prepare(Exchange *exchange)
 
 static int start(NetHttp *http, Exchange *exchange)
 {
-	int r = prepare(exchange);
+	int r = prepare(http, exchange);
 	if (r < 0)
 		return r;
 	exchange->progress.limit = http->timeout;
@@ -190,7 +197,7 @@ static int judge(Exchange *exchange, CURLcode code)
 	if (exchange->refusal < 0)
 		return exchange->refusal;
 	if (code != CURLE_OK && code != CURLE_WRITE_ERROR)
-		return net_curl_error(code);
+		return net_tls_error(exchange->easy, code, exchange->curl_text, &exchange->error);
 	if (!exchange->accepted)
 		return net_status_error(exchange->headers.status, &exchange->error);
 	if (exchange->request->ranged && exchange->response.size < exchange->request->size)

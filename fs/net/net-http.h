@@ -10,6 +10,7 @@
 
 #include "fs/base/digest.h"
 #include "fs/base/error.h"
+#include "fs/net/net-access.h"
 
 typedef struct NetHttp NetHttp;
 
@@ -17,6 +18,9 @@ typedef struct NetHttp NetHttp;
 int net_http_new(int64_t timeout, NetHttp **ret_http) _must_check_;
 NetHttp *net_http_free(NetHttp *http);
 DEFINE_CLEANUP(NetHttp, net_http_free);
+
+/* How to speak to the hosts of later requests; not copied, must outlive `http`. NULL: as to a stranger. */
+void net_http_set_access(NetHttp *http, const NetAccess *access);
 
 typedef struct NetRequest {
 	const char *url;

@@ -5,6 +5,7 @@
 
 #include "fs/net/net-easy.h"
 #include "fs/net/net-headers.h"
+#include "fs/net/net-tls.h"
 
 /* How long a server may take to end an answer all of whose bytes have come, before the connection is given up. */
 #define TRAILER_TIMEOUT 200
@@ -26,6 +27,7 @@ struct NetTransfer {
 struct NetLoop {
 	CURLM *multi;
 	NetTransfer *transfers;
+	const NetAccess *access; /* not owned */
 };
 
 int net_loop_new(unsigned connections, NetLoop **ret_loop)
@@ -50,6 +52,11 @@ NetLoop *net_loop_free(NetLoop *loop)
 		(void)curl_multi_cleanup(loop->multi);
 	free(loop);
 	return NULL;
+}
+
+void net_loop_set_access(NetLoop *loop, const NetAccess *access)
+{
+	loop->access = access;
 }
 
 static size_t on_header(char *line, size_t unit, size_t count, void *arg)
@@ -104,7 +111,7 @@ static void transfer_free(NetTransfer *transfer)
 
 static int prepare(NetTransfer *transfer, const char *url)
 {
-	int r = net_easy_new(url, &transfer->easy);
+	int r = net_easy_new(url, transfer->loop->access, &transfer->easy);
 	if (r < 0)
 		return r;
 	char text[48];
@@ -184,7 +191,7 @@ static void complete(NetTransfer *transfer, CURLcode code)
 	else if (code == CURLE_OK)
 		result = error_set(&transfer->error, -ECONNRESET, "the server's answer ends too early");
 	else
-		result = net_curl_error(code);
+		result = net_tls_error(transfer->easy, code, transfer->curl_text, &transfer->error);
 	finish(transfer, result);
 }
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "fs/base/cleanup.h"
+#include "fs/net/net-access.h"
 
 typedef struct NetLoop NetLoop;
 typedef struct NetTransfer NetTransfer;
@@ -40,6 +41,9 @@ int net_loop_new(unsigned connections, NetLoop **ret_loop) _must_check_;
 /* Cuts what is under way. */
 NetLoop *net_loop_free(NetLoop *loop);
 DEFINE_CLEANUP(NetLoop, net_loop_free);
+
+/* How to speak to the hosts of later transfers; not copied, must outlive the loop. NULL: as to a stranger. */
+void net_loop_set_access(NetLoop *loop, const NetAccess *access);
 
 /* Starts a transfer; `range` is copied, url too. Errors: -EINVAL (not an http or https URL), -ENOMEM; end() is not called then. */
 int net_loop_start(NetLoop *loop, const NetRange *range, NetTransfer **ret_transfer) _must_check_;

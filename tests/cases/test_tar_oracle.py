@@ -1,7 +1,8 @@
-"""The tar reader against Python's tarfile and GNU tar, on seeded random tars.
+"""The tar reader against Python's tarfile, GNU tar and bsdtar, on seeded random tars that these three wrote.
 
 IMGFS_TAR_VARIANTS sets how many tars are made (200 by default); IMGFS_TAR_SEED the first seed.
 """
+import hashlib
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ VARIANTS = int(os.environ.get("IMGFS_TAR_VARIANTS", "200"))
 SEED = int(os.environ.get("IMGFS_TAR_SEED", "1"))
 GROUP = 10  # variants a test, so that a report stays readable
 
+UTF8 = {**os.environ, "LC_ALL": "C.UTF-8"}
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 TYPES = [tarfile.REGTYPE] * 6 + [
     tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE,
@@ -192,6 +194,17 @@ def make_with_gnu_tar(rng, path):
     subprocess.run(command + ["."], check=True, capture_output=True)
 
 
+def make_with_bsdtar(rng, path):
+    top = path.with_suffix(".tree")
+    top.mkdir()
+    make_tree(rng, top)
+    form = rng.choice(["pax", "pax", "gnutar", "ustar"])
+    command = ["bsdtar", "-C", top, "-cf", path, f"--format={form}"]
+    command += rng.choice([["--xattrs", "--acls"], ["--no-xattrs"]])
+    # Names that are not UTF-8 make it complain, and some it leaves out.
+    subprocess.run(command + ["."], check=False, capture_output=True, env=UTF8)
+
+
 def expected_mtime(info):
     """Seconds and nanoseconds, from the pax text where there is one, since a float is not exact."""
     text = info.pax_headers.get("mtime")
@@ -247,16 +260,7 @@ def check_entry(entry, info):
 def check_content(path, tar, entry, info):
     if not info.isreg():
         return
-    with open(path, "rb") as file:
-        if entry["sparse"]:
-            content = bytearray(entry["size"])
-            for offset, place, length in entry["extents"]:
-                file.seek(place)
-                content[offset:offset + length] = file.read(length)
-        else:
-            file.seek(entry["data_offset"])
-            content = file.read(entry["size"])
-    assert bytes(content) == tar.extractfile(info).read()
+    assert content(path, entry) == tar.extractfile(info).read()
 
 
 def check_against_tarfile(path, entries):
@@ -279,11 +283,94 @@ def check_against_gnu_tar(path, entries):
     assert [bytes.fromhex(entry["name"]) for entry in entries] == names
 
 
+def plain_path(name):
+    """A name as a place below the root."""
+    return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))
+
+
+def mtree_entries(path):
+    """What bsdtar sees: for each place the fields of its last entry; and whether it came to the end, since it stops at names
+    that are not of its locale, and at places below a file."""
+    keywords = "!all,type,mode,uid,gid,size,time,link,sha256"
+    command = ["bsdtar", "-cf", "-", "--format=mtree", f"--options={keywords}", f"@{path}"]
+    result = subprocess.run(command, check=False, capture_output=True, env=UTF8)
+    known = (b"can't be converted", b"is not directory", b"Error exit delayed")
+    complaints = [line for line in result.stderr.splitlines() if not any(word in line for word in known)]
+    assert not complaints
+    listing = result.stdout
+    entries = {}
+    for line in listing.splitlines():
+        name, *fields = line.split(b" ")
+        if not line.startswith((b"#", b"/set")):
+            fields = dict(field.partition(b"=")[::2] for field in fields if field)
+            entries[plain_path(unescape(name))] = fields
+    return entries, not result.stderr
+
+
+def unescape(name):
+    return name.decode("unicode_escape").encode("latin-1")
+
+
+MTREE_TYPES = {"0": b"file", "2": b"link", "3": b"char", "4": b"block", "5": b"dir", "6": b"fifo"}
+
+
+def is_settled(entries):
+    """The places that one entry alone makes: mtree lists each once, and mixes up a file with a directory of its name."""
+    seen = {}
+    for entry in entries:
+        seen.setdefault(plain_path(bytes.fromhex(entry["name"])), []).append(entry)
+    parents = {place[:at] for place in seen for at in range(len(place)) if place[at:at + 1] == b"/"}
+    alone = {place: found[0] for place, found in seen.items() if len(found) == 1}
+    return {place: entry for place, entry in alone.items()
+            if entry["type"] != "1" and (entry["type"] == "5" or place not in parents)}
+
+
+def check_against_bsdtar(path, entries):
+    """Types, modes, owners, times, sizes, targets and content, as libarchive has them."""
+    listed, whole = mtree_entries(path)
+    for place, entry in is_settled(entries).items():
+        if not place:
+            continue  # it has no line for the root's own name where that is "/"
+        if place not in listed and not whole:
+            continue
+        fields = listed[place]
+        assert fields[b"type"] == MTREE_TYPES[entry["type"]], place
+        assert int(fields[b"mode"], 8) == entry["mode"], place
+        assert (int(fields[b"uid"]), int(fields[b"gid"])) == (entry["uid"], entry["gid"]), place
+        seconds, _, nanoseconds = fields[b"time"].partition(b".")
+        # libarchive 3.6 takes the fraction of a time before 1970 the wrong way round.
+        if entry["mtime"] >= 0 or not entry["nsec"]:
+            assert (int(seconds), int(nanoseconds)) == (entry["mtime"], entry["nsec"]), place
+        if entry["type"] == "0":
+            assert int(fields[b"size"]) == entry["size"], place
+            if entry["size"]:
+                assert fields[b"sha256digest"].decode() == digest_to_last_data(path, entry), place
+        if entry["type"] == "2":
+            assert unescape(fields[b"link"]) == bytes.fromhex(entry["target"]), place
+
+
+def content(path, entry):
+    with open(path, "rb") as file:
+        if not entry["sparse"]:
+            file.seek(entry["data_offset"])
+            return file.read(entry["size"])
+        whole = bytearray(entry["size"])
+        for offset, place, length in entry["extents"]:
+            file.seek(place)
+            whole[offset:offset + length] = file.read(length)
+        return bytes(whole)
+
+
+def digest_to_last_data(path, entry):
+    """As bsdtar copies: a hole at the end is not there."""
+    whole = content(path, entry)
+    if entry["sparse"]:
+        whole = whole[:max((offset + length for offset, _, length in entry["extents"]), default=0)]
+    return hashlib.sha256(whole).hexdigest()
+
+
 def make(rng, path):
-    if rng.random() < 0.5:
-        make_with_tarfile(rng, path)
-    else:
-        make_with_gnu_tar(rng, path)
+    rng.choice([make_with_tarfile, make_with_tarfile, make_with_gnu_tar, make_with_bsdtar])(rng, path)
 
 
 @pytest.mark.parametrize("first", range(SEED, SEED + VARIANTS, GROUP))
@@ -296,6 +383,7 @@ def test_random_tars(tar_list, tmp_path, first):
             if path.stat().st_size:
                 check_against_tarfile(path, entries)
                 check_against_gnu_tar(path, entries)
+                check_against_bsdtar(path, entries)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}, {path}: {error}") from error
         shutil.rmtree(path.with_suffix(".tree"), ignore_errors=True)

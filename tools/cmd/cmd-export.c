@@ -14,12 +14,14 @@
 #define VERB     "export"
 #define JOBS_MAX 256
 
-enum { OPTION_LEVEL = VERB_OPTION_LONG, OPTION_FAST, OPTION_REPRODUCIBLE, OPTION_JSON };
+enum { OPTION_LEVEL = VERB_OPTION_LONG, OPTION_FAST, OPTION_REPRODUCIBLE, OPTION_JSON, OPTION_PLATFORM };
 
 const VerbOption cmd_export_options[] = {
 	CMD_STORE_OPTION,
 	{ "tag", 't', "NAME[:TAG]", "what to call the image; default: what its source calls it" },
-	{ "level", OPTION_LEVEL, "N", "LZ4 level 1 to 12; default: fast, and level 3 where it pays" },
+	{ "platform", OPTION_PLATFORM, "OS/ARCH",
+	  "which image of an index, as in linux/arm64/v8; default: this machine's" },
+	{ "level", OPTION_LEVEL, "N", "LZ4 level 1 to 12; default: 1, and 5 where it pays" },
 	{ "fast", OPTION_FAST, NULL, "the same as --level 1" },
 	{ "jobs", 'j', "N", "threads that compress; default: one a processor" },
 	{ "reproducible", OPTION_REPRODUCIBLE, NULL, "reuse nothing of the store: the same blobs on every build host" },
@@ -31,6 +33,7 @@ const VerbOption cmd_export_options[] = {
 typedef struct Arguments {
 	const char *store;
 	ExportOptions export;
+	Platform platform;
 	bool json;
 	bool quiet;
 } Arguments;
@@ -39,6 +42,7 @@ typedef struct Arguments {
 typedef struct Transfer {
 	OutputProgress bar;
 	uint64_t read;
+	bool quiet;
 } Transfer;
 
 static int parse_level(const char *text, int *ret_level)
@@ -63,6 +67,13 @@ static int parse_option(int id, Arguments *arguments)
 		break;
 	case OPTION_LEVEL:
 		return parse_level(optarg, &arguments->export.level);
+	case OPTION_PLATFORM: {
+		Error error = { 0 };
+		if (platform_parse(optarg, &arguments->platform, &error) < 0)
+			return verb_usage_error(VERB, "--platform %s", error.message);
+		arguments->export.platform = &arguments->platform;
+		break;
+	}
 	case OPTION_FAST:
 		arguments->export.level = FRAME_FAST;
 		break;
@@ -92,6 +103,13 @@ static void on_progress(void *arg, uint64_t done, uint64_t total)
 	transfer->read = done;
 	transfer->bar.total = total;
 	output_progress_update(&transfer->bar, done);
+}
+
+static void on_notice(void *arg, const char *sentence)
+{
+	const Transfer *transfer = arg;
+	if (!transfer->quiet)
+		fprintf(stderr, "imgfs export: %s\n", sentence);
 }
 
 static json_t *tags_json(const ExportResult *result)
@@ -148,20 +166,24 @@ static int run(const char *name, const Arguments *arguments)
 	_cleanup_(image_source_free_p) ImageSource *source = NULL;
 	_cleanup_(store_free_p) Store *store = NULL;
 	Error error = { 0 };
-	Transfer transfer = { 0 };
+	Transfer transfer = { .quiet = arguments->quiet };
 	ExportOptions options = arguments->export;
 	ExportResult result;
-	int r = image_open_source(name, &source, &error);
-	if (r == 0)
-		r = cmd_store_open(arguments->store, true, &store, &error);
+	int r = image_open_source(name, options.platform, &source, &error);
+	if (r < 0)
+		return fail(image_open_hint(name, r, &error), &error);
+	r = cmd_store_open(arguments->store, true, &store, &error);
 	if (r < 0)
 		return fail(r, &error);
 
 	options.progress = on_progress;
-	options.progress_arg = &transfer;
+	options.notice = on_notice;
+	options.arg = &transfer;
 	output_progress_start(&transfer.bar, "exporting", 0, arguments->quiet);
 	r = export_image(source, store, &options, &result, &error);
 	output_progress_end(&transfer.bar);
+	if (r == -ENOENT || r == -ECONNREFUSED)
+		(void)image_open_hint(name, r, &error);
 	if (r < 0)
 		return fail(r, &error);
 
@@ -189,7 +211,7 @@ int cmd_export(int argc, char **argv)
 	}
 	if (optind == argc)
 		return verb_usage_error(VERB, "SOURCE is missing: docker-archive:FILE[:REF], oci:DIR[:REF], "
-					      "docker-daemon:REF, or - for standard input");
+					      "oci-archive:FILE[:REF], docker-daemon:REF, or - for standard input");
 	if (optind + 1 < argc)
 		return verb_usage_error(VERB, "there is one SOURCE too many: %s", argv[optind + 1]);
 	return run(argv[optind], &arguments);

@@ -5,12 +5,13 @@
 #include <string.h>
 
 #include "fs/format/chunk-table.h"
-#include "fs/format/reference.h"
 #include "fs/format/tree.h"
 #include "tools/cmd/cmd-store.h"
+#include "tools/cmd/inspect-config.h"
 #include "tools/cmd/inspect-index.h"
 #include "tools/cmd/output.h"
 #include "tools/cmd/verbs.h"
+#include "tools/export/store-image.h"
 
 #define VERB "inspect"
 
@@ -37,28 +38,6 @@ typedef struct LayerFacts {
 	uint32_t inodes;
 	uint64_t image_size; /* of the index, decompressed */
 } LayerFacts;
-
-/* The bytes of the manifest that `text` names: NAME[:TAG][@DIGEST], or a digest alone. */
-static int read_manifest(Store *store, const char *text, char **ret_json, size_t *ret_size, Error *error)
-{
-	Reference reference = { 0 };
-	int r = 0;
-	if (digest_from_text(text, &reference.digest) == 0)
-		reference.has_digest = true;
-	else
-		r = reference_parse_local(text, &reference, error);
-	if (r < 0)
-		return r;
-	r = reference.has_digest ? inspect_read_blob(store, &reference.digest, MANIFEST_SIZE_MAX, ret_json, ret_size)
-				 : store_tag_get(store, reference.name, reference.tag, ret_json, ret_size);
-	if (r == -ENOENT)
-		return error_set(error, r, "store %s does not hold %s; `imgfs ls` lists what it holds",
-				 store_path(store), text);
-	if (r < 0)
-		return error_set(error, r, "store %s: the manifest of %s cannot be read: %s", store_path(store), text,
-				 error_text(NULL, r));
-	return 0;
-}
 
 static int read_facts(Store *store, const ManifestLayer *layer, LayerFacts *ret_facts, Error *error)
 {
@@ -93,11 +72,13 @@ static json_t *layer_json(const ManifestLayer *layer, const LayerFacts *facts)
 			 "chunks", (json_int_t)facts->chunks, "inodes", (json_int_t)facts->inodes);
 }
 
-static void print_layer(size_t number, const ManifestLayer *layer, const LayerFacts *facts)
+static void print_layer(size_t number, const ManifestLayer *layer, const LayerFacts *facts, const char *made_by)
 {
 	char text[DIGEST_TEXT_SIZE], tar[OUTPUT_SIZE_TEXT], blob[OUTPUT_SIZE_TEXT], index[OUTPUT_SIZE_TEXT],
 		image[OUTPUT_SIZE_TEXT];
 	printf("layer %zu\n", number);
+	if (made_by)
+		printf("  made by   %.100s%s\n", made_by, strlen(made_by) > 100 ? "..." : "");
 	printf("  diffID    %s\n", digest_text(&layer->diff_id, text));
 	printf("  blob      %s\n", digest_text(&layer->blob, text));
 	printf("  sizes     %s of tar, %s of blob, %s of index (%s unpacked)\n", output_size(layer->tar_size, tar),
@@ -107,7 +88,7 @@ static void print_layer(size_t number, const ManifestLayer *layer, const LayerFa
 }
 
 /* One layer after the other, onto the terminal or into `layers`. */
-static int show_layers(Store *store, const Manifest *manifest, json_t *layers, Error *error)
+static int show_layers(Store *store, const Manifest *manifest, const json_t *config, json_t *layers, Error *error)
 {
 	for (size_t i = 0; i < manifest->layer_count; i++) {
 		LayerFacts facts;
@@ -115,51 +96,50 @@ static int show_layers(Store *store, const Manifest *manifest, json_t *layers, E
 		if (r < 0)
 			return r;
 		if (!layers)
-			print_layer(i + 1, &manifest->layers[i], &facts);
+			print_layer(i + 1, &manifest->layers[i], &facts, inspect_created_by(config, i));
 		else if (json_array_append_new(layers, layer_json(&manifest->layers[i], &facts)) < 0)
 			return error_set(error, -ENOMEM, "out of memory for JSON");
 	}
 	return 0;
 }
 
-static int show_text(Store *store, const Digest *digest, const Manifest *manifest, Error *error)
+static int show_text(Store *store, const StoreImage *image, const json_t *names, const json_t *config, Error *error)
 {
 	char text[DIGEST_TEXT_SIZE];
-	printf("manifest    %s\n", digest_text(digest, text));
-	printf("image ID    %s\n", digest_text(&manifest->config, text));
-	return show_layers(store, manifest, NULL, error);
+	printf("manifest    %s\n", digest_text(&image->digest, text));
+	printf("image ID    %s\n", digest_text(&image->manifest.config, text));
+	inspect_print_config(names, config);
+	return show_layers(store, &image->manifest, config, NULL, error);
 }
 
-static int show_json(Store *store, const Digest *digest, const Manifest *manifest, Error *error)
+static int show_json(Store *store, const StoreImage *image, json_t *names, json_t *config, Error *error)
 {
-	char manifest_text[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE];
-	json_t *layers = json_array();
-	int r = layers ? show_layers(store, manifest, layers, error) : -ENOMEM;
-	if (r < 0) {
-		json_decref(layers);
+	const Manifest *manifest = &image->manifest;
+	char manifest_text[DIGEST_TEXT_SIZE], config_text[DIGEST_TEXT_SIZE];
+	json_auto_t *layers = json_array();
+	int r = layers ? show_layers(store, manifest, config, layers, error) : -ENOMEM;
+	if (r < 0)
 		return r;
-	}
-	return output_json(json_pack("{s:s, s:s, s:I, s:o}", "manifest", digest_text(digest, manifest_text), "imageID",
-				     digest_text(&manifest->config, config), "configBytes",
-				     (json_int_t)manifest->config_size, "layers", layers));
+	return output_json(json_pack("{s:s, s:s, s:O, s:I, s:O, s:O}", "manifest",
+				     digest_text(&image->digest, manifest_text), "imageID",
+				     digest_text(&manifest->config, config_text), "names", names, "configBytes",
+				     (json_int_t)manifest->config_size, "config", config, "layers", layers));
 }
 
 static int show(Store *store, const Arguments *arguments, Error *error)
 {
-	_cleanup_free_ char *json = NULL;
-	size_t size;
-	Manifest manifest = { 0 };
-	Digest digest;
-	int r = read_manifest(store, arguments->reference, &json, &size, error);
+	_cleanup_(store_image_done) StoreImage image = { 0 };
+	json_auto_t *names = NULL;
+	json_auto_t *config = NULL;
+	int r = store_image_open(store, arguments->reference, &image, error);
 	if (r == 0)
-		r = digest_of(json, size, &digest);
+		r = inspect_names(store, &image.digest, &names, error);
 	if (r == 0)
-		r = manifest_parse(json, size, &manifest, error);
+		r = inspect_config(store, &image.manifest, &config, error);
 	if (r < 0)
 		return r;
-	r = arguments->json ? show_json(store, &digest, &manifest, error) : show_text(store, &digest, &manifest, error);
-	manifest_done(&manifest);
-	return r;
+	return arguments->json ? show_json(store, &image, names, config, error)
+			       : show_text(store, &image, names, config, error);
 }
 
 static int parse(int argc, char **argv, Arguments *arguments)

@@ -6,8 +6,9 @@
 
 #include "fs/fetch/fetch-image.h"
 #include "fs/mount/mount.h"
+#include "fs/net/net-access.h"
 #include "tools/cmd/cmd-store.h"
-#include "tools/cmd/inspect-index.h"
+#include "tools/export/store-image.h"
 
 #define VERB "mount"
 
@@ -20,6 +21,8 @@ enum {
 	OPTION_CACHE = VERB_OPTION_LONG,
 	OPTION_DEADLINE,
 	OPTION_PLAIN_HTTP,
+	OPTION_CERTS,
+	OPTION_LOGIN,
 	OPTION_READ_AHEAD,
 	OPTION_FOREGROUND,
 	OPTION_LOG,
@@ -30,6 +33,8 @@ const VerbOption cmd_mount_options[] = {
 	{ "cache", OPTION_CACHE, "DIR", "what was fetched; default " DEFAULT_CACHE },
 	{ "deadline", OPTION_DEADLINE, "SECONDS", "a read fails that got no bytes for so long; default 30" },
 	{ "plain-http", OPTION_PLAIN_HTTP, NULL, "speak HTTP without TLS; loopback hosts always may" },
+	{ "certs-dir", OPTION_CERTS, "DIR", "whom to trust by host; default " NET_CERTS_DIRECTORY },
+	{ "login", OPTION_LOGIN, "FILE", "user and password; default docker's config.json" },
 	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
 	{ "foreground", OPTION_FOREGROUND, NULL, "stay until the image is unmounted; a signal unmounts it" },
 	{ "log", OPTION_LOG, "FILE", "append the log of the mount to FILE; default none, in the foreground stderr" },
@@ -40,6 +45,8 @@ typedef struct Arguments {
 	const char *store;
 	const char *cache;
 	const char *reference;
+	const char *certs;
+	const char *login;
 	unsigned long deadline;
 	unsigned long read_ahead;
 	bool plain_http;
@@ -67,6 +74,12 @@ static int parse_option(int id, Arguments *arguments)
 		return VERB_SUCCESS;
 	case OPTION_PLAIN_HTTP:
 		arguments->plain_http = true;
+		return VERB_SUCCESS;
+	case OPTION_CERTS:
+		arguments->certs = optarg;
+		return VERB_SUCCESS;
+	case OPTION_LOGIN:
+		arguments->login = optarg;
 		return VERB_SUCCESS;
 	case OPTION_READ_AHEAD:
 		if (verb_number(optarg, 4, READ_AHEAD_MAX, &arguments->read_ahead) < 0)
@@ -120,7 +133,7 @@ static int open_store_blob(void *arg, const Digest *blob)
 static int read_manifest(Store *store, const Reference *reference, char **ret_json, size_t *ret_size)
 {
 	if (reference->has_digest)
-		return inspect_read_blob(store, &reference->digest, MANIFEST_SIZE_MAX, ret_json, ret_size);
+		return store_blob_read(store, &reference->digest, MANIFEST_SIZE_MAX, ret_json, ret_size);
 	return store_tag_get(store, reference->name, reference->tag, ret_json, ret_size);
 }
 
@@ -156,6 +169,8 @@ static int find_remote(const Arguments *arguments, CacheStore *cache, Reference 
 		.plain_http = arguments->plain_http,
 		.timeout = arguments->mount.deadline,
 		.cache = cache,
+		.certs = arguments->certs,
+		.login = arguments->login,
 	};
 	return fetch_image_remote(&remote, ret_image, error);
 }

@@ -1,5 +1,6 @@
-/* imgfs serve: a read-only registry over the store, until SIGTERM or SIGINT. */
+/* imgfs serve: a read-only registry over the store, until SIGTERM or SIGINT; SIGHUP makes it read its files again. */
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,8 +8,10 @@
 
 #include "fs/base/log.h"
 #include "tools/cmd/cmd-store.h"
+#include "tools/cmd/serve-secure.h"
 #include "tools/cmd/verbs.h"
 #include "tools/serve/serve-listen.h"
+#include "tools/serve/serve-names.h"
 #include "tools/serve/serve.h"
 
 #define VERB "serve"
@@ -17,12 +20,35 @@
 #define FILES_BESIDE_MAX 256u /* descriptors that are no connection's: open layers, the log */
 #define FILES_CONNECTION 2u   /* a connection: its socket and the file it is sent */
 
-enum { OPTION_PLAIN_HTTP = VERB_OPTION_LONG, OPTION_ACCESS_LOG };
+#define ARENAS        4 /* of malloc(): a thread a connection would else make many, each with memory it keeps */
+#define DRAIN         3000u
+#define RENEW_SECONDS 3600
+
+enum {
+	OPTION_PLAIN_HTTP = VERB_OPTION_LONG,
+	OPTION_ACCESS_LOG,
+	OPTION_TLS_CERT,
+	OPTION_TLS_KEY,
+	OPTION_TLS_AUTO,
+	OPTION_TLS_DIR,
+	OPTION_TLS_NAME,
+	OPTION_CLIENT_CA,
+	OPTION_HTPASSWD,
+	OPTION_PER_ADDRESS,
+};
 
 const VerbOption cmd_serve_options[] = {
 	CMD_STORE_OPTION,
 	{ "listen", 'l', "ADDR:PORT", "where to listen; default 127.0.0.1:8500" },
 	{ "plain-http", OPTION_PLAIN_HTTP, NULL, "let other machines in without TLS" },
+	{ "tls-auto", OPTION_TLS_AUTO, NULL, "TLS with an authority of its own, which nodes take by `imgfs trust`" },
+	{ "tls-dir", OPTION_TLS_DIR, "DIR", "where --tls-auto keeps its keys; default tls in the store" },
+	{ "tls-name", OPTION_TLS_NAME, "NAME", "a host name or address nodes use; may be given several times" },
+	{ "tls-cert", OPTION_TLS_CERT, "FILE", "TLS with this certificate and its chain, PEM" },
+	{ "tls-key", OPTION_TLS_KEY, "FILE", "the key of --tls-cert, PEM" },
+	{ "client-ca", OPTION_CLIENT_CA, "FILE", "let in who has a certificate of this authority, PEM" },
+	{ "htpasswd", OPTION_HTPASSWD, "FILE", "let in these users, by their passwords" },
+	{ "connections-per-address", OPTION_PER_ADDRESS, "N", "at most so many from one address; default no limit" },
 	{ "access-log", OPTION_ACCESS_LOG, "FILE", "a line a request; - is standard output" },
 	{ 0 },
 };
@@ -32,7 +58,53 @@ typedef struct ServeCommand {
 	const char *listen;
 	const char *access_log;
 	bool plain_http;
+	unsigned long per_address;
+	ServeSecureOptions secure;
 } ServeCommand;
+
+static int parse_secure(int id, ServeSecureOptions *secure)
+{
+	switch (id) {
+	case OPTION_TLS_AUTO:
+		secure->automatic = true;
+		return VERB_SUCCESS;
+	case OPTION_TLS_DIR:
+		secure->directory = optarg;
+		return VERB_SUCCESS;
+	case OPTION_TLS_NAME:
+		if (secure->name_count == SERVE_TLS_NAMES_MAX)
+			return verb_usage_error(VERB, "--tls-name: at most %u names", SERVE_TLS_NAMES_MAX);
+		secure->names[secure->name_count++] = optarg;
+		return VERB_SUCCESS;
+	case OPTION_TLS_CERT:
+		secure->certificate = optarg;
+		return VERB_SUCCESS;
+	case OPTION_TLS_KEY:
+		secure->key = optarg;
+		return VERB_SUCCESS;
+	case OPTION_CLIENT_CA:
+		secure->client_ca = optarg;
+		return VERB_SUCCESS;
+	case OPTION_HTPASSWD:
+		secure->htpasswd = optarg;
+		return VERB_SUCCESS;
+	default:
+		return VERB_USAGE;
+	}
+}
+
+static int check_secure(const ServeSecureOptions *secure)
+{
+	if (!secure->certificate != !secure->key)
+		return verb_usage_error(VERB, "--tls-cert and --tls-key go together");
+	if (secure->automatic && secure->certificate)
+		return verb_usage_error(VERB, "--tls-auto makes its own certificate: leave out --tls-cert");
+	if (!secure->automatic && (secure->directory || secure->name_count > 0))
+		return verb_usage_error(VERB, "--tls-dir and --tls-name are of --tls-auto");
+	if (secure->client_ca && !secure->automatic && !secure->certificate)
+		return verb_usage_error(VERB, "--client-ca wants TLS: give --tls-auto, or --tls-cert and --tls-key");
+	return VERB_SUCCESS;
+}
 
 static int parse(int argc, char **argv, ServeCommand *command)
 {
@@ -50,13 +122,19 @@ static int parse(int argc, char **argv, ServeCommand *command)
 		case OPTION_ACCESS_LOG:
 			command->access_log = optarg;
 			break;
+		case OPTION_PER_ADDRESS:
+			if (verb_number(optarg, 1, CONNECTIONS_MAX, &command->per_address) < 0)
+				return verb_usage_error(VERB, "--connections-per-address %s: give 1 to %u", optarg,
+							CONNECTIONS_MAX);
+			break;
 		default:
-			return VERB_USAGE;
+			if (parse_secure(id, &command->secure) != VERB_SUCCESS)
+				return VERB_USAGE;
 		}
 	}
 	if (optind < argc)
 		return verb_usage_error(VERB, "it takes no argument such as %s", argv[optind]);
-	return VERB_SUCCESS;
+	return check_secure(&command->secure);
 }
 
 /* Raises the limit of open files as far as connections need it; returns how many connections there can be. */
@@ -99,21 +177,59 @@ static void block_signals(sigset_t *ret_signals)
 	(void)sigemptyset(ret_signals);
 	(void)sigaddset(ret_signals, SIGTERM);
 	(void)sigaddset(ret_signals, SIGINT);
+	(void)sigaddset(ret_signals, SIGHUP);
 	(void)pthread_sigmask(SIG_BLOCK, ret_signals, NULL);
 }
 
-static int announce(const ServeAddress *address, Error *error)
+static int announce(const ServeAddress *address, const ServeSecure *secure, Error *error)
 {
-	char text[SERVE_ADDRESS_TEXT];
+	char text[SERVE_ADDRESS_TEXT], best[512], fingerprint[DIGEST_TEXT_SIZE];
+	const ServeSecureOptions *options = secure->options;
+	if (options->automatic) {
+		serve_names_best(address, options->names, options->name_count, best, sizeof(best));
+		printf("imgfs trust %s --fingerprint %s\n", best, digest_text(&secure->fingerprint, fingerprint));
+	}
 	/* Scripts wait for this line. */
-	if (printf("listening on http://%s\n", serve_address_text((const struct sockaddr *)&address->storage, text)) <
-		    0 ||
-	    fflush(stdout) != 0)
+	printf("listening on %s://%s\n", secure->tls ? "https" : "http",
+	       serve_address_text((const struct sockaddr *)&address->storage, text));
+	if (fflush(stdout) != 0 || ferror(stdout))
 		return error_set(error, -EIO, "standard output cannot be written to");
 	return 0;
 }
 
-static int serve_until_signal(Store *store, const ServeAddress *address, const ServeCommand *command, Error *error)
+/* The new file takes the old one's descriptor: nobody who is writing a line notices. */
+static void reopen_access_log(const char *path, int fd)
+{
+	Error error = { 0 };
+	_cleanup_close_ int new = -1;
+	if (!path || strcmp(path, "-") == 0)
+		return;
+	if (open_access_log(path, &new, &error) < 0 || dup3(new, fd, O_CLOEXEC) < 0)
+		log_error("the access log stays the file it was: %s", error_text(&error, -errno));
+}
+
+/* Until one says that it is over. */
+static int mind_signals(const sigset_t *signals, const ServeCommand *command, ServeSecure *secure, int access_log,
+			Error *error)
+{
+	for (;;) {
+		const struct timespec hour = { .tv_sec = RENEW_SECONDS };
+		int number = sigtimedwait(signals, NULL, &hour);
+		if (number == SIGTERM || number == SIGINT)
+			return 0;
+		if (number == SIGHUP) {
+			serve_secure_reload(secure);
+			reopen_access_log(command->access_log, access_log);
+		} else if (number < 0 && errno == EAGAIN) {
+			serve_secure_renew(secure);
+		} else if (number < 0 && errno != EINTR) {
+			return error_set(error, -errno, "waiting for a signal failed");
+		}
+	}
+}
+
+static int serve_until_signal(Store *store, const ServeAddress *address, const ServeCommand *command,
+			      ServeSecure *secure, Error *error)
 {
 	sigset_t signals;
 	block_signals(&signals);
@@ -122,7 +238,13 @@ static int serve_until_signal(Store *store, const ServeAddress *address, const S
 	if (r < 0)
 		return r;
 	ServeOptions options = {
-		.store = store, .listen_fd = -1, .access_log_fd = access_log, .connections = fit_connections()
+		.store = store,
+		.listen_fd = -1,
+		.access_log_fd = access_log,
+		.connections = fit_connections(),
+		.per_address = (unsigned)command->per_address,
+		.tls = secure->tls,
+		.auth = secure->auth,
 	};
 	ServeAddress actual;
 	r = serve_listen(address, &options.listen_fd, &actual, error);
@@ -134,12 +256,26 @@ static int serve_until_signal(Store *store, const ServeAddress *address, const S
 		(void)close(options.listen_fd);
 		return r;
 	}
-	r = announce(&actual, error);
+	r = announce(&actual, secure, error);
+	if (r == 0)
+		r = mind_signals(&signals, command, secure, access_log, error);
+	if (r == 0)
+		server_drain(server, DRAIN);
+	return r;
+}
+
+static int serve(const ServeCommand *command, const ServeAddress *address, Error *error)
+{
+	_cleanup_(store_free_p) Store *store = NULL;
+	_cleanup_(serve_secure_close) ServeSecure secure = { 0 };
+	int r = cmd_store_open(command->store, false, &store, error);
+	if (r == 0)
+		r = serve_secure_open(&command->secure, store_path(store), address, &secure, error);
 	if (r < 0)
 		return r;
-	int number;
-	r = -sigwait(&signals, &number);
-	return r < 0 ? error_set(error, r, "waiting for a signal failed") : 0;
+	if (secure.auth && !secure.tls && !serve_address_is_loopback(address))
+		log_warning("passwords cross the network in the clear: without TLS anyone on the way can read them");
+	return serve_until_signal(store, address, command, &secure, error);
 }
 
 int cmd_serve(int argc, char **argv)
@@ -152,17 +288,17 @@ int cmd_serve(int argc, char **argv)
 	ServeAddress address;
 	if (serve_address_parse(command.listen, &address, &error) < 0)
 		return verb_usage_error(VERB, "--listen: %s", error.message);
-	if (!serve_address_is_loopback(&address) && !command.plain_http)
+	bool tls = command.secure.automatic || command.secure.certificate;
+	if (!serve_address_is_loopback(&address) && !tls && !command.plain_http)
 		return verb_usage_error(
 			argv[0],
 			"%s can be reached by other machines, and there is no TLS: anyone on the way can read "
-			"the images; give --plain-http if that network is trusted, or listen on 127.0.0.1",
+			"the images; give --tls-auto, or --plain-http if that network is trusted, or listen on "
+			"127.0.0.1",
 			command.listen);
 
 	log_open("imgfs-serve", LOG_LEVEL_INFO);
-	_cleanup_(store_free_p) Store *store = NULL;
-	int r = cmd_store_open(command.store, false, &store, &error);
-	if (r == 0)
-		r = serve_until_signal(store, &address, &command, &error);
+	(void)mallopt(M_ARENA_MAX, ARENAS);
+	int r = serve(&command, &address, &error);
 	return r < 0 ? verb_fail(VERB, r, &error) : VERB_SUCCESS;
 }

@@ -8,32 +8,6 @@
 #include "fs/format/index-dump.h"
 #include "tools/export/blob-file.h"
 
-int inspect_read_blob(Store *store, const Digest *digest, size_t limit, char **ret_data, size_t *ret_size)
-{
-	_cleanup_close_ int fd = -1;
-	uint64_t size;
-	Digest found;
-	int r = store_blob_open(store, digest, &fd, &size);
-	if (r < 0)
-		return r;
-	if (size > limit)
-		return -EFBIG;
-	_cleanup_free_ char *data = malloc(size + 1);
-	if (!data)
-		return -ENOMEM;
-	r = fd_pread_all(fd, data, size, 0);
-	if (r == 0)
-		r = digest_of(data, size, &found);
-	if (r < 0)
-		return r;
-	if (!digest_equal(&found, digest))
-		return -EBADMSG;
-	data[size] = '\0';
-	*ret_data = TAKE_PTR(data);
-	*ret_size = size;
-	return 0;
-}
-
 int inspect_load_blob(Store *store, const Digest *digest, uint8_t **ret_image, size_t *ret_size, Error *error)
 {
 	_cleanup_close_ int fd = -1;

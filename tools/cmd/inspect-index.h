@@ -5,9 +5,6 @@
 
 #include "tools/export/store.h"
 
-/* A small blob of the store whole, its digest verified; malloc'ed. Errors: -ENOENT, -EFBIG above `limit`, -EBADMSG, -ENOMEM, read's. */
-int inspect_read_blob(Store *store, const Digest *digest, size_t limit, char **ret_data, size_t *ret_size) _must_check_;
-
 /* The index image of a layer blob of the store; malloc'ed. Errors: -ENOENT, as blob_file_read_index(). */
 int inspect_load_blob(Store *store, const Digest *digest, uint8_t **ret_image, size_t *ret_size, Error *error)
 	_must_check_;

@@ -89,10 +89,15 @@ void output_progress_update(OutputProgress *progress, uint64_t done)
 		(int)((double)part / (double)progress->total * 100), size, rate);
 }
 
-void output_progress_end(OutputProgress *progress)
+void output_progress_clear(OutputProgress *progress)
 {
 	if (progress->shown)
 		fputs(CLEAR_LINE, stderr);
 	progress->shown = false;
+}
+
+void output_progress_end(OutputProgress *progress)
+{
+	output_progress_clear(progress);
 	progress->active = false;
 }

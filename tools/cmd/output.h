@@ -32,4 +32,5 @@ typedef struct OutputProgress {
 
 void output_progress_start(OutputProgress *progress, const char *label, uint64_t total, bool quiet);
 void output_progress_update(OutputProgress *progress, uint64_t done);
-void output_progress_end(OutputProgress *progress); /* clears the line; safe when nothing was shown, and twice */
+void output_progress_clear(OutputProgress *progress); /* makes room for a line of output; the next update draws again */
+void output_progress_end(OutputProgress *progress);   /* clears the line; safe when nothing was shown, and twice */

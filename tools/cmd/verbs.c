@@ -10,11 +10,20 @@
 const Verb verbs[] = {
 	{ "export", "SOURCE", "put an image into the store", cmd_export, cmd_export_options },
 	{ "serve", "", "be a read-only registry of the store's images", cmd_serve, cmd_serve_options },
+	{ "trust", "HOST:PORT", "believe a server's private authority on this machine", cmd_trust, cmd_trust_options },
 	{ "mount", "REFERENCE DIR", "make an image usable at a directory", cmd_mount, cmd_mount_options },
 	{ "umount", "DIR", "take a mounted image away", cmd_umount, cmd_umount_options },
 	{ "ls", "", "list the images of the store", cmd_ls, cmd_ls_options },
 	{ "inspect", "NAME[:TAG][@DIGEST]", "show what an image of the store is made of", cmd_inspect,
 	  cmd_inspect_options },
+	{ "diff", "NAME[:TAG] NAME[:TAG]", "show what differs between two images, and what an update moves", cmd_diff,
+	  cmd_diff_options },
+	{ "verify", "NAME[:TAG]...", "read every byte of an image and check it", cmd_verify, cmd_verify_options },
+	{ "import", "NAME[:TAG] docker-archive:FILE|oci:DIR[:TAG]", "write an image of the store for other engines",
+	  cmd_import, cmd_import_options },
+	{ "tag", "NAME[:TAG] NEWNAME[:TAG]", "give an image of the store one more name", cmd_tag, cmd_tag_options },
+	{ "rm", "NAME[:TAG]...", "take names of images away", cmd_rm, cmd_rm_options },
+	{ "gc", "", "free what no name of the store reaches", cmd_gc, cmd_gc_options },
 	{ 0 },
 };
 

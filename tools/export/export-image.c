@@ -5,15 +5,18 @@
 #include "fs/base/fd.h"
 #include "fs/format/format.h"
 #include "fs/format/manifest.h"
+#include "tools/export/export-finish.h"
 #include "tools/export/export-tags.h"
 #include "tools/export/layer-writer.h"
+#include "tools/export/store-lock.h"
 
 /* What is at hand while an image comes in. */
 typedef struct Export {
 	Store *store;
 	const ExportOptions *options;
 	ExportResult result;
-	Digest *written; /* diffIDs of the layers this export wrote */
+	ExportFinish *finish; /* the last layer read, or NULL */
+	Digest *written;      /* diffIDs of the layers this export wrote */
 	size_t written_count;
 } Export;
 
@@ -27,81 +30,96 @@ void export_result_done(ExportResult *result)
 static int on_begin(void *arg, const ImageContent *content, Error *error)
 {
 	Export *export = arg;
-	if (export->result.tags)
-		return 0;
+	const Platform *platform = export->options->platform;
+	int r = platform ? platform_check_config(platform, content->config, content->config_size, error) : 0;
+	if (r < 0 || export->result.tags)
+		return r;
 	return export_tags_choose(NULL, content->names, content->name_count, &export->result.tags,
 				  &export->result.tag_count, error);
 }
 
-/* A layer whose record is damaged, or whose blob is gone or cut short, is written anew. */
-static bool on_has_layer(void *arg, const Digest *diff_id)
+/* Waits for the layer that is being finished, if there is one, and counts it. */
+static int finish_layer(Export *export, Error *error)
 {
-	Export *export = arg;
-	ManifestLayer layer;
-	uint64_t size;
-	_cleanup_close_ int fd = -1;
-	return store_layer_get(export->store, diff_id, &layer, NULL) == 0 &&
-	       store_blob_open(export->store, &layer.blob, &fd, &size) == 0 && size == layer.blob_size;
-}
-
-/* A frame the store has, taken only if it is what its index says. */
-static int find_frame(void *arg, const Digest *content, uint32_t content_size _unused_, uint8_t *frame,
-		      uint32_t *ret_size, Digest *ret_digest)
-{
-	Export *export = arg;
-	StoreFrame found;
-	Digest digest;
-	int r = store_frame_find(export->store, content, &found);
-	if (r < 0)
+	ExportFinished finished;
+	if (!export->finish)
+		return 0;
+	int r = export_finish_wait(TAKE_PTR(export->finish), &finished, error);
+	if (r < 0 || !finished.published)
 		return r;
-	if (found.size > FORMAT_FRAME_MAX || fd_pread_all(found.fd, frame, found.size, found.offset) < 0 ||
-	    digest_of(frame, found.size, &digest) < 0 || !digest_equal(&digest, &found.digest))
-		return -ENOENT;
-	*ret_size = found.size;
-	*ret_digest = digest;
-	return 0;
-}
-
-static int commit_layer(Export *export, StoreUpload *upload, const LayerResult *layer, Error *error)
-{
 	Digest *written = reallocarray(export->written, export->written_count + 1, sizeof(*written));
 	if (!written)
 		return error_set(error, -ENOMEM, "out of memory for the list of layers");
 	export->written = written;
-	int r = store_upload_commit(upload, &layer->layer, layer->contents, layer->chunk_count, error);
-	if (r < 0)
-		return r;
-	written[export->written_count++] = layer->layer.diff_id;
-	export->result.stored_size += layer->layer.blob_size;
-	export->result.chunk_count += layer->chunk_count;
-	export->result.chunks_reused += layer->reused_chunks;
+	written[export->written_count++] = finished.layer.diff_id;
+	export->result.stored_size += finished.layer.blob_size;
+	export->result.chunk_count += finished.chunk_count;
+	export->result.chunks_reused += finished.chunks_reused;
 	return 0;
 }
 
-static int on_layer(void *arg, const Digest *diff_id, const LayerSource *tar, Digest *ret_diff_id, Error *error)
+/* A layer that is being finished is as good as there: if that fails, the export does. */
+static bool on_has_layer(void *arg, const Digest *diff_id)
 {
-	Export *export = arg;
+	const Export *export = arg;
+	if (export->finish && digest_equal(export_finish_layer(export->finish), diff_id))
+		return true;
+	return export_has_layer(export->store, diff_id);
+}
+
+/* A frame the store has. */
+static int find_frame(void *arg, const Digest *content, uint32_t content_size _unused_, uint8_t *frame,
+		      uint32_t *ret_size, Digest *ret_digest)
+{
+	const Export *export = arg;
+	StoreFrame found;
+	int r = store_frame_find(export->store, content, &found);
+	if (r < 0)
+		return r;
+	if (found.size > FORMAT_FRAME_MAX || fd_pread_all(found.fd, frame, found.size, found.offset) < 0)
+		return -ENOENT;
+	*ret_size = found.size;
+	*ret_digest = found.digest;
+	return 0;
+}
+
+static int read_layer(Export *export, const Digest *diff_id, const LayerSource *tar, StoreUpload **ret_upload,
+		      LayerDraft **ret_draft, Digest *ret_diff_id, Error *error)
+{
 	LayerOptions options = { .level = export->options->level,
 				 .jobs = export->options->jobs,
 				 .diff_id = diff_id,
 				 .find_frame = export->options->reproducible ? NULL : find_frame,
 				 .find_frame_arg = export };
-	LayerResult layer = { 0 };
 	_cleanup_(store_upload_free_p) StoreUpload *upload = NULL;
 	int r = store_upload_new(export->store, &upload, error);
 	if (r == 0)
-		r = layer_write(tar, &options, store_upload_fd(upload), &layer, error);
-	if (r == -ENOSPC || r == -EDQUOT)
-		return store_error(export->store, r, "a layer", error);
+		r = layer_read(tar, &options, store_upload_fd(upload), ret_draft, ret_diff_id, error);
+	if (r == 0)
+		*ret_upload = TAKE_PTR(upload);
+	/* The blob's file: a source has no disk to fill. */
+	return r == -ENOSPC || r == -EDQUOT ? store_error(export->store, r, "a layer", error) : r;
+}
+
+/* Reads a layer while the one before it is finished, and leaves it to be finished in its turn. */
+static int on_layer(void *arg, const Digest *diff_id, const LayerSource *tar, Digest *ret_diff_id, Error *error)
+{
+	Export *export = arg;
+	StoreUpload *upload = NULL;
+	LayerDraft *draft = NULL;
+	Digest found;
+	int r = read_layer(export, diff_id, tar, &upload, &draft, &found, error);
 	if (r < 0)
 		return r;
-
-	/* A stream's layer is known only now, and another export may have been faster: the layer that is there stays. */
-	if (!on_has_layer(export, &layer.layer.diff_id))
-		r = commit_layer(export, upload, &layer, error);
+	r = finish_layer(export, error);
+	if (r < 0) {
+		layer_draft_free(draft);
+		store_upload_free(upload);
+		return r;
+	}
+	r = export_finish_start(export->store, upload, draft, &found, &export->finish, error);
 	if (r == 0)
-		*ret_diff_id = layer.layer.diff_id;
-	layer_result_done(&layer);
+		*ret_diff_id = found;
 	return r;
 }
 
@@ -109,7 +127,14 @@ static void on_progress(void *arg, uint64_t done, uint64_t total)
 {
 	const Export *export = arg;
 	if (export->options->progress)
-		export->options->progress(export->options->progress_arg, done, total);
+		export->options->progress(export->options->arg, done, total);
+}
+
+static void on_notice(void *arg, const char *sentence)
+{
+	const Export *export = arg;
+	if (export->options->notice)
+		export->options->notice(export->options->arg, sentence);
 }
 
 static bool was_written(const Export *export, const Digest *diff_id)
@@ -160,9 +185,12 @@ static int publish(Export *export, const ImageContent *content, Error *error)
 	if (r == 0)
 		r = fill_manifest(export, content, &manifest, error);
 	if (r == 0) {
-		r = manifest_encode(&manifest, &json, &size);
-		if (r < 0)
-			(void)error_set(error, r, "cannot make the image's manifest: %s", error_text(NULL, r));
+		r = manifest_encode_from(&manifest, content->manifest, content->manifest_size, &json, &size, error);
+		if (r == -ENOMEM)
+			(void)error_set(error, r, "out of memory for the image's manifest");
+		if (r == 0 && size > MANIFEST_SIZE_MAX)
+			r = error_set(error, -EFBIG, "the image's manifest takes %zu bytes; up to %u are possible",
+				      size, MANIFEST_SIZE_MAX);
 	}
 	export->result.config = manifest.config;
 	manifest_done(&manifest);
@@ -175,21 +203,29 @@ int export_image(ImageSource *source, Store *store, const ExportOptions *options
 		 Error *error)
 {
 	Export export = { .store = store, .options = options };
-	ImageSink sink = {
-		.begin = on_begin, .has_layer = on_has_layer, .layer = on_layer, .progress = on_progress, .arg = &export
-	};
+	ImageSink sink = { .begin = on_begin,
+			   .has_layer = on_has_layer,
+			   .layer = on_layer,
+			   .progress = on_progress,
+			   .notice = on_notice,
+			   .arg = &export };
 	ImageContent content = { 0 };
-	int r = 0;
-	if (options->tag)
+	_cleanup_close_ int hold = -1;
+	/* From the first layer that is found in the store to the tag that keeps it there, no collector may come between. */
+	int r = store_hold(store, &hold, error);
+	if (r == 0 && options->tag)
 		r = export_tags_choose(options->tag, NULL, 0, &export.result.tags, &export.result.tag_count, error);
 	if (r == 0)
 		r = image_source_transfer(source, &sink, &content, error);
+	if (r == 0)
+		r = finish_layer(&export, error);
 	if (r == 0 && content.layer_count > MANIFEST_LAYERS_MAX)
 		r = error_set(error, -EFBIG, "the image has %zu layers; a manifest holds up to %u", content.layer_count,
 			      MANIFEST_LAYERS_MAX);
 	if (r == 0)
 		r = publish(&export, &content, error);
 	image_content_done(&content);
+	export_finish_free(export.finish);
 	free(export.written);
 	if (r < 0) {
 		export_result_done(&export.result);

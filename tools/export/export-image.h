@@ -7,6 +7,7 @@
 
 #include "fs/base/digest.h"
 #include "fs/base/error.h"
+#include "fs/format/manifest-platform.h"
 #include "tools/export/store.h"
 #include "tools/image/image-source.h"
 
@@ -16,7 +17,9 @@ typedef struct ExportOptions {
 	bool reproducible; /* take no frames from the store, so that every build host makes the same blobs */
 	const char *tag;   /* NAME[:TAG] to give the image; NULL: what its source calls it */
 	void (*progress)(void *arg, uint64_t done, uint64_t total); /* bytes of the source; may be NULL */
-	void *progress_arg;
+	void (*notice)(void *arg, const char *sentence);            /* ImageSink's; may be NULL */
+	const Platform *platform; /* what the image must be for; NULL: whatever its source chooses */
+	void *arg;                /* of both */
 } ExportOptions;
 
 typedef struct ExportTag {

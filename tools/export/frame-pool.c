@@ -22,6 +22,8 @@ typedef struct Slot {
 } Slot;
 
 struct FramePool {
+	const LayerOptions *options;
+	pthread_mutex_t find_lock; /* held while a frame is looked for, which one thread at a time may do */
 	Slot *slots;
 	uint32_t slot_count;
 	Compressor *compressors; /* [0] is the owner's */
@@ -48,13 +50,29 @@ static bool reused_is_good(const Compressor *self, const FrameJob *job)
 	       memcmp(self->decoded, job->content, job->content_size) == 0;
 }
 
-static int compress(const Compressor *self, FrameJob *job)
+/* Asks for a frame of this content; a failure to get one costs only its compression. */
+static bool find_frame(FramePool *pool, FrameJob *job)
 {
-	if (job->reused && reused_is_good(self, job))
-		return 0;
+	const LayerOptions *options = pool->options;
+	if (!options->find_frame)
+		return false;
+	pthread_mutex_lock(&pool->find_lock);
+	int r = options->find_frame(options->find_frame_arg, &job->content_digest, job->content_size, job->frame,
+				    &job->frame_size, &job->frame_digest);
+	pthread_mutex_unlock(&pool->find_lock);
+	return r == 0;
+}
+
+static int compress(FramePool *pool, const Compressor *self, FrameJob *job)
+{
 	size_t size = 0;
-	job->reused = false;
-	int r = frame_encode(self->encoder, job->content, job->content_size, job->frame, &size);
+	int r = digest_of(job->content, job->content_size, &job->content_digest);
+	if (r < 0)
+		return r;
+	job->reused = find_frame(pool, job) && reused_is_good(self, job);
+	if (job->reused)
+		return 0;
+	r = frame_encode(self->encoder, job->content, job->content_size, job->frame, &size);
 	if (r < 0)
 		return r;
 	job->frame_size = (uint32_t)size;
@@ -69,7 +87,7 @@ static bool compress_one(FramePool *pool, const Compressor *self)
 	uint64_t number = pool->taken++;
 	Slot *slot = &pool->slots[number % pool->slot_count];
 	pthread_mutex_unlock(&pool->lock);
-	slot->job->result = compress(self, slot->job);
+	slot->job->result = compress(pool, self, slot->job);
 	pthread_mutex_lock(&pool->lock);
 	slot->done = true;
 	if (number == pool->released)
@@ -140,18 +158,20 @@ static int start_threads(FramePool *pool, unsigned count)
 	return 0;
 }
 
-int frame_pool_new(int level, unsigned jobs, FramePool **ret_pool)
+int frame_pool_new(const LayerOptions *options, unsigned jobs, FramePool **ret_pool)
 {
 	if (jobs == 0 || jobs > JOBS_MAX)
 		return -EINVAL;
 	_cleanup_(frame_pool_free_p) FramePool *pool = calloc(1, sizeof(*pool));
 	if (!pool)
 		return -ENOMEM;
+	pool->options = options;
 	/* None of these can fail with default attributes. */
+	(void)pthread_mutex_init(&pool->find_lock, NULL);
 	(void)pthread_mutex_init(&pool->lock, NULL);
 	(void)pthread_cond_init(&pool->work, NULL);
 	(void)pthread_cond_init(&pool->done, NULL);
-	int r = make_compressors(pool, level, jobs);
+	int r = make_compressors(pool, options->level, jobs);
 	if (r == 0)
 		r = make_slots(pool, jobs);
 	if (r == 0)
@@ -190,6 +210,7 @@ FramePool *frame_pool_free(FramePool *pool)
 	(void)pthread_cond_destroy(&pool->work);
 	(void)pthread_cond_destroy(&pool->done);
 	(void)pthread_mutex_destroy(&pool->lock);
+	(void)pthread_mutex_destroy(&pool->find_lock);
 	free(pool);
 	return NULL;
 }
@@ -199,9 +220,7 @@ FrameJob *frame_pool_reserve(FramePool *pool)
 {
 	if (pool->submitted - pool->released == pool->slot_count)
 		return NULL;
-	FrameJob *job = pool->slots[pool->submitted % pool->slot_count].job;
-	job->reused = false;
-	return job;
+	return pool->slots[pool->submitted % pool->slot_count].job;
 }
 
 void frame_pool_submit(FramePool *pool)

@@ -11,22 +11,26 @@
 
 #include "fs/base/digest.h"
 #include "fs/format/format.h"
+#include "tools/export/layer-writer.h"
 
 typedef struct FrameJob {
-	uint8_t content[FORMAT_CHUNK_MAX];
+	uint8_t content[FORMAT_CHUNK_MAX]; /* with its size, the owner's to fill; the rest is the pool's */
 	uint32_t content_size;
-	Digest content_digest; /* the owner's; the pool does not look at it */
+	Digest content_digest;
 	uint8_t frame[FORMAT_FRAME_MAX];
 	uint32_t frame_size;
 	Digest frame_digest;
-	bool reused; /* in: a frame to reuse is filled in; out: it is the very content, and was used */
+	bool reused; /* the frame is one that was found */
 	int result;  /* 0, or why there is no frame */
 } FrameJob;
 
 typedef struct FramePool FramePool;
 
-/* Starts `jobs` - 1 threads (`jobs` from 1 to 256). Errors: -EINVAL (level, jobs), -ENOMEM, -EAGAIN. */
-int frame_pool_new(int level, unsigned jobs, FramePool **ret_pool) _must_check_;
+/*
+ * Starts `jobs` - 1 threads (`jobs` from 1 to 256). Of `options`, which must outlive the pool, it uses level, find_frame and
+ * find_frame_arg; a frame found is taken only if it is the very content. Errors: -EINVAL (level, jobs), -ENOMEM, -EAGAIN.
+ */
+int frame_pool_new(const LayerOptions *options, unsigned jobs, FramePool **ret_pool) _must_check_;
 
 /* Ends the threads, whatever is still in the ring. Blocks until they have finished the chunk they are at. */
 FramePool *frame_pool_free(FramePool *pool);

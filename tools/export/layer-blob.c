@@ -1,18 +1,21 @@
 #include "tools/export/layer-blob.h"
 
+#include <fcntl.h>
 #include <string.h>
 
 #include "fs/base/fd.h"
 #include "fs/format/blob.h"
 #include "fs/format/buffer.h"
+#include "fs/format/frame.h"
 #include "fs/format/image.h"
 #include "tools/export/frame-pool.h"
 
-#define OUTPUT_SIZE  (1u << 20)
-#define JOBS_DEFAULT 2u
+#define OUTPUT_SIZE    (1u << 20)
+#define WRITEBACK_SIZE (8u << 20) /* handed to the disk at once, so that little is left for the end */
+#define JOBS_DEFAULT   2u
 
 struct LayerBlob {
-	const LayerOptions *options;
+	LayerOptions options;
 	int fd;
 	FramePool *pool;
 	ChunkTableWriter *chunks;
@@ -22,6 +25,11 @@ struct LayerBlob {
 	Buffer contents; /* Digest: of each chunk's content */
 	uint8_t *output;
 	size_t output_filled;
+	uint64_t written;      /* of it, to the file */
+	uint64_t written_back; /* of that, handed to the disk */
+	uint8_t *image;        /* the index, once sealed */
+	size_t image_size;
+	BlobFooter footer;
 };
 
 int layer_blob_new(const LayerOptions *options, int fd, LayerBlob **ret_blob, Error *error)
@@ -29,7 +37,7 @@ int layer_blob_new(const LayerOptions *options, int fd, LayerBlob **ret_blob, Er
 	_cleanup_(layer_blob_free_p) LayerBlob *blob = calloc(1, sizeof(*blob));
 	if (!blob)
 		return -ENOMEM;
-	blob->options = options;
+	blob->options = *options;
 	blob->fd = fd;
 	blob->output = malloc(OUTPUT_SIZE);
 	if (!blob->output)
@@ -40,7 +48,7 @@ int layer_blob_new(const LayerOptions *options, int fd, LayerBlob **ret_blob, Er
 	if (r < 0)
 		return r;
 	unsigned jobs = options->jobs ? options->jobs : JOBS_DEFAULT;
-	r = frame_pool_new(options->level, jobs, &blob->pool);
+	r = frame_pool_new(&blob->options, jobs, &blob->pool);
 	if (r == -EINVAL)
 		return error_set(error, r,
 				 "level %d with %u threads cannot be used for compression; levels are 0, 1 and 3 to "
@@ -60,6 +68,7 @@ LayerBlob *layer_blob_free(LayerBlob *blob)
 		digest_state_free(blob->digest);
 		buffer_done(&blob->contents);
 		free(blob->output);
+		free(blob->image);
 		free(blob);
 	}
 	return NULL;
@@ -74,7 +83,14 @@ static int flush(LayerBlob *blob, Error *error)
 	if (r < 0)
 		return error_set(error, r, "the layer's blob cannot be written: %s; make room and export again",
 				 error_text(NULL, r));
+	blob->written += blob->output_filled;
 	blob->output_filled = 0;
+	if (blob->written - blob->written_back >= WRITEBACK_SIZE) {
+		/* A hint: whoever publishes the file waits for the disk, and hears of its errors. */
+		(void)sync_file_range(blob->fd, (off64_t)blob->written_back,
+				      (off64_t)(blob->written - blob->written_back), SYNC_FILE_RANGE_WRITE);
+		blob->written_back = blob->written;
+	}
 	return 0;
 }
 
@@ -116,16 +132,6 @@ static int put_next_frame(LayerBlob *blob, Error *error)
 	return r < 0 ? r : 1;
 }
 
-/* Asks for a frame of this content; a failure to get one costs only its compression. */
-static void find_frame(const LayerBlob *blob, FrameJob *job)
-{
-	const LayerOptions *options = blob->options;
-	if (!options->find_frame)
-		return;
-	job->reused = options->find_frame(options->find_frame_arg, &job->content_digest, job->content_size, job->frame,
-					  &job->frame_size, &job->frame_digest) == 0;
-}
-
 int layer_blob_add(LayerBlob *blob, const void *data, size_t size, Error *error)
 {
 	FrameJob *job;
@@ -136,24 +142,19 @@ int layer_blob_add(LayerBlob *blob, const void *data, size_t size, Error *error)
 	}
 	memcpy(job->content, data, size);
 	job->content_size = (uint32_t)size;
-	int r = digest_of(data, size, &job->content_digest);
-	if (r < 0)
-		return r;
-	find_frame(blob, job);
 	frame_pool_submit(blob->pool);
 	return 0;
 }
 
-static int make_image(LayerBlob *blob, LayerTree *tree, const Digest *diff_id, uint64_t tar_size, uint8_t **ret_image,
-		      size_t *ret_size, Error *error)
+static int make_image(LayerBlob *blob, LayerTree *tree, Error *error)
 {
 	_cleanup_(image_writer_free_p) ImageWriter *image = NULL;
 	ImageHeader header = {
 		.kind = FORMAT_KIND_INDEX,
 		.codec = FORMAT_CODEC_LZ4,
-		.tar_size = tar_size,
+		.tar_size = blob->footer.tar_size,
 		.chunks_size = blob->size,
-		.id = *diff_id,
+		.id = blob->footer.diff_id,
 	};
 	int r = image_writer_new(&header, &image);
 	if (r == 0)
@@ -161,71 +162,77 @@ static int make_image(LayerBlob *blob, LayerTree *tree, const Digest *diff_id, u
 	if (r == 0)
 		r = layer_tree_finish(tree, image, error);
 	if (r == 0)
-		r = image_writer_finish(image, ret_image, ret_size);
+		r = image_writer_finish(image, &blob->image, &blob->image_size);
 	if (r == -EFBIG)
 		return error_set(error, r, "the layer's index is larger than an imgfs index may be; split the layer");
 	return r;
 }
 
-/* Puts the index behind the frames; fills its part of the footer. */
-static int put_index(LayerBlob *blob, LayerTree *tree, BlobFooter *footer, Error *error)
+int layer_blob_seal(LayerBlob *blob, LayerTree *tree, const Digest *diff_id, uint64_t tar_size, Error *error)
 {
-	_cleanup_free_ uint8_t *image = NULL;
-	_cleanup_free_ uint8_t *index = NULL;
-	size_t image_size = 0, index_size = 0;
-	int r = make_image(blob, tree, &footer->diff_id, footer->tar_size, &image, &image_size, error);
-	if (r == 0)
-		r = blob_index_encode(image, image_size, &index, &index_size);
-	if (r == 0)
-		r = digest_of(index, index_size, &footer->index_digest);
-	if (r < 0)
-		return r;
-	footer->index_offset = blob->size;
-	footer->index_size = index_size;
-	footer->image_size = image_size;
-	return put(blob, index, index_size, error);
-}
-
-static int put_footer(LayerBlob *blob, const BlobFooter *footer, Error *error)
-{
-	uint8_t bytes[FORMAT_FOOTER_SIZE];
-	blob_footer_encode(footer, bytes);
-	int r = put(blob, bytes, sizeof(bytes), error);
-	return r < 0 ? r : flush(blob, error);
-}
-
-int layer_blob_finish(LayerBlob *blob, LayerTree *tree, const Digest *diff_id, uint64_t tar_size,
-		      LayerResult *ret_result, Error *error)
-{
-	Digest digest;
 	int r;
 	while ((r = put_next_frame(blob, error)) > 0)
 		;
-	BlobFooter footer = {
+	if (r < 0)
+		return r;
+	blob->pool = frame_pool_free(blob->pool);
+	blob->footer = (BlobFooter){
 		.tar_size = tar_size,
 		.diff_id = *diff_id,
 		.chunk_count = chunk_table_writer_count(blob->chunks),
 	};
+	return make_image(blob, tree, error);
+}
+
+/* Puts the index behind the frames; fills its part of the footer. */
+static int put_index(LayerBlob *blob, Error *error)
+{
+	_cleanup_free_ uint8_t *index = NULL;
+	size_t size = 0;
+	BlobFooter *footer = &blob->footer;
+	int r = blob->options.level == FRAME_FAST ? blob_index_encode_fast(blob->image, blob->image_size, &index, &size)
+						  : blob_index_encode(blob->image, blob->image_size, &index, &size);
 	if (r == 0)
-		r = put_index(blob, tree, &footer, error);
+		r = digest_of(index, size, &footer->index_digest);
+	if (r < 0)
+		return r;
+	footer->index_offset = blob->size;
+	footer->index_size = size;
+	footer->image_size = blob->image_size;
+	return put(blob, index, size, error);
+}
+
+static int put_footer(LayerBlob *blob, Error *error)
+{
+	uint8_t bytes[FORMAT_FOOTER_SIZE];
+	blob_footer_encode(&blob->footer, bytes);
+	int r = put(blob, bytes, sizeof(bytes), error);
+	return r < 0 ? r : flush(blob, error);
+}
+
+int layer_blob_finish(LayerBlob *blob, LayerResult *ret_result, Error *error)
+{
+	Digest digest;
+	const BlobFooter *footer = &blob->footer;
+	int r = put_index(blob, error);
 	if (r == 0)
-		r = put_footer(blob, &footer, error);
+		r = put_footer(blob, error);
 	if (r == 0)
 		r = digest_state_end(blob->digest, &digest);
 	if (r < 0)
 		return r;
 	*ret_result = (LayerResult){
 		.layer = {
-			.diff_id = *diff_id,
-			.tar_size = tar_size,
+			.diff_id = footer->diff_id,
+			.tar_size = footer->tar_size,
 			.blob = digest,
 			.blob_size = blob->size,
-			.index_offset = footer.index_offset,
-			.index_size = footer.index_size,
-			.index = footer.index_digest,
+			.index_offset = footer->index_offset,
+			.index_size = footer->index_size,
+			.index = footer->index_digest,
 		},
 		.contents = (Digest *)TAKE_PTR(blob->contents.data),
-		.chunk_count = footer.chunk_count,
+		.chunk_count = footer->chunk_count,
 		.reused_chunks = blob->reused,
 	};
 	return 0;

@@ -10,7 +10,7 @@
 
 typedef struct LayerBlob LayerBlob;
 
-/* `options` must outlive it; `fd` is borrowed. Errors: -EINVAL, -ENOMEM, -EAGAIN. */
+/* `options` are copied; `fd` is borrowed. Errors: -EINVAL, -ENOMEM, -EAGAIN. */
 int layer_blob_new(const LayerOptions *options, int fd, LayerBlob **ret_blob, Error *error) _must_check_;
 LayerBlob *layer_blob_free(LayerBlob *blob);
 DEFINE_CLEANUP(LayerBlob, layer_blob_free);
@@ -19,7 +19,9 @@ DEFINE_CLEANUP(LayerBlob, layer_blob_free);
  */
 int layer_blob_add(LayerBlob *blob, const void *data, size_t size, Error *error) _must_check_;
 
-/* After the last chunk: the rest of the frames, the index of `tree` and the footer; fills `ret_result` except
- * entry_count. */
-int layer_blob_finish(LayerBlob *blob, LayerTree *tree, const Digest *diff_id, uint64_t tar_size,
-		      LayerResult *ret_result, Error *error) _must_check_;
+/* After the last chunk: the rest of the frames, and the index of `tree` made but not written. Errors: as above, and the tree's. */
+int layer_blob_seal(LayerBlob *blob, LayerTree *tree, const Digest *diff_id, uint64_t tar_size, Error *error)
+	_must_check_;
+
+/* After that, by any thread: writes index and footer; fills `ret_result` except entry_count. Errors: -ENOMEM, write's. */
+int layer_blob_finish(LayerBlob *blob, LayerResult *ret_result, Error *error) _must_check_;

@@ -239,17 +239,25 @@ static int check_diff_id(const Writer *writer, const Digest *diff_id)
 			 digest_text(diff_id, found), digest_text(writer->options->diff_id, wanted));
 }
 
-int layer_write(const LayerSource *source, const LayerOptions *options, int blob_fd, LayerResult *ret_result,
-		Error *error)
+struct LayerDraft {
+	LayerBlob *blob;
+	uint64_t entry_count;
+};
+
+LayerDraft *layer_draft_free(LayerDraft *draft)
 {
-	_cleanup_free_ Writer *writer = calloc(1, sizeof(*writer));
+	if (draft) {
+		layer_blob_free(draft->blob);
+		free(draft);
+	}
+	return NULL;
+}
+
+/* From the source to a blob that lacks its index only. */
+static int read_layer(Writer *writer, int fd, Digest *ret_diff_id)
+{
 	Digest diff_id;
-	if (!writer)
-		return -ENOMEM;
-	writer->source = source;
-	writer->options = options;
-	writer->error = error;
-	int r = writer_init(writer, blob_fd);
+	int r = writer_init(writer, fd);
 	if (r == 0)
 		r = read_tar(writer);
 	if (r == 0)
@@ -257,10 +265,46 @@ int layer_write(const LayerSource *source, const LayerOptions *options, int blob
 	if (r == 0)
 		r = check_diff_id(writer, &diff_id);
 	if (r == 0)
-		r = layer_blob_finish(writer->blob, writer->tree, &diff_id, writer->window_offset + writer->filled,
-				      ret_result, error);
+		r = layer_blob_seal(writer->blob, writer->tree, &diff_id, writer->window_offset + writer->filled,
+				    writer->error);
 	if (r == 0)
-		ret_result->entry_count = writer->entry_count;
+		*ret_diff_id = diff_id;
+	return r;
+}
+
+int layer_read(const LayerSource *source, const LayerOptions *options, int blob_fd, LayerDraft **ret_draft,
+	       Digest *ret_diff_id, Error *error)
+{
+	_cleanup_(layer_draft_free_p) LayerDraft *draft = calloc(1, sizeof(*draft));
+	_cleanup_free_ Writer *writer = calloc(1, sizeof(*writer));
+	if (!draft || !writer)
+		return -ENOMEM;
+	writer->source = source;
+	writer->options = options;
+	writer->error = error;
+	int r = read_layer(writer, blob_fd, ret_diff_id);
+	if (r == 0) {
+		draft->blob = TAKE_PTR(writer->blob);
+		draft->entry_count = writer->entry_count;
+		*ret_draft = TAKE_PTR(draft);
+	}
 	writer_done(writer);
 	return r;
+}
+
+int layer_finish(LayerDraft *draft, LayerResult *ret_result, Error *error)
+{
+	int r = layer_blob_finish(draft->blob, ret_result, error);
+	if (r == 0)
+		ret_result->entry_count = draft->entry_count;
+	return r;
+}
+
+int layer_write(const LayerSource *source, const LayerOptions *options, int blob_fd, LayerResult *ret_result,
+		Error *error)
+{
+	_cleanup_(layer_draft_free_p) LayerDraft *draft = NULL;
+	Digest diff_id;
+	int r = layer_read(source, options, blob_fd, &draft, &diff_id, error);
+	return r < 0 ? r : layer_finish(draft, ret_result, error);
 }

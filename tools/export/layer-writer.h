@@ -20,8 +20,10 @@ typedef struct LayerSource {
 	void *arg;
 } LayerSource;
 
-/* Asks for a frame of known content: fills `frame` (FORMAT_FRAME_MAX bytes) and its digest, or -ENOENT. Called from one
- * thread at a time. */
+/*
+ * Asks for a frame of known content: fills `frame` (FORMAT_FRAME_MAX bytes) and its digest, or -ENOENT. Whether it is that is for the
+ * asker to find out. Called by the threads that compress, one at a time.
+ */
 typedef int LayerFindFrame(void *arg, const Digest *content, uint32_t content_size, uint8_t *frame, uint32_t *ret_size,
 			   Digest *ret_digest);
 
@@ -53,3 +55,15 @@ void layer_result_done(LayerResult *result);
  */
 int layer_write(const LayerSource *source, const LayerOptions *options, int blob_fd, LayerResult *ret_result,
 		Error *error) _must_check_;
+
+/* The same in two steps, so that one layer can be finished while the next is read. A draft belongs to one thread at a time. */
+typedef struct LayerDraft LayerDraft;
+
+/* Reads the tar to its end and writes its frames. `blob_fd` is borrowed until layer_finish(). */
+int layer_read(const LayerSource *source, const LayerOptions *options, int blob_fd, LayerDraft **ret_draft,
+	       Digest *ret_diff_id, Error *error) _must_check_;
+LayerDraft *layer_draft_free(LayerDraft *draft);
+DEFINE_CLEANUP(LayerDraft, layer_draft_free);
+
+/* Compresses and writes the index, and the footer. Errors: -EFBIG, -ENOMEM, write's. */
+int layer_finish(LayerDraft *draft, LayerResult *ret_result, Error *error) _must_check_;

@@ -48,4 +48,7 @@ int store_make_directories(Store *store, const char *path, Error *error) _must_c
 
 void store_blob_path(const Digest *digest, char ret_path[static STORE_PATH_SIZE]);
 
+/* Removes directories of repositories/ that hold no tag any more. Nobody may be adding tags. Best effort. */
+void store_tag_prune(Store *store);
+
 int store_layer_put(Store *store, const ManifestLayer *layer, Error *error) _must_check_;

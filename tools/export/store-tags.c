@@ -54,6 +54,39 @@ int store_tag_put(Store *store, const char *name, const char *tag, const char *j
 	return r < 0 ? r : store_put(store, path, json, size, error);
 }
 
+/* The directory is opened first: a collector may take it away as soon as it is empty. */
+int store_tag_remove(Store *store, const char *name, const char *tag, Error *error)
+{
+	char path[STORE_PATH_SIZE];
+	int r = manifests_path(name, tag, path) < 0 ? -ENOENT : 0;
+	_cleanup_close_ int directory = r < 0 ? -1 : openat(store->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (r == 0 && (directory < 0 || unlinkat(directory, tag, 0) < 0))
+		r = errno == ENOTDIR || errno == EISDIR ? -ENOENT : -errno;
+	if (r == 0 && fsync(directory) < 0)
+		r = -errno;
+	if (r == -ENOENT)
+		return error_set(error, r, "store %s has no tag %s:%s; `imgfs ls` lists what it has", store->path, name,
+				 tag);
+	return r < 0 ? store_error(store, r, path, error) : 0;
+}
+
+void store_tag_prune(Store *store)
+{
+	_cleanup_free_ char *root = NULL;
+	if (asprintf(&root, "%s/repositories", store->path) < 0)
+		return;
+	char *paths[] = { root, NULL };
+	FTS *walk = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+	if (!walk)
+		return;
+	/* A directory that still holds something refuses to go. */
+	for (FTSENT *entry = fts_read(walk); entry; entry = fts_read(walk)) {
+		if (entry->fts_info == FTS_DP && entry->fts_level > 0)
+			(void)rmdir(entry->fts_path);
+	}
+	(void)fts_close(walk);
+}
+
 /* Hands one file of a _manifests directory over; 0 goes on. */
 static int visit_entry(const FTSENT *entry, size_t root_length, StoreTagVisitor *visit, void *arg)
 {

@@ -7,6 +7,7 @@
  *   repositories/<name>/_manifests/<tag>          the manifest a tag means, byte for byte
  *   frames/<blob hex>                             per chunk of a blob: SHA-256 of its content (32); lets exports reuse frames
  *   tmp/                                          what is being written; locked by its writer, swept by anyone
+ *   gc-gate, gc-lock                              who may delete: store-lock.h
  *
  * Publishing renames complete, fsynced files into place in the order blob, layer record, config, manifest, tag: whatever is
  * visible is complete. Several exports and servers may use one store at once. Calls may block on the disk.
@@ -71,6 +72,9 @@ int store_frame_find(Store *store, const Digest *content, StoreFrame *ret_frame)
 int store_tag_get(Store *store, const char *name, const char *tag, char **ret_json, size_t *ret_size) _must_check_;
 int store_tag_put(Store *store, const char *name, const char *tag, const char *json, size_t size, Error *error)
 	_must_check_;
+
+/* Takes a tag away, durably. What it named stays for `imgfs gc`. Errors: -ENOENT, unlink's. */
+int store_tag_remove(Store *store, const char *name, const char *tag, Error *error) _must_check_;
 
 /* Calls `visit` for each tag, in order of names and then tags; stops at its first return other than 0, and returns that. */
 typedef int StoreTagVisitor(void *arg, const char *name, const char *tag, time_t changed);

@@ -1,6 +1,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "tools/export/tar-acl.h"
 #include "tools/export/tar-reader-internal.h"
 
 static bool is_regular(const TarEntry *entry)
@@ -98,14 +99,48 @@ static void set_metadata(TarReader *reader)
 	}
 }
 
-static int set_xattrs(TarReader *reader)
+static bool has_xattr(const TarEntry *entry, const char *name)
+{
+	for (size_t i = 0; i < entry->xattr_count; i++) {
+		if (entry->xattrs[i].name.size == strlen(name) &&
+		    memcmp(entry->xattrs[i].name.data, name, entry->xattrs[i].name.size) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Adds the xattr of an ACL, for which there is room; one given as xattr is exact and stays. */
+static int add_acl(TarReader *reader, TarPaxText text, bool default_list, Error *error)
+{
+	static const char *const names[] = { "system.posix_acl_access", "system.posix_acl_default" };
+	const TarPax *pax = &reader->local;
+	TarEntry *entry = &reader->entry;
+	const char *name = names[default_list];
+	Buffer *value = &reader->acls[default_list];
+	/* A symlink has no ACL, and only a directory a default one. */
+	if (text.state != TAR_PAX_SET || entry->typeflag == '2' || (default_list && entry->typeflag != '5') ||
+	    has_xattr(entry, name))
+		return 0;
+	value->size = 0;
+	int r = tar_acl_encode((const char *)pax->text + text.offset, text.size, default_list ? NULL : &entry->mode,
+			       value, error);
+	if (r < 0 || value->size == 0)
+		return r;
+	reader->xattrs[entry->xattr_count++] = (TreeXattr){
+		.name = { .data = name, .size = strlen(name) },
+		.value = { .data = (const char *)value->data, .size = value->size },
+	};
+	return 0;
+}
+
+static int set_xattrs(TarReader *reader, Error *error)
 {
 	const TarPax *pax = &reader->local;
 	free(reader->xattrs);
 	reader->xattrs = NULL;
-	if (pax->xattr_count == 0)
+	if (pax->xattr_count == 0 && pax->acl_access.state != TAR_PAX_SET && pax->acl_default.state != TAR_PAX_SET)
 		return 0;
-	reader->xattrs = calloc(pax->xattr_count, sizeof(*reader->xattrs));
+	reader->xattrs = calloc(pax->xattr_count + ELEMENTS(reader->acls), sizeof(*reader->xattrs));
 	if (!reader->xattrs)
 		return -ENOMEM;
 	for (size_t i = 0; i < pax->xattr_count; i++) {
@@ -117,7 +152,8 @@ static int set_xattrs(TarReader *reader)
 	}
 	reader->entry.xattrs = reader->xattrs;
 	reader->entry.xattr_count = pax->xattr_count;
-	return 0;
+	int r = add_acl(reader, pax->acl_access, false, error);
+	return r < 0 ? r : add_acl(reader, pax->acl_default, true, error);
 }
 
 /* Do the bytes of a hard link's size follow it? See tar_reader_feed(). */
@@ -230,7 +266,7 @@ int tar_entry_build(TarReader *reader, uint64_t data_offset, const uint8_t *rest
 	if (reader->header.typeflag == '\0' && entry->name[entry->name_size - 1] == '/')
 		entry->typeflag = '5';
 	set_metadata(reader);
-	r = set_xattrs(reader);
+	r = set_xattrs(reader, error);
 	if (r == 0)
 		r = set_data(reader, rest, rest_size, error);
 	return r;

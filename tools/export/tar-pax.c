@@ -288,6 +288,10 @@ static int apply_record(TarPax *pax, const Record *record, bool *ret_kept, Error
 		return set_text(pax, record, &pax->path, error);
 	if (strcmp(key, "linkpath") == 0)
 		return set_text(pax, record, &pax->linkpath, error);
+	if (strcmp(key, "SCHILY.acl.access") == 0)
+		return set_text(pax, record, &pax->acl_access, error);
+	if (strcmp(key, "SCHILY.acl.default") == 0)
+		return set_text(pax, record, &pax->acl_default, error);
 	if (key_after(pax, record, "SCHILY.xattr.", &rest))
 		return set_xattr(pax, record, rest, record->value, error);
 	if (key_after(pax, record, "LIBARCHIVE.xattr.", &rest))
@@ -422,5 +426,7 @@ int tar_pax_inherit(TarPax *above, const TarPax *below, Error *error)
 	above->text = text;
 	inherit_text(above, below, &above->path, below->path);
 	inherit_text(above, below, &above->linkpath, below->linkpath);
+	inherit_text(above, below, &above->acl_access, below->acl_access);
+	inherit_text(above, below, &above->acl_default, below->acl_default);
 	return inherit_xattrs(above, below, error);
 }

@@ -38,6 +38,7 @@ typedef struct TarPax {
 	uint8_t *text; /* the records that others point into */
 	size_t text_size;
 	TarPaxText path, linkpath, sparse_name;
+	TarPaxText acl_access, acl_default; /* as text: see tar-acl.h */
 	TarPaxNumber size, uid, gid, device_major, device_minor;
 	TarPaxNumber sparse_major, sparse_minor, sparse_size;
 	TarPaxState mtime;

@@ -1,6 +1,7 @@
 /* What the files of the tar reader share. Belongs to no one else. */
 #pragma once
 
+#include "fs/format/buffer.h"
 #include "tools/export/tar-header.h"
 #include "tools/export/tar-pax.h"
 #include "tools/export/tar-reader.h"
@@ -48,6 +49,7 @@ struct TarReader {
 	bool has_entry;
 	TarEntry entry;
 	TreeXattr *xattrs;
+	Buffer acls[2]; /* values of the xattrs that ACLs make: access, default */
 	char name[FORMAT_TARGET_MAX + 1];
 	char target[FORMAT_TARGET_MAX + 1];
 };

@@ -29,6 +29,8 @@ TarReader *tar_reader_free(TarReader *reader)
 		free(reader->long_name);
 		free(reader->long_target);
 		free(reader->xattrs);
+		buffer_done(&reader->acls[0]);
+		buffer_done(&reader->acls[1]);
 		free(reader);
 	}
 	return NULL;

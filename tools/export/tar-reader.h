@@ -33,7 +33,8 @@ typedef struct TarEntry {
 	bool sparse;
 	const TreeExtent *extents; /* of a sparse file; tar offsets are absolute */
 	size_t extent_count;
-	const TreeXattr *xattrs; /* SCHILY.xattr.* and LIBARCHIVE.xattr.*, names without that prefix */
+	const TreeXattr
+		*xattrs; /* SCHILY.xattr.* and LIBARCHIVE.xattr.*, names without that prefix; what SCHILY.acl.* make */
 	size_t xattr_count;
 } TarEntry;
 

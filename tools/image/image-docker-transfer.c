@@ -151,8 +151,8 @@ static int choose_image(const Pass *pass, ImageDockerManifest *ret_manifest, Err
 	if (r == -ENOENT)
 		return error_set(
 			error, -EBADMSG,
-			"it has no manifest.json, so it is no docker archive; an OCI archive can be unpacked and "
-			"exported as oci:DIR");
+			"it has no manifest.json, so it is no docker archive of docker 1.10 or later; a tar of an OCI "
+			"image layout is exported as oci-archive:FILE");
 	if (r < 0)
 		return r;
 	return image_docker_manifest_choose(member->data, member->size, pass->transfer->wanted, ret_manifest, error);

@@ -1,9 +1,7 @@
 #include "tools/image/image-oci-index.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/utsname.h>
 
 #include "tools/image/image-name.h"
 
@@ -24,10 +22,33 @@ int image_descriptor_parse(const json_t *json, const char *what, ImageDescriptor
 	return 0;
 }
 
-bool image_descriptor_is_index(const ImageDescriptor *descriptor)
+bool image_descriptor_is_index(const ImageDescriptor *descriptor, const json_t *json)
 {
+	if (!descriptor->media_type[0])
+		return json_is_array(json_object_get(json, "manifests"));
 	return strcmp(descriptor->media_type, "application/vnd.oci.image.index.v1+json") == 0 ||
 	       strcmp(descriptor->media_type, "application/vnd.docker.distribution.manifest.list.v2+json") == 0;
+}
+
+int image_descriptor_check_layer(const ImageDescriptor *descriptor, Error *error)
+{
+	static const char *const kinds[] = { "application/vnd.oci.image.layer.",
+					     "application/vnd.docker.image.rootfs." };
+	const char *type = descriptor->media_type;
+	if (!type[0])
+		return 0;
+	if (strstr(type, "+encrypted"))
+		return error_set(error, -EOPNOTSUPP, "it is encrypted (%.100s); export the image decrypted", type);
+	for (size_t i = 0; i < ELEMENTS(kinds); i++) {
+		if (strncmp(type, kinds[i], strlen(kinds[i])) == 0)
+			return 0;
+	}
+	return error_set(error, -EOPNOTSUPP, "it is of type %.100s, which is no layer of a container image", type);
+}
+
+bool image_descriptor_is_foreign(const ImageDescriptor *descriptor)
+{
+	return strstr(descriptor->media_type, ".nondistributable.") || strstr(descriptor->media_type, ".foreign.");
 }
 
 static const char *annotation(const json_t *descriptor, const char *key)
@@ -46,36 +67,11 @@ static bool is_wanted(const json_t *descriptor, const char *wanted)
 	return false;
 }
 
-/* This machine in the words of GOARCH, which platforms use. */
-static const char *machine_architecture(void)
-{
-	static const char *const names[][2] = {
-		{ "x86_64", "amd64" },
-		{ "aarch64", "arm64" },
-		{ "i686", "386" },
-		{ "i386", "386" },
-		{ "armv7l", "arm" },
-		{ "armv6l", "arm" },
-		{ "loongarch64", "loong64" },
-	};
-	static struct utsname name;
-	if (uname(&name) < 0)
-		return "";
-	for (size_t i = 0; i < ELEMENTS(names); i++) {
-		if (strcmp(name.machine, names[i][0]) == 0)
-			return names[i][1];
-	}
-	return name.machine;
-}
-
 /* A descriptor without a platform fits every machine. */
-static bool fits_machine(const json_t *descriptor)
+static bool fits(const json_t *descriptor, const Platform *platform)
 {
-	const json_t *platform = json_object_get(descriptor, "platform");
-	const char *system = json_string_value(json_object_get(platform, "os"));
-	const char *architecture = json_string_value(json_object_get(platform, "architecture"));
-	return !json_is_object(platform) || (system && architecture && strcmp(system, "linux") == 0 &&
-					     strcmp(architecture, machine_architecture()) == 0);
+	const json_t *own = json_object_get(descriptor, "platform");
+	return !json_is_object(own) || platform_fits(platform, own);
 }
 
 /* What there is to choose from, as far as there is room: names, else platforms, else digests. */
@@ -101,11 +97,19 @@ static void list_manifests(const json_t *manifests, char *text, size_t size)
 	}
 }
 
-int image_index_choose(const json_t *index, const char *wanted, const json_t **ret_descriptor, const char **ret_name,
-		       Error *error)
+/* Two names of one image are no choice. */
+static bool same_digest(const json_t *left, const json_t *right)
+{
+	const char *one = json_string_value(json_object_get(left, "digest"));
+	const char *other = json_string_value(json_object_get(right, "digest"));
+	return one && other && strcmp(one, other) == 0;
+}
+
+int image_index_choose(const json_t *index, const char *wanted, const Platform *platform, const json_t **ret_descriptor,
+		       const char **ret_name, Error *error)
 {
 	const json_t *manifests = json_object_get(index, "manifests"), *found = NULL;
-	char list[512];
+	char list[512], text[PLATFORM_TEXT_SIZE];
 	size_t i, named = 0, fitting = 0;
 	json_t *descriptor;
 	if (!json_is_array(manifests))
@@ -115,7 +119,7 @@ int image_index_choose(const json_t *index, const char *wanted, const json_t **r
 		if (!is_wanted(descriptor, wanted))
 			continue;
 		named++;
-		if (!fits_machine(descriptor))
+		if (!fits(descriptor, platform) || (found && same_digest(found, descriptor)))
 			continue;
 		fitting++;
 		found = descriptor;
@@ -125,8 +129,8 @@ int image_index_choose(const json_t *index, const char *wanted, const json_t **r
 		return error_set(error, -ENOENT, "it does not hold %s; it holds:%s", wanted ?: "any image",
 				 list[0] ? list : " nothing");
 	if (fitting == 0)
-		return error_set(error, -ENOENT, "it holds no image for linux/%s; it holds:%s", machine_architecture(),
-				 list);
+		return error_set(error, -ENOENT, "it holds no image for %s; it holds:%s; --platform names another",
+				 platform_text(platform, text), list);
 	if (fitting > 1)
 		return error_set(error, -EEXIST, "it holds %zu images; append one as :REF:%s", fitting, list);
 	*ret_descriptor = found;

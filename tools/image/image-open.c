@@ -2,14 +2,20 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tools/image/image-docker.h"
 #include "tools/image/image-oci-layout.h"
 
-#define DOCKER_ARCHIVE "docker-archive:"
-#define OCI_LAYOUT     "oci:"
-#define DOCKER_DAEMON  "docker-daemon:"
+#define DOCKER_DAEMON "docker-daemon:"
+
+typedef struct Form {
+	const char *prefix;
+	const char *usage;
+	int (*open)(const char *path, const char *wanted, const Platform *platform, ImageSource **ret_source,
+		    Error *error);
+} Form;
 
 /* The part behind a prefix, or NULL. */
 static const char *after(const char *text, const char *prefix)
@@ -59,7 +65,23 @@ static int open_stdin(const char *wanted, ImageSource **ret_source, Error *error
 	return image_docker_archive_stream(fd, "-", wanted, ret_source, error);
 }
 
-static int open_path(const char *text, bool is_layout, ImageSource **ret_source, Error *error)
+/* A docker archive holds one image a name: a platform is compared, not chosen. */
+static int open_docker_archive(const char *path, const char *wanted, const Platform *platform _unused_,
+			       ImageSource **ret_source, Error *error)
+{
+	if (strcmp(path, "-") == 0)
+		return open_stdin(wanted, ret_source, error);
+	return image_docker_archive_open(path, wanted, ret_source, error);
+}
+
+static const Form forms[] = {
+	{ "docker-archive:", "docker-archive:FILE[:REF]", open_docker_archive },
+	{ "oci-archive:", "oci-archive:FILE[:REF]", image_oci_archive_open },
+	{ "oci:", "oci:DIR[:REF]", image_oci_layout_open },
+};
+
+static int open_path(const char *text, const Form *form, const Platform *platform, ImageSource **ret_source,
+		     Error *error)
 {
 	_cleanup_free_ char *path = NULL;
 	_cleanup_free_ char *wanted = NULL;
@@ -67,31 +89,39 @@ static int open_path(const char *text, bool is_layout, ImageSource **ret_source,
 	if (r < 0)
 		return error_set(error, r, "out of memory to open %s", text);
 	if (!path[0] || (wanted && !wanted[0]))
-		return error_set(error, -EINVAL, "\"%s\" lacks a part; the form is %s", text,
-				 is_layout ? "oci:DIR[:REF]" : "docker-archive:FILE[:REF]");
-	if (is_layout)
-		return image_oci_layout_open(path, wanted, ret_source, error);
-	if (strcmp(path, "-") == 0)
-		return open_stdin(wanted, ret_source, error);
-	return image_docker_archive_open(path, wanted, ret_source, error);
+		return error_set(error, -EINVAL, "\"%s\" lacks a part; the form is %s", text, form->usage);
+	return form->open(path, wanted, platform, ret_source, error);
 }
 
-int image_open_source(const char *text, ImageSource **ret_source, Error *error)
+int image_open_source(const char *text, const Platform *platform, ImageSource **ret_source, Error *error)
 {
 	const char *rest;
 	if (strcmp(text, "-") == 0)
 		return open_stdin(NULL, ret_source, error);
-	if ((rest = after(text, DOCKER_ARCHIVE)))
-		return open_path(rest, false, ret_source, error);
-	if ((rest = after(text, OCI_LAYOUT)))
-		return open_path(rest, true, ret_source, error);
+	for (size_t i = 0; i < ELEMENTS(forms); i++) {
+		if ((rest = after(text, forms[i].prefix)))
+			return open_path(rest, &forms[i], platform, ret_source, error);
+	}
 	rest = after(text, DOCKER_DAEMON) ?: text;
-	/* A path is never an image's name; who writes one forgot the prefix. */
-	if (rest == text && (text[0] == '/' || text[0] == '.'))
-		return error_set(
-			error, -EINVAL,
-			"\"%s\" is no image; write docker-archive:FILE for what docker save made, or oci:DIR for an "
-			"OCI image layout",
-			text);
+	/* A path or a URL is never an image's name; who writes one forgot the prefix. */
+	if (rest == text && (text[0] == '/' || text[0] == '.' || strstr(text, "://")))
+		return error_set(error, -EINVAL,
+				 "\"%s\" is no image; write docker-archive:FILE for what docker save made, oci:DIR or "
+				 "oci-archive:FILE for an OCI image layout",
+				 text);
 	return image_docker_daemon_open(NULL, rest, ret_source, error);
+}
+
+int image_open_hint(const char *text, int code, Error *error)
+{
+	struct stat status;
+	bool bare = strcmp(text, "-") != 0 && !after(text, DOCKER_DAEMON);
+	for (size_t i = 0; i < ELEMENTS(forms); i++)
+		bare = bare && !after(text, forms[i].prefix);
+	if (!bare || !error || stat(text, &status) < 0)
+		return code;
+	Error reason = *error;
+	return error_set(error, code, "%s; if the %s %s is meant, write %s%s", error_text(&reason, code),
+			 S_ISDIR(status.st_mode) ? "directory" : "file", text,
+			 S_ISDIR(status.st_mode) ? "oci:" : "docker-archive:", text);
 }

@@ -14,8 +14,8 @@
 #include "fs/base/error.h"
 #include "tools/export/layer-writer.h"
 
-/* A config larger than this is refused. */
-#define IMAGE_CONFIG_MAX (16u << 20)
+/* A config larger than this is refused, as readers of manifests do. */
+#define IMAGE_CONFIG_MAX MANIFEST_SIZE_MAX
 
 /* An image without its layers' bytes. Zeroed is empty. */
 typedef struct ImageContent {
@@ -25,6 +25,8 @@ typedef struct ImageContent {
 	size_t layer_count;
 	char **names; /* what the source calls the image: "whisk/invoker:v2"; none is possible */
 	size_t name_count;
+	char *manifest; /* the source's own, OCI or docker schema 2, byte for byte; NULL where it has none */
+	size_t manifest_size;
 } ImageContent;
 
 static inline void image_content_done(ImageContent *content)
@@ -34,6 +36,7 @@ static inline void image_content_done(ImageContent *content)
 	free(content->names);
 	free(content->diff_ids);
 	free(content->config);
+	free(content->manifest);
 	*content = (ImageContent){ 0 };
 }
 
@@ -53,6 +56,9 @@ typedef struct ImageSink {
 
 	/* Bytes read from the source so far, of `total` (0: not known). May be NULL. */
 	void (*progress)(void *arg, uint64_t done, uint64_t total);
+
+	/* A sentence for a person about how the source has to be read. May be NULL. */
+	void (*notice)(void *arg, const char *sentence);
 
 	void *arg;
 } ImageSink;

@@ -4,9 +4,7 @@
 #include <string.h>
 
 #include "fs/base/fd.h"
-#include "fs/base/log.h"
-#include "fs/format/format.h"
-#include "tools/serve/serve-range.h"
+#include "tools/serve/serve-body.h"
 #include "tools/serve/serve-request.h"
 
 /* `"sha256:<hex>"`: what a digest names never changes, which makes it a strong entity tag. */
@@ -132,21 +130,7 @@ enum MHD_Result serve_manifest_by_digest(ServeRequest *request, const ServeRoute
 	return send_manifest(request, &route->digest, TAKE_PTR(json), size);
 }
 
-/* What a blob's bytes come from: a file of the store, or a layer's tar made from its imgfs blob. */
-typedef struct Blob {
-	int fd; /* -1 for a tar; owned */
-	TarStream *tar;
-	uint64_t size;
-} Blob;
-
-static void blob_done(Blob *blob)
-{
-	if (blob->fd >= 0)
-		(void)close(blob->fd);
-	(void)tar_stream_unref(blob->tar);
-}
-
-static int blob_open(struct Server *server, const Digest *digest, Blob *ret_blob, Error *error)
+static int blob_open(struct Server *server, const Digest *digest, ServeBlob *ret_blob, Error *error)
 {
 	int r = store_blob_open(server->store, digest, &ret_blob->fd, &ret_blob->size);
 	if (r != -ENOENT)
@@ -163,96 +147,63 @@ static int blob_open(struct Server *server, const Digest *digest, Blob *ret_blob
 	return 0;
 }
 
-/* A tar on its way to a client. Owned by the response. */
-typedef struct TarBody {
-	struct Server *server;
-	TarStream *tar;
-	uint64_t offset; /* in the tar, of the body's first byte */
-} TarBody;
-
-static void tar_body_free(void *arg)
-{
-	TarBody *body = arg;
-	(void)tar_stream_unref(body->tar);
-	free(body);
-}
-
-/* Cutting the connection tells the client that the announced length was not reached; wrong bytes are never sent. */
-static ssize_t tar_body_read(void *arg, uint64_t position, char *buffer, size_t size)
-{
-	TarBody *body = arg;
-	struct Server *server = body->server;
-	TarScratch *scratch;
-	if (tar_cache_take_scratch(server->tars, &scratch) < 0)
-		return MHD_CONTENT_READER_END_WITH_ERROR;
-	Error error = { 0 };
-	ssize_t count = tar_stream_read(body->tar, scratch, body->offset + position, buffer, size, &error);
-	tar_cache_give_scratch(server->tars, scratch);
-	if (count > 0)
-		return count;
-	log_error("transfer cut short: %s", error_text(&error, (int)count));
-	tar_cache_forget(server->tars, body->tar);
-	return MHD_CONTENT_READER_END_WITH_ERROR;
-}
-
-/* Takes the blob's descriptor or stream over when it succeeds; NULL when memory is out. */
-static struct MHD_Response *respond_with(struct Server *server, Blob *blob, const ServeRange *range)
-{
-	if (blob->fd >= 0) {
-		struct MHD_Response *response =
-			MHD_create_response_from_fd_at_offset64(range->length, blob->fd, range->offset);
-		if (response)
-			(void)TAKE_FD(blob->fd);
-		return response;
-	}
-	_cleanup_free_ TarBody *body = malloc(sizeof(*body));
-	if (!body)
-		return NULL;
-	*body = (TarBody){ .server = server, .tar = blob->tar, .offset = range->offset };
-	size_t block = range->length < FORMAT_CHUNK_MAX ? (size_t)range->length : FORMAT_CHUNK_MAX;
-	struct MHD_Response *response =
-		MHD_create_response_from_callback(range->length, block ? block : 1, tar_body_read, body, tar_body_free);
-	if (response) {
-		(void)TAKE_PTR(body);
-		(void)TAKE_PTR(blob->tar);
-	}
-	return response;
-}
-
 /* RFC 9110 section 14.2: Range counts for GET alone. */
-static ServeRange wanted_range(const ServeRequest *request, const char *etag, uint64_t size)
+static void wanted_ranges(const ServeRequest *request, const char *etag, uint64_t size, ServeRanges *ret_ranges)
 {
 	const char *header = request->head ? NULL : serve_request_header(request, MHD_HTTP_HEADER_RANGE);
 	if (!serve_range_if_range(serve_request_header(request, MHD_HTTP_HEADER_IF_RANGE), etag))
 		header = NULL;
-	return serve_range_parse(header, size);
+	serve_range_parse(header, size, ret_ranges);
 }
 
-static enum MHD_Result send_blob(ServeRequest *request, const Digest *digest, Blob *blob)
+static ServeReply refuse_range(const ServeBlob *blob)
+{
+	char content_range[64];
+	(void)snprintf(content_range, sizeof(content_range), "bytes */%" PRIu64, blob->size);
+	ServeReply reply = serve_reply_error(MHD_HTTP_RANGE_NOT_SATISFIABLE, "RANGE_INVALID",
+					     "the range lies outside of the blob");
+	serve_reply_header(&reply, MHD_HTTP_HEADER_CONTENT_RANGE, content_range);
+	return reply;
+}
+
+/* 200 or 206, with what is in `blob` taken over. */
+static ServeReply reply_with(struct Server *server, ServeBlob *blob, const ServeRanges *ranges)
+{
+	char boundary[SERVE_BOUNDARY_SIZE] = "", text[96];
+	uint64_t length = 0, size = blob->size;
+	const ServeRange *range = &ranges->ranges[0];
+	struct MHD_Response *response = NULL;
+	if (serve_body_boundary(boundary) == 0)
+		response = serve_body_new(server, blob, ranges, boundary, &length);
+	unsigned status = ranges->kind == SERVE_RANGE_WHOLE ? MHD_HTTP_OK : MHD_HTTP_PARTIAL_CONTENT;
+	ServeReply reply = serve_reply_make(status, response, length);
+	if (ranges->kind == SERVE_RANGE_PARTS) {
+		(void)snprintf(text, sizeof(text), "multipart/byteranges; boundary=%s", boundary);
+		serve_reply_header(&reply, MHD_HTTP_HEADER_CONTENT_TYPE, text);
+		return reply;
+	}
+	serve_reply_header(&reply, MHD_HTTP_HEADER_CONTENT_TYPE, "application/octet-stream");
+	if (ranges->kind == SERVE_RANGE_PART) {
+		(void)snprintf(text, sizeof(text), "bytes %" PRIu64 "-%" PRIu64 "/%" PRIu64, range->offset,
+			       range->offset + range->length - 1, size);
+		serve_reply_header(&reply, MHD_HTTP_HEADER_CONTENT_RANGE, text);
+	}
+	return reply;
+}
+
+static enum MHD_Result send_blob(ServeRequest *request, const Digest *digest, ServeBlob *blob)
 {
 	char etag[ETAG_SIZE];
+	ServeRanges ranges;
 	etag_of(digest, etag);
 	if (client_has(request, etag))
 		return send_not_modified(request, digest, etag);
 
-	ServeRange range = wanted_range(request, etag, blob->size);
-	ServeReply reply;
-	char content_range[96];
-	if (range.kind == SERVE_RANGE_UNSATISFIABLE) {
-		reply = serve_reply_error(MHD_HTTP_RANGE_NOT_SATISFIABLE, "RANGE_INVALID",
-					  "the range lies outside of the blob");
-		(void)snprintf(content_range, sizeof(content_range), "bytes */%" PRIu64, blob->size);
-	} else {
-		bool part = range.kind == SERVE_RANGE_PART;
-		reply = serve_reply_make(part ? MHD_HTTP_PARTIAL_CONTENT : MHD_HTTP_OK,
-					 respond_with(request->server, blob, &range), range.length);
-		serve_reply_header(&reply, MHD_HTTP_HEADER_CONTENT_TYPE, "application/octet-stream");
+	wanted_ranges(request, etag, blob->size, &ranges);
+	bool satisfiable = ranges.kind != SERVE_RANGE_UNSATISFIABLE;
+	ServeReply reply = satisfiable ? reply_with(request->server, blob, &ranges) : refuse_range(blob);
+	if (satisfiable)
 		digest_headers(&reply, digest, etag);
-		(void)snprintf(content_range, sizeof(content_range), "bytes %" PRIu64 "-%" PRIu64 "/%" PRIu64,
-			       range.offset, range.offset + range.length - 1, blob->size);
-	}
-	if (range.kind != SERVE_RANGE_WHOLE)
-		serve_reply_header(&reply, MHD_HTTP_HEADER_CONTENT_RANGE, content_range);
 	serve_reply_header(&reply, MHD_HTTP_HEADER_ACCEPT_RANGES, "bytes");
 	return serve_reply_send(request, &reply);
 }
@@ -260,7 +211,7 @@ static enum MHD_Result send_blob(ServeRequest *request, const Digest *digest, Bl
 enum MHD_Result serve_blob(ServeRequest *request, const ServeRoute *route)
 {
 	Error error = { 0 };
-	_cleanup_(blob_done) Blob blob = { .fd = -1 };
+	_cleanup_(serve_blob_done) ServeBlob blob = { .fd = -1 };
 	int r = blob_open(request->server, &route->digest, &blob, &error);
 	if (r == -ENOENT)
 		return serve_send_error(request, MHD_HTTP_NOT_FOUND, "BLOB_UNKNOWN", "the store has no such blob");

@@ -7,19 +7,31 @@
 #include <time.h>
 
 #include "tools/export/store.h"
+#include "tools/serve/chunk-cache.h"
+#include "tools/serve/connections.h"
+#include "tools/serve/serve-auth.h"
+#include "tools/serve/serve-metrics.h"
 #include "tools/serve/serve-route.h"
+#include "tools/serve/serve-tls.h"
 #include "tools/serve/tar-cache.h"
 
 struct Server {
-	Store *store;   /* not owned */
-	int access_log; /* not owned; -1: none */
+	Store *store;    /* not owned */
+	int access_log;  /* not owned; -1: none */
+	ServeTls *tls;   /* not owned; NULL: plain HTTP */
+	ServeAuth *auth; /* not owned; NULL: anyone may read */
+	ServeMetrics metrics;
 	TarCache *tars;
+	ChunkCache *chunks;
+	Connections *connections;
 	struct MHD_Daemon *daemon;
 };
 
 typedef struct ServeRequest {
 	struct Server *server;
 	struct MHD_Connection *connection;
+	Connection *peer; /* the same connection, as this side counts it */
+	ServeRoute route;
 	char *method; /* as they came, owned; for the access log */
 	char *path;
 	bool head;
@@ -27,6 +39,17 @@ typedef struct ServeRequest {
 	unsigned status; /* of the reply; 0 before there is one */
 	uint64_t length; /* of the reply's body */
 } ServeRequest;
+
+/*
+ * What libmicrohttpd calls: when the headers are there, for pieces of a body, at the request's end, which is when the reply is queued;
+ * and when the reply has ended. `*context` is the request.
+ */
+enum MHD_Result serve_handle(void *arg, struct MHD_Connection *connection, const char *path, const char *method,
+			     const char *version, const char *data, size_t *data_size, void **context);
+void serve_completed(void *arg, struct MHD_Connection *connection, void **context, enum MHD_RequestTerminationCode end);
+
+/* A line of the access log: `time peer method path status length seconds end`. */
+void serve_log_request(const ServeRequest *request, double seconds, bool complete);
 
 /* The value of a request header, or NULL. */
 const char *serve_request_header(const ServeRequest *request, const char *name);

@@ -105,4 +105,8 @@ void serve_route_parse(const char *path, ServeRoute *ret_route)
 		ret_route->kind = SERVE_ROUTE_BASE;
 	else if (strcmp(plain, "/healthz") == 0)
 		ret_route->kind = SERVE_ROUTE_HEALTH;
+	else if (strcmp(plain, "/metrics") == 0)
+		ret_route->kind = SERVE_ROUTE_METRICS;
+	else if (strcmp(plain, "/imgfs/ca.pem") == 0)
+		ret_route->kind = SERVE_ROUTE_CA;
 }

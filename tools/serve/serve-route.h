@@ -15,10 +15,13 @@ typedef enum ServeRouteKind {
 	SERVE_ROUTE_MANIFEST_DIGEST, /* /v2/<name>/manifests/<digest> */
 	SERVE_ROUTE_BLOB,            /* /v2/<name>/blobs/<digest>, /imgfs/blobs/<digest> */
 	SERVE_ROUTE_HEALTH,          /* /healthz */
+	SERVE_ROUTE_METRICS,         /* /metrics */
+	SERVE_ROUTE_CA,              /* /imgfs/ca.pem */
 	SERVE_ROUTE_NOT_FOUND,       /* nothing is there */
 	SERVE_ROUTE_BAD_NAME,        /* the name is none that distribution-spec allows */
 	SERVE_ROUTE_BAD_TAG,         /* neither a tag nor a digest, so no manifest can have it */
 	SERVE_ROUTE_BAD_DIGEST,      /* the digest is no sha256 */
+	SERVE_ROUTE_COUNT,           /* how many kinds there are */
 } ServeRouteKind;
 
 typedef struct ServeRoute {

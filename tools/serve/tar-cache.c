@@ -4,9 +4,6 @@
 #include <stdbool.h>
 #include <utlist.h>
 
-/* Idle scratch beyond this is freed; more threads than this decode at once only under a burst. */
-#define IDLE_SCRATCH_MAX 8
-
 typedef struct Entry {
 	Digest diff_id;
 	Digest blob;       /* part of the key: an image exported anew may have another one */
@@ -24,8 +21,6 @@ struct TarCache {
 	Entry *entries; /* most recently used first */
 	unsigned streams;
 	size_t memory;
-	TarScratch *scratch[IDLE_SCRATCH_MAX];
-	unsigned scratch_count;
 };
 
 int tar_cache_new(Store *store, unsigned streams, size_t memory, TarCache **ret_cache)
@@ -60,8 +55,6 @@ TarCache *tar_cache_free(TarCache *cache)
 		return NULL;
 	while (cache->entries)
 		drop(cache, cache->entries);
-	for (unsigned i = 0; i < cache->scratch_count; i++)
-		(void)tar_scratch_free(cache->scratch[i]);
 	(void)pthread_cond_destroy(&cache->opened);
 	(void)pthread_mutex_destroy(&cache->lock);
 	free(cache);
@@ -176,26 +169,4 @@ void tar_cache_forget(TarCache *cache, const TarStream *stream)
 	if (entry)
 		drop(cache, entry);
 	(void)pthread_mutex_unlock(&cache->lock);
-}
-
-int tar_cache_take_scratch(TarCache *cache, TarScratch **ret_scratch)
-{
-	TarScratch *scratch = NULL;
-	(void)pthread_mutex_lock(&cache->lock);
-	if (cache->scratch_count > 0)
-		scratch = cache->scratch[--cache->scratch_count];
-	(void)pthread_mutex_unlock(&cache->lock);
-	if (!scratch)
-		return tar_scratch_new(ret_scratch);
-	*ret_scratch = scratch;
-	return 0;
-}
-
-void tar_cache_give_scratch(TarCache *cache, TarScratch *scratch)
-{
-	(void)pthread_mutex_lock(&cache->lock);
-	if (cache->scratch_count < IDLE_SCRATCH_MAX)
-		cache->scratch[cache->scratch_count++] = TAKE_PTR(scratch);
-	(void)pthread_mutex_unlock(&cache->lock);
-	(void)tar_scratch_free(scratch);
 }

@@ -1,5 +1,5 @@
 /*
- * The layers whose tars are being served: open streams, least recently used ones closed first, and the memory to decode in.
+ * The layers whose tars are being served: open streams, least recently used ones closed first.
  * Any thread may call; no lock is held while a layer is opened.
  */
 #pragma once
@@ -22,7 +22,3 @@ int tar_cache_get(TarCache *cache, const ManifestLayer *layer, TarStream **ret_s
 
 /* Closes the stream for further callers: what it read was wrong, and a new export may have put the blob right. */
 void tar_cache_forget(TarCache *cache, const TarStream *stream);
-
-/* Scratch memory for one read, to be given back by the same thread or another. Errors: -ENOMEM. */
-int tar_cache_take_scratch(TarCache *cache, TarScratch **ret_scratch) _must_check_;
-void tar_cache_give_scratch(TarCache *cache, TarScratch *scratch);

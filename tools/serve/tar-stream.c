@@ -19,6 +19,7 @@ struct TarScratch {
 
 struct TarStream {
 	atomic_uint references;
+	uint64_t id;
 	int fd;
 	ManifestLayer layer;
 	Image image; /* its chunk sections alone, in `sections` */
@@ -141,10 +142,12 @@ static int load_chunks(TarStream *stream, Error *error)
 
 int tar_stream_open(int fd, const ManifestLayer *layer, TarStream **ret_stream, Error *error)
 {
+	static _Atomic uint64_t last_id;
 	TarStream *stream = calloc(1, sizeof(*stream));
 	if (!stream)
 		return error_set(error, -ENOMEM, "no memory to open a layer");
 	atomic_init(&stream->references, 1);
+	stream->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
 	stream->fd = fd;
 	stream->layer = *layer;
 	int r = load_chunks(stream, error);
@@ -180,6 +183,18 @@ TarStream *tar_stream_unref(TarStream *stream)
 uint64_t tar_stream_size(const TarStream *stream)
 {
 	return stream->layer.tar_size;
+}
+
+uint64_t tar_stream_id(const TarStream *stream)
+{
+	return stream->id;
+}
+
+uint64_t tar_stream_chunk_start(const TarStream *stream, uint64_t offset)
+{
+	Chunk chunk;
+	chunk_table_get(&stream->table, chunk_table_find(&stream->table, offset), &chunk);
+	return chunk.tar_offset;
 }
 
 size_t tar_stream_memory(const TarStream *stream)

@@ -33,7 +33,11 @@ TarStream *tar_stream_unref(TarStream *stream); /* returns NULL */
 DEFINE_CLEANUP(TarStream, tar_stream_unref);
 
 uint64_t tar_stream_size(const TarStream *stream); /* bytes of the tar */
+uint64_t tar_stream_id(const TarStream *stream);   /* of no other stream of this process; not 0 */
 size_t tar_stream_memory(const TarStream *stream); /* bytes the open stream holds */
+
+/* Where the chunk begins that holds the byte at `offset`, which must be below its size. */
+uint64_t tar_stream_chunk_start(const TarStream *stream, uint64_t offset);
 
 /*
  * Reads 1 to `size` bytes of the tar at `offset`, which must be below its size; stops short at a chunk's end rather than

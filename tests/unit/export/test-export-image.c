@@ -179,7 +179,7 @@ static void test_export(void **state _unused_)
 		MemorySource memory;
 		ExportResult first, second;
 		int progress = 0;
-		ExportOptions options = { .progress = on_progress, .progress_arg = &progress };
+		ExportOptions options = { .progress = on_progress, .arg = &progress };
 		store_fixture_open(&fixture);
 		memory_make(&memory, 1);
 		memory.blind = blind;

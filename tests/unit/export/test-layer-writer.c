@@ -280,7 +280,8 @@ static void test_reuse(void **state _unused_)
 	LayerOptions hc = { .level = 9, .jobs = 2 };
 	layer_open_tar(&tar, &hc, &first);
 	Frames frames = { .from = &first };
-	LayerOptions reuse = { .level = FRAME_FAST, .jobs = 3, .find_frame = find_frame, .find_frame_arg = &frames };
+	LayerOptions plain = { .level = 3, .jobs = 2 };
+	LayerOptions reuse = { .level = 3, .jobs = 3, .find_frame = find_frame, .find_frame_arg = &frames };
 	layer_open_tar(&tar, &reuse, &again);
 	assert_int_equal(again.result.reused_chunks, first.chunks.count);
 	assert_int_equal(frames.asked, first.chunks.count);
@@ -288,7 +289,7 @@ static void test_reuse(void **state _unused_)
 	layer_done(&again);
 
 	/* Frames that are not what was said are compressed anew. */
-	layer_open_tar(&tar, &fast, &layer);
+	layer_open_tar(&tar, &plain, &layer);
 	for (frames.behaviour = WRONG_DIGEST; frames.behaviour <= BROKEN; frames.behaviour++) {
 		layer_open_tar(&tar, &reuse, &again);
 		assert_int_equal(again.result.reused_chunks, 0);

@@ -262,6 +262,51 @@ static void test_base256(void **state _unused_)
 	expect_error(&tar, -EBADMSG, "gid in a header");
 }
 
+/* Feeds `size` bytes, of `from` or zeros. */
+static void feed_huge(TarReader *reader, const uint8_t *from, uint64_t size)
+{
+	static const uint8_t zeros[1u << 20];
+	Error error = { 0 };
+	while (size > 0) {
+		size_t window = size < sizeof(zeros) ? (size_t)size : sizeof(zeros), count;
+		TarPiece piece;
+		if (tar_reader_feed(reader, from ?: zeros, window, &count, &piece, &error) < 0)
+			fail_msg("%s", error.message);
+		size -= count;
+		from = from ? from + count : NULL;
+	}
+}
+
+/* A file of 9 GiB, its size once in base-256 and once in pax, and what follows it. */
+static void test_huge_file(void **state _unused_)
+{
+	const uint64_t huge = (UINT64_C(9) << 30) + 1;
+	for (int form = 0; form < 2; form++) {
+		_cleanup_(tar_reader_free_p) TarReader *reader = NULL;
+		Buffer tar = { 0 }, next = { 0 };
+		if (form == 1)
+			tar_pax(&tar, "size", "9663676417");
+		uint8_t *header = tar_header(&tar, "huge", '0', 0);
+		if (form == 0)
+			memcpy(header + 124, (uint8_t[12]){ 0x80, [7] = 2, 0x40, 0, 0, 1 }, 12);
+		tar_seal(header);
+		tar_file(&next, "next", "x", 1);
+		tar_end(&next);
+		assert_int_equal(tar_reader_new(&reader), 0);
+		feed_huge(reader, tar.data, tar.size);
+		const TarEntry *entry = tar_reader_entry(reader);
+		assert_int_equal(entry->size, huge);
+		assert_int_equal(entry->data_size, huge);
+		feed_huge(reader, NULL, huge + BLOCK - 1);
+		feed_huge(reader, next.data, next.size);
+		assert_string_equal(entry->name, "next");
+		assert_int_equal(entry->header_offset, tar.size + huge + BLOCK - 1);
+		assert_int_equal(tar_reader_end(reader, NULL), 0);
+		buffer_done(&tar);
+		buffer_done(&next);
+	}
+}
+
 static void test_bad_numbers(void **state _unused_)
 {
 	static const struct {
@@ -820,6 +865,7 @@ int main(void)
 		cmocka_unit_test(test_v7_and_star_prefix),
 		cmocka_unit_test(test_checksums),
 		cmocka_unit_test(test_base256),
+		cmocka_unit_test(test_huge_file),
 		cmocka_unit_test(test_bad_numbers),
 		cmocka_unit_test(test_gnu_long_names),
 		cmocka_unit_test(test_pax),

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "fs/format/format.h"
+#include "fs/format/manifest-platform.h"
 #include "fs/format/manifest.h"
 
 #define D0 "sha256:0000000000000000000000000000000000000000000000000000000000000000"
@@ -65,6 +66,114 @@ static void test_encode(void **state)
 	assert_int_equal(manifest_encode(&none, &bare, &size), 0);
 	assert_int_equal(manifest_parse(bare, size, &back, NULL), 0);
 	assert_int_equal(back.layer_count, 0);
+}
+
+#define GZIP_LAYER(more) \
+	"{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar+gzip\",\"digest\":\"" D3 "\",\"size\":7" more "}"
+#define OUR_LAYER(more, annotations)                                                                           \
+	"{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"" D1 "\",\"size\":400000" more \
+	",\"annotations\":{" annotations "}}"
+#define OURS                                                                                                \
+	"\"" KEY "version\":\"1\",\"" KEY "blob.digest\":\"" D2 "\",\"" KEY "blob.size\":\"100144\",\"" KEY \
+	"index.offset\":\"90000\",\"" KEY "index.size\":\"10000\",\"" KEY "index.digest\":\"" D3 "\""
+
+/* The source's manifest, and what becomes of it. */
+static const char *const sources[][2] = {
+	/* what imgfs does not know stays where it is */
+	{ "{\"a\":[1.5,null],\"schemaVersion\":2,\"layers\":[" GZIP_LAYER(
+		  ",\"x\":{\"y\":1},\"urls\":[\"u\"],\"data\":\"eA==\"") "],\"config\":{\"size\":1,\"data\":\"e30=\"},"
+									 "\"annotations\":{\"k\":\"v\"}}",
+	  "{\"a\":[1.5,null],\"schemaVersion\":2,\"layers\":[" OUR_LAYER(
+		  ",\"x\":{\"y\":1}", OURS) "],\"config\":{"
+					    "\"size\":123,\"data\":\"e30=\",\"mediaType\":\"application/"
+					    "vnd.oci.image.config.v1+json\",\"digest\":\"" D0
+					    "\"},\"annotations\":{\"k\":\"v\"},\"mediaType\":\"application/"
+					    "vnd.oci.image.manifest.v1+json\"}" },
+	/* annotations of the compressed form go, others stay before ours */
+	{ HEAD CONFIG ",\"layers\":[" GZIP_LAYER(
+		  ",\"annotations\":{\"o\":\"k\",\"containerd.io/snapshot/stargz/toc.digest\":\"d\","
+		  "\"io.containers.zstd-chunked.manifest-checksum\":\"d\",\"" KEY "blob.size\":\"1\"}") "]}",
+	  HEAD CONFIG ",\"layers\":[{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"" D1
+		      "\",\"size\":400000,\"annotations\":{\"o\":\"k\"," OURS "}}]}" },
+	/* docker's words become OCI's */
+	{ "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.docker.distribution.manifest.v2+json\",\"config\":{"
+	  "\"mediaType\":\"application/vnd.docker.container.image.v1+json\",\"digest\":\"" D3
+	  "\",\"size\":9},\"layers\":[{\"mediaType\":\"application/vnd.docker.image.rootfs.diff.tar.gzip\","
+	  "\"digest\":\"" D3 "\",\"size\":7}]}",
+	  GOOD },
+	/* nothing of it is of the kind it should be */
+	{ "{\"schemaVersion\":1,\"mediaType\":7,\"config\":[],\"layers\":{}}", HEAD CONFIG ",\"layers\":[" LAYER "]}" },
+};
+
+static void test_encode_from(void **state)
+{
+	(void)state;
+	_cleanup_(manifest_done) Manifest manifest = { 0 };
+	assert_int_equal(manifest_parse(GOOD, strlen(GOOD), &manifest, NULL), 0);
+	for (size_t i = 0; i < ELEMENTS(sources); i++) {
+		_cleanup_free_ char *json = NULL;
+		_cleanup_(manifest_done) Manifest back = { 0 };
+		const char *source = sources[i][0];
+		size_t size;
+		Error error = { 0 };
+		assert_int_equal(manifest_encode_from(&manifest, source, strlen(source), &json, &size, &error), 0);
+		assert_string_equal(json, sources[i][1]);
+		assert_int_equal(manifest_parse(json, size, &back, NULL), 0);
+	}
+	char *json = NULL;
+	size_t size;
+	assert_int_equal(manifest_encode_from(&manifest, "[]", 2, &json, &size, NULL), -EBADMSG);
+	assert_int_equal(manifest_encode_from(&manifest, "{\"a\":1,\"a\":2}", 13, &json, &size, NULL), -EBADMSG);
+	assert_null(json);
+}
+
+static void check_platform(const char *wanted, const char *json, bool fits)
+{
+	Platform platform;
+	char text[PLATFORM_TEXT_SIZE];
+	json_auto_t *object = json_loads(json, 0, NULL);
+	Error error = { 0 };
+	assert_non_null(object);
+	assert_int_equal(platform_parse(wanted, &platform, NULL), 0);
+	assert_string_equal(platform_text(&platform, text), wanted);
+	assert_int_equal(platform_fits(&platform, object), fits);
+	assert_int_equal(platform_check_config(&platform, json, strlen(json), &error), fits ? 0 : -ENOENT);
+	if (!fits)
+		assert_non_null(strstr(error.message, wanted));
+}
+
+static void test_platforms(void **state)
+{
+	(void)state;
+	static const char *const bad[] = { "",        "linux",         "linux/",      "/amd64",      "linux/arm/",
+					   "a/b/c/d", "linux/arm/v7/", "Linux/amd64", "linux/am d64" };
+	check_platform("linux/amd64", "{\"os\":\"linux\",\"architecture\":\"amd64\"}", true);
+	check_platform("linux/amd64", "{\"os\":\"windows\",\"architecture\":\"amd64\"}", false);
+	check_platform("linux/amd64", "{\"os\":\"linux\",\"architecture\":\"arm64\"}", false);
+	check_platform("linux/amd64", "{\"os\":\"linux\"}", false);
+	check_platform("linux/amd64", "{\"os\":1,\"architecture\":2}", false);
+	check_platform("linux/arm64", "{\"os\":\"linux\",\"architecture\":\"arm64\",\"variant\":\"v8\"}", true);
+	check_platform("linux/arm64/v8", "{\"os\":\"linux\",\"architecture\":\"arm64\"}", true);
+	check_platform("linux/arm64/v9", "{\"os\":\"linux\",\"architecture\":\"arm64\"}", false);
+	check_platform("linux/arm/v7", "{\"os\":\"linux\",\"architecture\":\"arm\"}", true);
+	check_platform("linux/arm/v6", "{\"os\":\"linux\",\"architecture\":\"arm\",\"variant\":\"v7\"}", false);
+	check_platform("linux/arm", "{\"os\":\"linux\",\"architecture\":\"arm\",\"variant\":\"v6\"}", true);
+	for (size_t i = 0; i < ELEMENTS(bad); i++) {
+		Platform platform;
+		Error error = { 0 };
+		assert_int_equal(platform_parse(bad[i], &platform, &error), -EINVAL);
+		assert_non_null(strstr(error.message, "OS/ARCHITECTURE"));
+	}
+	char long_part[100];
+	Platform platform;
+	memset(long_part, 'a', 99);
+	long_part[40] = '/';
+	long_part[99] = '\0';
+	assert_int_equal(platform_parse(long_part, &platform, NULL), -EINVAL);
+	platform_of_machine(&platform);
+	assert_string_equal(platform.os, "linux");
+	assert_int_not_equal(platform.architecture[0], '\0');
+	assert_int_equal(platform_check_config(&platform, "x", 1, NULL), -EBADMSG);
 }
 
 /* What registries and other clients may add or leave out. */
@@ -231,8 +340,9 @@ static void test_diff_ids(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_parse),   cmocka_unit_test(test_encode), cmocka_unit_test(test_tolerant),
-		cmocka_unit_test(test_refused), cmocka_unit_test(test_limits), cmocka_unit_test(test_diff_ids),
+		cmocka_unit_test(test_parse),       cmocka_unit_test(test_encode),    cmocka_unit_test(test_tolerant),
+		cmocka_unit_test(test_refused),     cmocka_unit_test(test_limits),    cmocka_unit_test(test_diff_ids),
+		cmocka_unit_test(test_encode_from), cmocka_unit_test(test_platforms),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -229,12 +229,21 @@ static void on_progress(void *arg, uint64_t done, uint64_t total)
 	sink->total = total;
 }
 
+static void on_notice(void *arg, const char *sentence)
+{
+	FakeSink *sink = arg;
+	assert_int_not_equal(sentence[0], '\0');
+	sink->notices++;
+}
+
 void fake_sink_init(FakeSink *sink)
 {
-	*sink = (FakeSink){
-		.sink = { .begin = on_begin, .has_layer = on_has_layer, .layer = on_layer, .progress = on_progress },
-		.expected_all = true
-	};
+	*sink = (FakeSink){ .sink = { .begin = on_begin,
+				      .has_layer = on_has_layer,
+				      .layer = on_layer,
+				      .progress = on_progress,
+				      .notice = on_notice },
+			    .expected_all = true };
 	sink->sink.arg = sink;
 }
 

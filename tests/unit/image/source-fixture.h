@@ -54,6 +54,7 @@ typedef struct FakeSink {
 	int fail;      /* layer() returns this, unless 0 */
 	uint64_t done; /* last progress */
 	uint64_t total;
+	unsigned notices;
 	bool expected_all; /* each layer came with the diffID it should have */
 } FakeSink;
 

@@ -1,5 +1,7 @@
 /* OCI image layouts: layers in each compression, indexes in indexes, platforms; and each digest is minded. */
 #include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -10,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "fs/base/fd.h"
+#include "tests/unit/export/tar-builder.h"
 #include "tests/unit/image/source-fixture.h"
 #include "tools/image/image-oci-layout.h"
 
@@ -82,6 +86,11 @@ static void write_index(const char *directory, const char *descriptors)
 	fake_file(directory, "index.json", text, strlen(text));
 }
 
+/* What nftw() cannot hand to its callback. */
+static const char *tar_top;
+static Buffer tar_whole;
+static bool tar_index;
+
 #define NAMED(name) ",\"annotations\":{\"org.opencontainers.image.ref.name\":\"" name "\"}"
 
 /* A layout with one image called "v1". */
@@ -103,14 +112,14 @@ static void expect_image(const char *directory, const char *wanted, const FakeIm
 	FakeSink sink;
 	Error error = { 0 };
 	ImageContent content = { 0 };
-	assert_int_equal(image_oci_layout_open(directory, wanted, &source, &error), 0);
+	assert_int_equal(image_oci_layout_open(directory, wanted, NULL, &source, &error), 0);
 	fake_sink_init(&sink);
 	fake_expect_image(source, &sink, image);
 	assert_int_equal(sink.layers_at_begin, 0);
 	assert_true(sink.expected_all);
 	assert_int_equal(sink.done, sink.total);
 
-	assert_int_equal(image_oci_layout_open(directory, wanted, &again, &error), 0);
+	assert_int_equal(image_oci_layout_open(directory, wanted, NULL, &again, &error), 0);
 	fake_sink_init(&sink);
 	assert_int_equal(image_source_transfer(again, &sink.sink, &content, &error), 0);
 	assert_int_equal(content.name_count, name ? 1 : 0);
@@ -124,7 +133,7 @@ static void expect_error(const char *directory, const char *wanted, int code, co
 	_cleanup_(image_source_free_p) ImageSource *source = NULL;
 	FakeSink sink;
 	Error error = { 0 };
-	assert_int_equal(image_oci_layout_open(directory, wanted, &source, &error), 0);
+	assert_int_equal(image_oci_layout_open(directory, wanted, NULL, &source, &error), 0);
 	fake_sink_init(&sink);
 	fake_expect_error(source, &sink, code, words);
 }
@@ -143,6 +152,75 @@ static void test_one_image(void **state _unused_)
 	fake_image_done(&image);
 }
 
+static int add_to_tar(const char *path, const struct stat *status, int type, struct FTW *walk _unused_)
+{
+	char *data;
+	size_t size;
+	const char *name = path + strlen(tar_top) + 1;
+	if (type != FTW_F || (strcmp(name, "index.json") == 0) != tar_index)
+		return 0;
+	assert_int_equal(fd_read_file(AT_FDCWD, path, (size_t)status->st_size, &data, &size), 0);
+	tar_file(&tar_whole, name, data, size);
+	free(data);
+	return 0;
+}
+
+/* The directory as a tar, its index last. */
+static void make_tar(const char *directory)
+{
+	tar_top = directory;
+	tar_whole.size = 0;
+	for (tar_index = false;; tar_index = true) {
+		assert_int_equal(nftw(directory, add_to_tar, 16, FTW_PHYS), 0);
+		if (tar_index)
+			break;
+	}
+	tar_end(&tar_whole);
+}
+
+static void expect_archive(const char *directory, const Buffer *tar, const FakeImage *image, unsigned notices)
+{
+	char path[256];
+	_cleanup_(image_source_free_p) ImageSource *source = NULL;
+	FakeSink sink;
+	Error error = { 0 };
+	fake_file(directory, "archive", tar->data, tar->size);
+	(void)snprintf(path, sizeof(path), "%s/archive", directory);
+	assert_int_equal(image_oci_archive_open(path, "v1", NULL, &source, &error), 0);
+	fake_sink_init(&sink);
+	fake_expect_image(source, &sink, image);
+	assert_true(sink.expected_all);
+	assert_int_equal(sink.notices, notices);
+	assert_int_equal(unlink(path), 0);
+}
+
+static void test_archives(void **state _unused_)
+{
+	FakeImage image;
+	Blob manifest;
+	Buffer packed = { 0 };
+	fake_image_make(&image, 4, "a");
+	const char *directory = make_layout(&image, &manifest);
+	make_tar(directory);
+	expect_archive(directory, &tar_whole, &image, 0);
+	/* What is compressed cannot be read from the middle. */
+	fake_gzip(tar_whole.data, tar_whole.size, &packed);
+	expect_archive(directory, &packed, &image, 1);
+	packed.size = 0;
+	fake_zstd(tar_whole.data, tar_whole.size, &packed);
+	expect_archive(directory, &packed, &image, 1);
+
+	ImageSource *source = NULL;
+	Error error = { 0 };
+	assert_int_equal(image_oci_archive_open(directory, NULL, NULL, &source, &error), -EISDIR);
+	assert_int_equal(image_oci_archive_open("/nonexistent", NULL, NULL, &source, &error), -ENOENT);
+	assert_null(source);
+	buffer_done(&packed);
+	buffer_done(&tar_whole);
+	fake_directory_remove(directory);
+	fake_image_done(&image);
+}
+
 static void test_layers_that_are_there(void **state _unused_)
 {
 	FakeImage image;
@@ -152,7 +230,7 @@ static void test_layers_that_are_there(void **state _unused_)
 	_cleanup_(image_source_free_p) ImageSource *source = NULL;
 	fake_image_make(&image, 3, "a");
 	const char *directory = make_layout(&image, &manifest);
-	assert_int_equal(image_oci_layout_open(directory, NULL, &source, &error), 0);
+	assert_int_equal(image_oci_layout_open(directory, NULL, NULL, &source, &error), 0);
 	fake_sink_init(&sink);
 	sink.has = image.diff_ids;
 	sink.has_count = 2;
@@ -344,11 +422,11 @@ static void test_no_layout(void **state _unused_)
 	ImageSource *source = NULL;
 	Error error = { 0 };
 	const char *directory = fake_directory_make();
-	assert_int_equal(image_oci_layout_open("/nonexistent", NULL, &source, &error), -ENOENT);
-	assert_int_equal(image_oci_layout_open(directory, NULL, &source, &error), -ENOENT);
+	assert_int_equal(image_oci_layout_open("/nonexistent", NULL, NULL, &source, &error), -ENOENT);
+	assert_int_equal(image_oci_layout_open(directory, NULL, NULL, &source, &error), -ENOENT);
 	assert_non_null(strstr(error.message, "no OCI image layout"));
 	fake_file(directory, "oci-layout", "{\"imageLayoutVersion\":\"2.0.0\"}", 30);
-	assert_int_equal(image_oci_layout_open(directory, NULL, &source, &error), -EBADMSG);
+	assert_int_equal(image_oci_layout_open(directory, NULL, NULL, &source, &error), -EBADMSG);
 	assert_null(source);
 	fake_directory_remove(directory);
 }
@@ -360,7 +438,7 @@ int main(void)
 		cmocka_unit_test(test_several_images),      cmocka_unit_test(test_platforms),
 		cmocka_unit_test(test_indexes_without_end), cmocka_unit_test(test_wrong_blob),
 		cmocka_unit_test(test_wrong_layer),         cmocka_unit_test(test_wrong_json),
-		cmocka_unit_test(test_no_layout),
+		cmocka_unit_test(test_no_layout),           cmocka_unit_test(test_archives),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

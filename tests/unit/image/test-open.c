@@ -17,7 +17,7 @@ static void expect_error(const char *text, int code, const char *words)
 {
 	ImageSource *source = NULL;
 	Error error = { 0 };
-	assert_int_equal(image_open_source(text, &source, &error), code);
+	assert_int_equal(image_open_source(text, NULL, &source, &error), code);
 	if (!strstr(error.message, words))
 		fail_msg("\"%s\" does not say \"%s\"", error.message, words);
 	assert_null(source);
@@ -29,7 +29,7 @@ static void expect_transfer(const char *text, const FakeImage *image, int code)
 	_cleanup_(image_source_free_p) ImageSource *source = NULL;
 	FakeSink sink;
 	Error error = { 0 };
-	assert_int_equal(image_open_source(text, &source, &error), 0);
+	assert_int_equal(image_open_source(text, NULL, &source, &error), 0);
 	fake_sink_init(&sink);
 	if (code == 0)
 		fake_expect_image(source, &sink, image);
@@ -76,10 +76,37 @@ static void test_forms(void **state _unused_)
 	expect_error("docker-daemon:", -EINVAL, "no name of an image");
 	expect_error("./image.tar", -EINVAL, "docker-archive:FILE");
 	expect_error("/image.tar", -EINVAL, "docker-archive:FILE");
+	expect_error("docker://x", -EINVAL, "oci-archive:FILE");
+	expect_error("oci-archive:", -EINVAL, "oci-archive:FILE[:REF]");
+	expect_error("oci-archive:/nonexistent:v1", -ENOENT, "/nonexistent:");
 	expect_error("a name", -EINVAL, "no name of an image");
 	_cleanup_(image_source_free_p) ImageSource *source = NULL;
 	Error error = { 0 };
-	assert_int_equal(image_open_source("whisk/invoker:v2", &source, &error), 0);
+	assert_int_equal(image_open_source("whisk/invoker:v2", NULL, &source, &error), 0);
+}
+
+static void expect_hint(const char *text, const char *words)
+{
+	Error error = { 0 };
+	(void)error_set(&error, -ENOENT, "nothing");
+	assert_int_equal(image_open_hint(text, -ENOENT, &error), -ENOENT);
+	assert_string_equal(error.message, words);
+}
+
+static void test_hints(void **state _unused_)
+{
+	char cwd[4096];
+	assert_non_null(getcwd(cwd, sizeof(cwd)));
+	const char *directory = fake_directory_make();
+	fake_file(directory, "image.tar", "x", 1);
+	assert_int_equal(chdir(directory), 0);
+	expect_hint("image.tar", "nothing; if the file image.tar is meant, write docker-archive:image.tar");
+	expect_hint("other.tar", "nothing");
+	expect_hint("docker-archive:image.tar", "nothing");
+	expect_hint("docker-daemon:image.tar", "nothing");
+	expect_hint("-", "nothing");
+	assert_int_equal(chdir(cwd), 0);
+	fake_directory_remove(directory);
 }
 
 static void test_names(void **state _unused_)
@@ -151,7 +178,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_paths_with_colons), cmocka_unit_test(test_forms),   cmocka_unit_test(test_names),
-		cmocka_unit_test(test_member_digests),    cmocka_unit_test(test_members),
+		cmocka_unit_test(test_member_digests),    cmocka_unit_test(test_members), cmocka_unit_test(test_hints),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,6 +40,8 @@ static void test_end_points(void **state _unused_)
 	expect("/v2", SERVE_ROUTE_BASE, "", "");
 	expect("/v2/_catalog", SERVE_ROUTE_CATALOG, "", "");
 	expect("/healthz", SERVE_ROUTE_HEALTH, "", "");
+	expect("/metrics", SERVE_ROUTE_METRICS, "", "");
+	expect("/imgfs/ca.pem", SERVE_ROUTE_CA, "", "");
 	expect("/v2/whisk/invoker/tags/list", SERVE_ROUTE_TAGS, "whisk/invoker", "");
 	expect("/v2/whisk/invoker/manifests/v2.1", SERVE_ROUTE_MANIFEST_TAG, "whisk/invoker", "v2.1");
 	expect("/v2/a/manifests/" DIGEST, SERVE_ROUTE_MANIFEST_DIGEST, "a", "");

@@ -290,6 +290,36 @@ static void expect_range(void **state, const char *path, const uint8_t *whole, s
 	expect_header(&reply, content_range);
 }
 
+/* RFC 9110 section 14.6. A part of 0-0 stands for the last five bytes. */
+static void expect_multipart(const Reply *reply, const uint8_t *whole, size_t size, const size_t (*parts)[2],
+			     size_t count)
+{
+	static const char type[] = "\r\nContent-Type: multipart/byteranges; boundary=";
+	char boundary[64], text[256];
+	assert_int_equal(reply->status, 206);
+	const char *at = strcasestr(reply->bytes, type);
+	assert_non_null(at);
+	assert_int_equal(sscanf(at + strlen(type), "%63[0-9a-f]", boundary), 1);
+	at = reply->body;
+	for (size_t i = 0; i < count; i++) {
+		bool last = parts[i][1] == 0;
+		size_t first = last ? size - 5 : parts[i][0], end = last ? size - 1 : parts[i][1];
+		int length = snprintf(text, sizeof(text),
+				      "\r\n--%s\r\nContent-Type: application/octet-stream\r\n"
+				      "Content-Range: bytes %zu-%zu/%zu\r\n\r\n",
+				      boundary, first, end, size);
+		assert_memory_equal(at, text, length);
+		at += length;
+		assert_memory_equal(at, whole + first, end - first + 1);
+		at += end - first + 1;
+	}
+	int length = snprintf(text, sizeof(text), "\r\n--%s--\r\n", boundary);
+	assert_memory_equal(at, text, length);
+	assert_ptr_equal(at + length, reply->bytes + reply->size);
+	(void)snprintf(text, sizeof(text), "Content-Length: %zu", reply->body_size);
+	expect_header(reply, text);
+}
+
 static void expect_ranges(void **state, const char *path, const uint8_t *whole, size_t size)
 {
 	expect_range(state, path, whole, size, 0, 0);
@@ -299,8 +329,11 @@ static void expect_ranges(void **state, const char *path, const uint8_t *whole, 
 	expect_range(state, path, whole, size, size - 1, size - 1);
 	_cleanup_(reply_done) Reply suffix = ask(state, "GET", path, "Range: bytes=-10\r\n");
 	expect_body(&suffix, 206, whole + size - 10, 10);
-	_cleanup_(reply_done) Reply several = ask(state, "GET", path, "Range: bytes=0-1,3-4\r\n");
-	expect_body(&several, 200, whole, size);
+	_cleanup_(reply_done) Reply several = ask(state, "GET", path, "Range: bytes=3-4,100-200499,-5,0-1\r\n");
+	static const size_t parts[][2] = { { 3, 4 }, { 100, 200499 }, { 0, 0 }, { 0, 1 } };
+	expect_multipart(&several, whole, size, parts, ELEMENTS(parts));
+	_cleanup_(reply_done) Reply overlap = ask(state, "GET", path, "Range: bytes=0-9,5-6\r\n");
+	expect_body(&overlap, 200, whole, size);
 
 	char unsatisfied[128];
 	_cleanup_(reply_done) Reply outside = ask(state, "GET", path, "Range: bytes=99999999-\r\n");
@@ -412,7 +445,7 @@ static void test_lists(void **state)
 
 static void test_other_methods(void **state)
 {
-	static const char *const methods[] = { "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW" };
+	static const char *const methods[] = { "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW" };
 	for (size_t i = 0; i < ELEMENTS(methods); i++) {
 		_cleanup_(reply_done) Reply reply =
 			ask(state, methods[i], "/v2/team/image/blobs/uploads/", "Content-Length: 0\r\n");
@@ -421,12 +454,96 @@ static void test_other_methods(void **state)
 	}
 }
 
-static void test_body_of_a_get_is_not_read(void **state)
+static void expect_raw(void **state, const char *text, unsigned status)
 {
 	Reply reply;
-	send_raw(*state, "GET /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\nbody", &reply);
-	assert_int_equal(reply.body_size, 0);
+	send_raw(*state, text, &reply);
+	if (reply.status != status)
+		fail_msg("%u instead of %u for:\n%.200s\n%s", reply.status, status, text, reply.bytes);
 	reply_done(&reply);
+}
+
+/* Bodies where none belongs are refused unread; a trailing request hidden in one is not answered. */
+static void test_bodies_are_refused(void **state)
+{
+	static const char *const bodies[] = {
+		"GET /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\nbody",
+		"GET /healthz HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+		"HEAD /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 45\r\n\r\n"
+		"GET /healthz HTTP/1.1\r\nHost: hidden\r\n\r\nxxxx",
+	};
+	for (size_t i = 0; i < ELEMENTS(bodies); i++) {
+		Reply reply;
+		send_raw(*state, bodies[i], &reply);
+		assert_int_equal(reply.status, 400);
+		assert_null(strstr(reply.bytes + 1, "HTTP/1.1 "));
+		reply_done(&reply);
+	}
+	expect_raw(state,
+		   "PUT /v2/a/blobs/uploads/1 HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbo",
+		   405);
+	expect_raw(state, "GET /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", 200);
+}
+
+static void test_malformed_requests(void **state)
+{
+	expect_raw(state, "GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n", 400); /* no Host */
+	expect_raw(state, "GET /healthz HTTP/1.1\r\nHost: test\r\nno colon\r\n\r\n", 400);
+	expect_raw(state, "GET /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: x\r\n\r\n", 400);
+	size_t size = 100000;
+	char *text = malloc(size + 64);
+	int length = snprintf(text, size, "GET /healthz HTTP/1.1\r\nHost: test\r\nX: ");
+	memset(text + length, 'a', size - (size_t)length);
+	memcpy(text + size, "\r\n\r\n", 5);
+	expect_raw(state, text, 431);
+	length = snprintf(text, size, "GET /");
+	memset(text + length, 'a', size - (size_t)length);
+	(void)strcpy(text + size, " HTTP/1.1\r\nHost: test\r\n\r\n");
+	expect_raw(state, text, 414);
+	free(text);
+}
+
+static void test_pipelining(void **state)
+{
+	Reply reply;
+	send_raw(*state,
+		 "GET /v2/ HTTP/1.1\r\nHost: test\r\n\r\nGET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
+		 "GET /nothing HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n",
+		 &reply);
+	const char *first = strstr(reply.bytes, "HTTP/1.1 200"), *second = strstr(first + 1, "HTTP/1.1 200");
+	assert_non_null(second);
+	assert_non_null(strstr(second, "HTTP/1.1 404"));
+	reply_done(&reply);
+}
+
+static void test_metrics(void **state)
+{
+	static const char *const lines[] = {
+		"\nimgfs_serve_requests_total{kind=\"health\",status=\"200\"} ",
+		"\nimgfs_serve_requests_total{kind=\"blob\",status=\"206\"} ",
+		"\nimgfs_serve_requests_total{kind=\"blob\",status=\"416\"} ",
+		"\nimgfs_serve_request_seconds_bucket{le=\"+Inf\"} ",
+		"\nimgfs_serve_connections_open 1\n",
+		"\n# TYPE imgfs_serve_tar_bytes_total counter\n",
+		"\nimgfs_serve_frames_failed_total 1\n",
+	};
+	_cleanup_(reply_done) Reply reply = { 0 };
+	/* A connection's end is counted a little after its client has seen it. */
+	do {
+		reply_done(&reply);
+		reply = ask(state, "GET", "/metrics", "");
+		assert_int_equal(reply.status, 200);
+	} while (!strstr(reply.body, lines[4]));
+	expect_header(&reply, "Content-Type: text/plain; version=0.0.4");
+	for (size_t i = 0; i < ELEMENTS(lines); i++)
+		if (!strstr(reply.body, lines[i]))
+			fail_msg("no %s in\n%s", lines[i], reply.body);
+	unsigned long long tar_bytes = 0;
+	assert_int_equal(sscanf(strstr(reply.body, "\nimgfs_serve_tar_bytes_total "),
+				"\nimgfs_serve_tar_bytes_total %llu", &tar_bytes),
+			 1);
+	assert_true(tar_bytes > ((Context *)*state)->layer.tar_size);
+	expect_error(state, "/imgfs/ca.pem", "", 404, "UNSUPPORTED"); /* there is no TLS */
 }
 
 static int connect_to(const ServeAddress *address)
@@ -456,6 +573,95 @@ static void test_connections_are_limited(void **state)
 	assert_true(recv(third, text, sizeof(text), 0) <= 0);
 	for (size_t i = 0; i < ELEMENTS(connections); i++)
 		(void)close(connections[i]);
+	(void)server_stop(server);
+}
+
+static Server *start_other(void **state, ServeOptions *options, ServeAddress *ret_address)
+{
+	ServeAddress wanted;
+	Server *server;
+	options->store = ((Context *)*state)->store;
+	options->access_log_fd = -1;
+	assert_int_equal(serve_address_parse("127.0.0.1:0", &wanted, NULL), 0);
+	assert_int_equal(serve_listen(&wanted, &options->listen_fd, ret_address, NULL), 0);
+	assert_int_equal(server_start(options, &server, NULL), 0);
+	return server;
+}
+
+static int open_socket(const ServeAddress *address)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(fd, (const struct sockaddr *)&address->storage, address->size), 0);
+	return fd;
+}
+
+/* Whoever sends a byte now and then is cut, before a first request and after a reply. */
+static void test_headers_must_come_in_time(void **state)
+{
+	ServeOptions options = { .connections = 10, .first_request = 300, .next_request = 300 };
+	ServeAddress address;
+	Server *server = start_other(state, &options, &address);
+	int silent = open_socket(&address), slow = open_socket(&address), idle = connect_to(&address);
+	char text[512];
+	assert_true(recv(idle, text, sizeof(text), 0) > 0);
+	assert_int_equal(send(slow, "GET /heal", 9, MSG_NOSIGNAL), 9);
+	while (recv(slow, text, sizeof(text), MSG_DONTWAIT) < 0) {
+		(void)send(slow, "t", 1, MSG_NOSIGNAL);
+		(void)usleep(20000);
+	}
+	assert_true(recv(silent, text, sizeof(text), 0) <= 0);
+	assert_true(recv(idle, text, sizeof(text), 0) <= 0);
+	int after = connect_to(&address);
+	assert_true(recv(after, text, sizeof(text), 0) > 0);
+	const int fds[] = { silent, slow, idle, after };
+	for (size_t i = 0; i < ELEMENTS(fds); i++)
+		(void)close(fds[i]);
+	(void)server_stop(server);
+}
+
+static void test_connections_of_one_address_are_limited(void **state)
+{
+	ServeOptions options = { .connections = 10, .per_address = 2 };
+	ServeAddress address;
+	Server *server = start_other(state, &options, &address);
+	char text[512];
+	int first = connect_to(&address), second = connect_to(&address);
+	assert_true(recv(first, text, sizeof(text), 0) > 0);
+	assert_true(recv(second, text, sizeof(text), 0) > 0);
+	int third = connect_to(&address);
+	assert_true(recv(third, text, sizeof(text), 0) <= 0);
+	(void)close(first);
+	(void)close(second);
+	(void)close(third);
+	(void)server_stop(server);
+}
+
+/* What is under way is finished, what is idle ends, and nobody new gets in. */
+static void test_draining(void **state)
+{
+	const Context *context = *state;
+	ServeOptions options = { .connections = 10 };
+	ServeAddress address;
+	Server *server = start_other(state, &options, &address);
+	char text[512];
+	int idle = connect_to(&address), busy = open_socket(&address);
+	assert_true(recv(idle, text, sizeof(text), 0) > 0);
+	int length =
+		snprintf(text, sizeof(text), "GET /imgfs/blobs/%s HTTP/1.1\r\nHost: test\r\n\r\n", context->diff_id);
+	assert_int_equal(send(busy, text, (size_t)length, MSG_NOSIGNAL), length);
+	assert_int_equal(recv(busy, text, 15, MSG_WAITALL), 15);
+	assert_memory_equal(text, "HTTP/1.1 200 OK", 15);
+	server_drain(server, 1);
+	assert_true(recv(idle, text, sizeof(text), 0) <= 0);
+	int late = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(late, (const struct sockaddr *)&address.storage, address.size), -1);
+	size_t received = 0;
+	for (ssize_t count; (count = recv(busy, text, sizeof(text), 0)) > 0;)
+		received += (size_t)count;
+	assert_true(received > context->layer.tar_size);
+	(void)close(idle);
+	(void)close(busy);
+	(void)close(late);
 	(void)server_stop(server);
 }
 
@@ -491,7 +697,13 @@ int main(void)
 		cmocka_unit_test(test_corrupt_index_is_a_fault),
 		cmocka_unit_test(test_lists),
 		cmocka_unit_test(test_other_methods),
-		cmocka_unit_test(test_body_of_a_get_is_not_read),
+		cmocka_unit_test(test_bodies_are_refused),
+		cmocka_unit_test(test_malformed_requests),
+		cmocka_unit_test(test_pipelining),
+		cmocka_unit_test(test_metrics),
+		cmocka_unit_test(test_headers_must_come_in_time),
+		cmocka_unit_test(test_connections_of_one_address_are_limited),
+		cmocka_unit_test(test_draining),
 		cmocka_unit_test(test_connections_are_limited),
 		cmocka_unit_test(test_access_log),
 	};

@@ -53,15 +53,15 @@ static TarStream *get(TarCache *cache, const LayerFixture *fixture)
 	return stream;
 }
 
-static void expect_content(TarCache *cache, TarStream *stream, const LayerFixture *fixture)
+static void expect_content(TarStream *stream, const LayerFixture *fixture)
 {
 	uint8_t *buffer = malloc(FORMAT_CHUNK_MAX);
 	TarScratch *scratch;
-	assert_int_equal(tar_cache_take_scratch(cache, &scratch), 0);
+	assert_int_equal(tar_scratch_new(&scratch), 0);
 	ssize_t count = tar_stream_read(stream, scratch, 4096, buffer, FORMAT_CHUNK_MAX, NULL);
 	assert_true(count > 0);
 	assert_memory_equal(buffer, fixture->tar + 4096, count);
-	tar_cache_give_scratch(cache, scratch);
+	(void)tar_scratch_free(scratch);
 	free(buffer);
 }
 
@@ -72,7 +72,7 @@ static void test_a_layer_is_opened_once(void **state)
 	assert_int_equal(tar_cache_new(context->store, 8, 1 << 20, &cache), 0);
 	TarStream *first = get(cache, &context->layers[0]), *second = get(cache, &context->layers[0]);
 	assert_ptr_equal(first, second);
-	expect_content(cache, first, &context->layers[0]);
+	expect_content(first, &context->layers[0]);
 	(void)tar_stream_unref(first);
 	(void)tar_cache_free(cache);
 	TarScratch *scratch; /* the stream outlives the cache */
@@ -96,8 +96,8 @@ static void test_least_recently_used_goes(void **state)
 	assert_ptr_equal(again, zero);
 	TarStream *other = get(cache, &context->layers[1]);
 	assert_ptr_not_equal(other, one);
-	expect_content(cache, one, &context->layers[1]); /* dropped, but held */
-	expect_content(cache, other, &context->layers[1]);
+	expect_content(one, &context->layers[1]); /* dropped, but held */
+	expect_content(other, &context->layers[1]);
 	TarStream *streams[] = { zero, one, two, again, other };
 	for (size_t i = 0; i < ELEMENTS(streams); i++)
 		(void)tar_stream_unref(streams[i]);
@@ -169,8 +169,7 @@ static void *work(void *arg)
 		const LayerFixture *fixture = &worker->context->layers[(i + worker->seed) % LAYERS];
 		TarStream *stream;
 		TarScratch *scratch;
-		if (tar_cache_get(worker->cache, &fixture->layer, &stream, NULL) < 0 ||
-		    tar_cache_take_scratch(worker->cache, &scratch) < 0) {
+		if (tar_cache_get(worker->cache, &fixture->layer, &stream, NULL) < 0 || tar_scratch_new(&scratch) < 0) {
 			worker->wrong = true;
 			break;
 		}
@@ -179,7 +178,7 @@ static void *work(void *arg)
 			worker->wrong = true;
 		if (i % 50 == 7)
 			tar_cache_forget(worker->cache, stream);
-		tar_cache_give_scratch(worker->cache, scratch);
+		(void)tar_scratch_free(scratch);
 		(void)tar_stream_unref(stream);
 	}
 	free(buffer);

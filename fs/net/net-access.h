@@ -1,0 +1,37 @@
+/*
+ * How a host is to be spoken to: whom to trust beside the system's authorities, and as whom to appear. What is trusted for a host stands in
+ * CERTS/HOST:PORT/: ca.crt, and client.cert with client.key if the host wants a certificate; `imgfs trust` puts ca.crt there.
+ * User and password come from docker's config.json.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "fs/base/error.h"
+
+#define NET_CERTS_DIRECTORY "/etc/imgfs/certs.d"
+
+typedef struct NetAccess {
+	char *ca;          /* PEM; NULL: the system's authorities alone */
+	char *certificate; /* PEM, with its key, or both NULL */
+	char *key;
+	char *user;      /* "user:password", or NULL; sent by TLS, or to a loopback host, alone */
+	bool unverified; /* any certificate will do: for what is checked by other means, and never sent `user` */
+} NetAccess;
+
+void net_access_done(NetAccess *access); /* wipes and frees; safe on a zeroed one */
+
+/*
+ * What this machine has for `host`. `certs` NULL means NET_CERTS_DIRECTORY; `login` is a file like docker's config.json, NULL the
+ * usual one ($DOCKER_CONFIG or ~/.docker), which need not exist. Errors: -EINVAL (the host cannot be a directory's name; not
+ * PEM, a key is missing, no JSON), -ENOENT (`login` was named and is not there), -EACCES and what else reading gives, with a sentence.
+ */
+int net_access_load(const char *certs, const char *login, const char *host, NetAccess *ret_access, Error *error)
+	_must_check_;
+
+/* "http://HOST" or "https://HOST"; as net_registry_base(), but with https where there is something for TLS. NULL: out of memory. */
+char *net_access_base(const NetAccess *access, const char *host, bool plain_http);
+
+/* As one text and back, for a process that cannot read the files itself. Errors: -ENOMEM; -EBADMSG. */
+int net_access_encode(const NetAccess *access, char **ret_text) _must_check_;
+int net_access_decode(const char *text, NetAccess *ret_access) _must_check_;
