@@ -123,7 +123,7 @@ static void test_index_round_trip(void **state)
 static void test_index_fast(void **state)
 {
 	(void)state;
-	uint8_t image[20000];
+	uint8_t image[16000];
 	for (size_t i = 0; i < sizeof(image); i++)
 		image[i] = (uint8_t)(i * i / 7 ^ i / 100);
 	_cleanup_free_ uint8_t *small = NULL, *fast = NULL, *back = NULL;
