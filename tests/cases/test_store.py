@@ -2,6 +2,7 @@
 import collections
 import hashlib
 import http.client
+import io
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import subprocess
 import tarfile
 import threading
 import time
+import zipfile
 
 import pytest
 
@@ -332,16 +334,37 @@ def test_diff(place):
     place.imgfs("diff", "a/one:v1", "none", status=3)
 
 
-def test_diff_tells_rebuilt_jars(store):
-    """v2 changed a line; v2n rebuilt its jars with new times on the way."""
-    v1, v2, v2n = (store.add(tag) for tag in ("inv-v1", "inv-v2", "inv-v2n"))
+def make_jar(year, changed=b""):
+    """A jar of many classes, made in that year; `changed` replaces one of them."""
+    jar = io.BytesIO()
+    with zipfile.ZipFile(jar, "w") as archive:
+        for number in range(1500):
+            entry = zipfile.ZipInfo(f"org/example/C{number}.class", (year, 1, 1, 0, 0, 0))
+            archive.writestr(entry, changed if changed and number == 700 else content(number, 4000))
+    return jar.getvalue()
 
-    def diff(old, new):
-        return json.loads(machine.imgfs("diff", "--store", store.path, "--json", old, new).stdout)["moved"]
 
-    assert diff(v1, v2)["wasted"] < 100_000 < 30_000_000 < diff(v1, v2n)["wasted"]
-    text = machine.imgfs("diff", "--store", store.path, v1, v2n).stdout
-    assert "preserveFileTimestamps" in text and "invoker-all.jar" in text
+def test_diff_tells_rebuilt_jars(place):
+    """One class is new. Built reproducibly, its neighbourhood moves; built with the time of day, everything."""
+    jars = {"old": make_jar(2020), "new": make_jar(2020, b"new"), "rebuilt": make_jar(2021, b"new"), "same": make_jar(2021)}
+    for name, jar in jars.items():
+        place.layouts[name], place.images[name] = make_layout(place.work, [{"lib/service.jar": jar}], name)
+        place.export(name)
+
+    def diff(name):
+        shown = place.json("diff", "old:v1", f"{name}:v1")
+        return shown["moved"], shown["files"][0]["zip"]
+
+    moved, differs = diff("new")
+    assert moved["wasted"] == 0 and moved["frames"] < 1_000_000
+    assert differs == {"entries": 1500, "differ": 1, "times": False, "layout": False}
+    moved, differs = diff("rebuilt")
+    assert moved["wasted"] > 5_000_000
+    assert differs == {"entries": 1500, "differ": 1, "times": True, "layout": False}
+    moved, differs = diff("same")
+    assert moved["wasted"] > 6_000_000 and differs["differ"] == 0
+    text = place.imgfs("diff", "old:v1", "same:v1").stdout
+    assert "preserveFileTimestamps" in text and "zip: 0 of 1500 entries differ" in text
 
 
 def check_archive(place, archive, image):
@@ -455,8 +478,8 @@ def test_docker_loads_an_import(place):
 
 @pytest.mark.parametrize("words", [
     ["tag", "a/one:v1"], ["tag", "a/one:v1", "b", "c"], ["tag", "a/one:v1", "Bad"], ["rm"], ["rm", "b:v1", "b:v1"],
-    ["rm", "sha256:" + 64 * "0"], ["tag", "b:v1", "sha256:" + 64 * "0"], ["gc", "b:v1"], ["gc", "--wait", "soon"], ["verify"], ["verify", "--all", "b:v1"],
-    ["verify", "B"], ["diff", "b:v1"], ["diff", "b:v1", "B"], ["import", "b:v1"], ["import", "b:v1", "x.tar"],
+    ["rm", "sha256:" + 64 * "0"], ["tag", "b:v1", "sha256:" + 64 * "0"], ["gc", "b:v1"], ["gc", "--wait", "soon"],
+    ["verify"], ["verify", "--all", "b:v1"], ["verify", "B"], ["diff", "b:v1"], ["diff", "b:v1", "B"], ["import", "b:v1"], ["import", "b:v1", "x.tar"],
     ["import", "b:v1", "docker-archive:"], ["import", "b:v1", "oci:/x:-bad"], ["ls", "b:v1"], ["inspect"],
 ])
 def test_wrong_usage(place, words):

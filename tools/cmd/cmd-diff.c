@@ -108,11 +108,12 @@ static int print_json(const ImageDiff *diff)
 		if (json_array_append_new(files, entry_json(&diff->entries[i])) < 0)
 			return -ENOMEM;
 	}
+	uint64_t total = diff->frames + diff->indexes + diff->documents;
 	return output_json(json_pack("{s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:O}", "moved", "total",
-				     (json_int_t)(diff->frames + diff->indexes + diff->documents), "frames",
-				     (json_int_t)diff->frames, "indexes", (json_int_t)diff->indexes, "documents",
-				     (json_int_t)diff->documents, "wasted", (json_int_t)diff->wasted, "otherFrames",
-				     (json_int_t)diff->other, "wholeLayers", (json_int_t)diff->layers, "files", files));
+				     (json_int_t)total, "frames", (json_int_t)diff->frames, "indexes",
+				     (json_int_t)diff->indexes, "documents", (json_int_t)diff->documents, "wasted",
+				     (json_int_t)diff->wasted, "otherFrames", (json_int_t)diff->other, "wholeLayers",
+				     (json_int_t)diff->layers, "files", files));
 }
 
 /* Names of files are others' bytes: none of them may steer a terminal. */

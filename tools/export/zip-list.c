@@ -195,20 +195,22 @@ static void compare_one(const ZipEntry *left, const ZipEntry *right, ZipDifferen
 	difference->differ_bytes += right ? right->packed : 0;
 }
 
-static int compare_numbers(const void *left, const void *right)
+/* The places of an entry that both archives have. */
+typedef struct Places {
+	uint32_t left, right;
+} Places;
+
+static int compare_places(const void *left, const void *right)
 {
-	const ZipEntry *const *first = left, *const *second = right;
-	return (*first)->number < (*second)->number ? -1 : (*first)->number > (*second)->number;
+	const Places *first = left, *second = right;
+	return first->left < second->left ? -1 : first->left > second->left;
 }
 
-/* Do the entries both have stand in one order? `pairs` holds the left ones and, behind them, the right ones. */
-static bool same_order(const ZipEntry **pairs, size_t count)
+static bool same_order(Places *places, size_t count)
 {
-	/* Sorted by name, left and right go side by side; so they must when sorted by place. */
-	qsort(pairs, count, sizeof(*pairs), compare_numbers);
-	qsort(pairs + count, count, sizeof(*pairs), compare_numbers);
-	for (size_t i = 0; i < count; i++) {
-		if (compare_names(pairs[i], pairs[count + i]) != 0)
+	qsort(places, count, sizeof(*places), compare_places);
+	for (size_t i = 1; i < count; i++) {
+		if (places[i].right < places[i - 1].right)
 			return false;
 	}
 	return true;
@@ -218,24 +220,20 @@ int zip_list_compare(const ZipList *left, const ZipList *right, ZipDifference *r
 {
 	ZipDifference difference = { 0 };
 	size_t i = 0, j = 0, common = 0, most = left->count < right->count ? left->count : right->count;
-	_cleanup_free_ const ZipEntry **lefts = calloc(2 * most + 1, sizeof(*lefts));
-	_cleanup_free_ const ZipEntry **rights = calloc(most + 1, sizeof(*rights));
-	if (!lefts || !rights)
+	_cleanup_free_ Places *places = calloc(most + 1, sizeof(*places));
+	if (!places)
 		return -ENOMEM;
 	while (i < left->count || j < right->count) {
 		const ZipEntry *one = i < left->count ? &left->entries[i] : NULL;
 		const ZipEntry *other = j < right->count ? &right->entries[j] : NULL;
 		int order = !one ? 1 : !other ? -1 : compare_names(one, other);
 		compare_one(order <= 0 ? one : NULL, order >= 0 ? other : NULL, &difference);
-		if (order == 0) {
-			lefts[common] = one;
-			rights[common++] = other;
-		}
+		if (order == 0)
+			places[common++] = (Places){ .left = one->number, .right = other->number };
 		i += order <= 0;
 		j += order >= 0;
 	}
-	memcpy(lefts + common, rights, common * sizeof(*lefts));
-	difference.layout_differs |= !same_order(lefts, common);
+	difference.layout_differs |= !same_order(places, common);
 	*ret_difference = difference;
 	return 0;
 }

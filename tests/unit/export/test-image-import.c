@@ -84,7 +84,7 @@ static void test_archive(void **state _unused_)
 {
 	ImportFixture fixture;
 	Error error = { 0 };
-	char layers[2][DIGEST_HEX_SIZE], config[DIGEST_HEX_SIZE], name[2 * DIGEST_HEX_SIZE], list[1024];
+	char layers[2][DIGEST_HEX_SIZE], config[DIGEST_HEX_SIZE], name[4 * DIGEST_HEX_SIZE], list[1024];
 	_cleanup_free_ char *archive = NULL;
 	_cleanup_free_ char *again = NULL;
 	_cleanup_free_ char *wanted = NULL;
