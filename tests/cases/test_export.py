@@ -643,7 +643,7 @@ def test_acls_as_gnu_tar_and_bsdtar_write_them(target, work):
             path = tree / name
             inode = next(line.split()[2] for line in lines if line.startswith("entry") and line.endswith(f'"{name}"'))
             at = next(number for number, line in enumerate(lines) if line.startswith(f"inode {inode} "))
-            assert f"mode=0{path.stat().st_mode:o} " in lines[at]
+            assert f"mode={path.stat().st_mode:07o} " in lines[at]
             wanted = {key: os.getxattr(path, f"system.posix_acl_{key}") for key in keys}
             found = {}
             for line in lines[at + 1:]:
@@ -752,7 +752,8 @@ def test_a_million_entries_in_bounded_memory(target, work):
         child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0, (work / "err").read_text()
     assert json.loads((work / "out").read_text())["tarBytes"] == layer_size
-    assert usage.ru_maxrss * 1024 < 450 * count
+    # AddressSanitizer keeps what was freed for a while.
+    assert usage.ru_maxrss * 1024 < (900 if b"__asan_init" in machine.IMGFS.read_bytes() else 450) * count
 
 
 def hashlib_of(pieces):

@@ -15,7 +15,7 @@ from endpoint import make_image, make_place  # noqa: F401 # pylint: disable=unus
 
 CONNECTIONS = 500
 # docs/operations.md: what it has at rest, 32 MiB of decoded chunks, and so much for a connection, by TLS or without.
-REST, CHUNKS, PER_CONNECTION = 40 << 20, 32 << 20, {"plain": 128 << 10, "tls": 256 << 10}
+REST, CHUNKS, PER_CONNECTION = 24 << 20, 32 << 20, {"plain": 96 << 10, "tls": 128 << 10}
 
 
 @pytest.fixture(name="server", scope="module", params=["plain", "tls"])
@@ -38,9 +38,17 @@ def half_open(server, number):
 
 def slow_reader(server, path):
     """Asks for much and reads little of it."""
+
+    def create(address, timeout, _source):
+        # Smaller than the answer, but not than a segment of the loopback: the kernel would drop those and send them again, later and later.
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+        one.settimeout(timeout)
+        one.connect(address)
+        return one
+
     connection = server.connect(timeout=120)
-    connection.connect()
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection._create_connection = create  # pylint: disable=protected-access # there is no other way in before connect()
     connection.request("GET", path)
     reply = connection.getresponse()
     return connection, reply, reply.read(100)
@@ -76,7 +84,7 @@ def test_five_hundred_at_once(server, image):
         for connection, _, _ in slow:
             stack.callback(connection.close)
         with concurrent.futures.ThreadPoolExecutor(CONNECTIONS - len(open_ones) - len(slow)) as pool:
-            jobs = [pool.submit(ask_many, server, image, number) for number in range(200)]
+            jobs = [pool.submit(ask_many, server, image, number) for number in range(120)]
             for job in jobs:
                 job.result(timeout=120)
         assert gauge(server, "imgfs_serve_connections_open") > len(slow)
@@ -84,8 +92,7 @@ def test_five_hundred_at_once(server, image):
         held = machine.resident(server.process.pid)
         print(f"{server.kind}: {held >> 10} KiB held, {bound >> 10} stated")
         assert held < bound, f"{held >> 10} KiB held, {bound >> 10} stated"
-        for connection, reply, begin in slow[::50]:
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        for _, reply, begin in slow[::50]:
             assert hashlib.sha256(begin + reply.read()).hexdigest() == image.diff_ids[0].removeprefix("sha256:")
         if server.kind == "plain":
             check_cut(server, open_ones)
@@ -125,7 +132,7 @@ def test_connections_of_one_address(place, image):  # pylint: disable=unused-arg
         # Another address has a limit of its own.
         other = stack.enter_context(socket.create_connection((server.host, server.port), source_address=("127.0.0.2", 0)))
         other.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
-        assert other.recv(12) == b"HTTP/1.0 200"
+        assert other.recv(12) == b"HTTP/1.1 200"
 
 
 def refused(server):

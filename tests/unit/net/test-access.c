@@ -145,7 +145,7 @@ static void expect_error(const Place *place, const char *login, const char *host
 static void test_what_is_wrong(void **state)
 {
 	Place *place = *state;
-	static const char *const hosts[] = { "", ".", "..", "a/b", "../" HOST };
+	static const char *const hosts[] = { "", ".", "..", "a/b", ("../" HOST) };
 	for (size_t i = 0; i < ELEMENTS(hosts); i++)
 		expect_error(place, NULL, hosts[i], -EINVAL, "is no host");
 	put(place, "client.cert", PEM);
@@ -170,10 +170,10 @@ static void test_logins_that_are_none(void **state)
 		"{}",
 		"[]",
 		"{\"auths\":[]}",
-		"{\"auths\":{\"" HOST "\":{}}}",
-		"{\"auths\":{\"" HOST "\":{\"auth\":\"\"}},\"credsStore\":\"pass\"}",
-		"{\"auths\":{\"" HOST "0\":{\"auth\":\"eDp5\"},\"xbuild:8500\":{\"auth\":\"eDp5\"}}}",
-		"{\"auths\":{\"" HOST "\":{\"auth\":7}}}",
+		("{\"auths\":{\"" HOST "\":{}}}"),
+		("{\"auths\":{\"" HOST "\":{\"auth\":\"\"}},\"credsStore\":\"pass\"}"),
+		("{\"auths\":{\"" HOST "0\":{\"auth\":\"eDp5\"},\"xbuild:8500\":{\"auth\":\"eDp5\"}}}"),
+		("{\"auths\":{\"" HOST "\":{\"auth\":7}}}"),
 	};
 	for (size_t i = 0; i < ELEMENTS(files); i++) {
 		NetAccess access;

@@ -469,8 +469,8 @@ static void test_bodies_are_refused(void **state)
 	static const char *const bodies[] = {
 		"GET /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\nbody",
 		"GET /healthz HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
-		"HEAD /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 45\r\n\r\n"
-		"GET /healthz HTTP/1.1\r\nHost: hidden\r\n\r\nxxxx",
+		("HEAD /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 45\r\n\r\n"
+		 "GET /healthz HTTP/1.1\r\nHost: hidden\r\n\r\nxxxx"),
 	};
 	for (size_t i = 0; i < ELEMENTS(bodies); i++) {
 		Reply reply;
