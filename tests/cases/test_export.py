@@ -622,6 +622,15 @@ def test_layer_without_end(target, work):
         assert any(line.endswith('entry - 1 "file"') for line in index_of(target, layer, work))
 
 
+def test_whiteouts_are_entries(target, work):
+    """What they mean is for whoever stacks layers; the index has them as the tar does."""
+    names = ["etc/.wh.passwd", "var/.wh..wh..opq"]
+    (work / "image.tar").write_bytes(docker_archive([(Image(tar_of(*((name, b"") for name in names))), ["x:1"])]))
+    export(target, f"docker-archive:{work}/image.tar")
+    found = [line.split(" ", 3)[3] for line in index_of(target, 0, work) if line.startswith("entry -")]
+    assert found == ['".wh.passwd"', '".wh..wh..opq"']
+
+
 def test_acls_as_gnu_tar_and_bsdtar_write_them(target, work):
     """They become what the kernel has at the files that these tars are of."""
     tree = work / "tree"
