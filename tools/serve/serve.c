@@ -125,10 +125,15 @@ int server_start(const ServeOptions *options, Server **ret_server, Error *error)
 
 void server_drain(Server *server, unsigned milliseconds)
 {
-	/* The listening socket is the caller's then; closing it makes new clients fail at once instead of waiting. */
+	/*
+	 * The listening socket is the caller's then; without it new clients fail at once instead of waiting. The thread that polls it may
+	 * hold it open a little longer, so closing is not enough.
+	 */
 	MHD_socket fd = MHD_quiesce_daemon(server->daemon);
-	if (fd != MHD_INVALID_SOCKET)
+	if (fd != MHD_INVALID_SOCKET) {
+		(void)shutdown(fd, SHUT_RDWR);
 		(void)close(fd);
+	}
 	connections_drain(server->connections, milliseconds);
 }
 
