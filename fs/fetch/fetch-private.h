@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "fs/fetch/fetch-decoded.h"
 #include "fs/fetch/fetch-recent.h"
 #include "fs/fetch/fetch.h"
 #include "fs/net/net-loop.h"
@@ -102,7 +103,8 @@ struct Fetcher {
 	FetchRange *ranges;         /* options.connections slots */
 	bool loosened;              /* a want in flight has lost its last wait */
 	FetchTold told;
-	FetchRecent recent; /* any thread */
+	FetchRecent recent;   /* any thread */
+	FetchDecoded decoded; /* any thread */
 
 	_Atomic uint64_t requests, bytes, chunks, retries, verify_failures; /* any thread */
 };

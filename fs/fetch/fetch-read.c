@@ -7,10 +7,7 @@
 
 struct FetchReader {
 	FrameDecoder *decoder;
-	uint8_t *frame;   /* FORMAT_FRAME_MAX */
-	uint8_t *content; /* FORMAT_CHUNK_MAX: the chunk decoded last, if it was not wanted whole */
-	uint64_t blob;    /* whose it is (FetchBlob's id), or 0 */
-	uint32_t chunk;
+	uint8_t *frame; /* FORMAT_FRAME_MAX */
 };
 
 int fetch_reader_new(FetchReader **ret_reader)
@@ -19,8 +16,7 @@ int fetch_reader_new(FetchReader **ret_reader)
 	if (!reader)
 		return -ENOMEM;
 	reader->frame = malloc(FORMAT_FRAME_MAX);
-	reader->content = malloc(FORMAT_CHUNK_MAX);
-	if (!reader->frame || !reader->content)
+	if (!reader->frame)
 		return -ENOMEM;
 	int r = frame_decoder_new(&reader->decoder);
 	if (r < 0)
@@ -34,7 +30,6 @@ FetchReader *fetch_reader_free(FetchReader *reader)
 	if (reader) {
 		(void)frame_decoder_free(reader->decoder);
 		free(reader->frame);
-		free(reader->content);
 		free(reader);
 	}
 	return NULL;
@@ -90,22 +85,37 @@ static int decode(FetchBlob *blob, FetchReader *reader, uint32_t number, const C
 	return r == -EBADMSG ? -EIO : r;
 }
 
-/* Copies [skip, skip + size) of a chunk to `to`. */
+/* Decodes a chunk that is wanted in part, for this read and those that will want another part. */
+static int decode_shared(FetchBlob *blob, FetchReader *reader, uint32_t number, const Chunk *chunk,
+			 FetchSlot **ret_slot)
+{
+	FetchDecoded *decoded = &blob->fetcher->decoded;
+	FetchSlot *slot = fetch_decoded_claim(decoded);
+	if (!slot)
+		return -ENOMEM;
+	int r = decode(blob, reader, number, chunk, slot->content);
+	if (r < 0) {
+		fetch_decoded_unpin(decoded, slot);
+		return r;
+	}
+	fetch_decoded_publish(decoded, slot, blob->id, number);
+	*ret_slot = slot;
+	return 0;
+}
+
+/* Copies [skip, skip + size) of a chunk to `to`. One wanted whole is decoded there and not kept: the kernel caches it. */
 static int copy_chunk(FetchBlob *blob, FetchReader *reader, uint32_t number, const Chunk *chunk, uint32_t skip,
 		      uint32_t size, uint8_t *to)
 {
-	bool decoded = reader->blob == blob->id && reader->chunk == number;
-	if (!decoded && size == chunk->tar_size)
+	FetchDecoded *decoded = &blob->fetcher->decoded;
+	FetchSlot *slot = fetch_decoded_find(decoded, blob->id, number);
+	if (!slot && size == chunk->tar_size)
 		return decode(blob, reader, number, chunk, to);
-	if (!decoded) {
-		reader->blob = 0;
-		int r = decode(blob, reader, number, chunk, reader->content);
-		if (r < 0)
-			return r;
-		reader->blob = blob->id;
-		reader->chunk = number;
-	}
-	memcpy(to, reader->content + skip, size);
+	int r = slot ? 0 : decode_shared(blob, reader, number, chunk, &slot);
+	if (r < 0)
+		return r;
+	memcpy(to, slot->content + skip, size);
+	fetch_decoded_unpin(decoded, slot);
 	return 0;
 }
 

@@ -24,6 +24,7 @@ int fetcher_new(const FetcherOptions *options, Fetcher **ret_fetcher)
 		return -ENOMEM;
 	(void)pthread_mutex_init(&fetcher->mutex, NULL);
 	fetch_recent_init(&fetcher->recent);
+	fetch_decoded_init(&fetcher->decoded);
 	fetcher->options = *options;
 	if (fetcher->options.connections == 0)
 		fetcher->options.connections = CONNECTIONS;
@@ -173,6 +174,7 @@ Fetcher *fetcher_free(Fetcher *fetcher)
 		(void)blob_free(blob);
 	}
 	fetch_recent_done(&fetcher->recent);
+	fetch_decoded_done(&fetcher->decoded);
 	(void)pthread_mutex_destroy(&fetcher->mutex);
 	free(fetcher);
 	return NULL;

@@ -42,7 +42,7 @@ int fetcher_add_blob(Fetcher *fetcher, CacheBlob *cache, const char *url, FetchB
 /* Starts the network thread, with all signals blocked in it. */
 int fetcher_start(Fetcher *fetcher) _must_check_;
 
-/* Scratch memory of one thread: LZ4 state, a frame, the chunk decoded last. Not thread-safe. */
+/* Scratch memory of one thread: LZ4 state and a frame. Not thread-safe. */
 int fetch_reader_new(FetchReader **ret_reader) _must_check_;
 FetchReader *fetch_reader_free(FetchReader *reader);
 DEFINE_CLEANUP(FetchReader, fetch_reader_free);
