@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -21,6 +20,7 @@
 #include "fs/base/log.h"
 #include "fs/mount/arguments.h"
 #include "fs/mount/backoff.h"
+#include "fs/mount/fuse-mount.h"
 #include "fs/mount/handshake.h"
 #include "fs/mount/journal.h"
 #include "fs/mount/mount-table.h"
@@ -36,6 +36,7 @@ typedef struct Keeper {
 	const char *program; /* of the server */
 	long read_ahead_kb;
 	bool posix_acl;
+	unsigned mount_flags;
 	int plan_fd;
 	int ready_fd; /* to mount_image() */
 	int program_fd;
@@ -59,21 +60,6 @@ static int write_setting(const char *path, const char *value)
 {
 	_cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
 	return fd < 0 || write(fd, value, strlen(value)) < 0 ? -errno : 0;
-}
-
-static int do_mount(Keeper *keeper, Error *error)
-{
-	keeper->fuse_fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-	if (keeper->fuse_fd < 0)
-		return error_set(error, -errno, "cannot open /dev/fuse: %s; is the kernel module fuse loaded?",
-				 strerror(errno));
-	char options[256];
-	(void)snprintf(options, sizeof(options),
-		       "fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read=%d",
-		       keeper->fuse_fd, HANDSHAKE_READ_MAX);
-	if (mount(keeper->source, keeper->directory, MOUNT_TABLE_TYPE, MS_RDONLY | MS_NOSUID | MS_NODEV, options) < 0)
-		return error_set(error, -errno, "cannot mount on %s: %s", keeper->directory, strerror(errno));
-	return 0;
 }
 
 /* A sealed memfd: servers read it, and none can change it for those after it. */
@@ -185,6 +171,8 @@ static int start_first(Keeper *keeper, Error *error)
 
 static void set_read_ahead(const Keeper *keeper)
 {
+	if (geteuid() != 0)
+		return; /* the kernel's own it is, then */
 	char path[128], value[32];
 	(void)snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", keeper->mount.major,
 		       keeper->mount.minor);
@@ -208,8 +196,10 @@ static void unmount(const Keeper *keeper)
 	if (is_unmounted(keeper) || mount_table_find(keeper->directory, &entry) < 0 ||
 	    entry.major != keeper->mount.major || entry.minor != keeper->mount.minor)
 		return;
-	if (umount2(keeper->directory, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
-		log_warning("cannot unmount dir=%s reason=\"%s\"", keeper->directory, strerror(errno));
+	Error error = { 0 };
+	int r = fuse_unmount(keeper->directory, true, &error);
+	if (r < 0)
+		log_warning("cannot unmount dir=%s reason=\"%s\"", keeper->directory, error_text(&error, r));
 }
 
 /* Waits until the server has ended with all its threads. */
@@ -280,7 +270,7 @@ static int prepare(Keeper *keeper, Error *error)
 	int r = journal_create(&keeper->journal_fd);
 	if (r < 0)
 		return error_set(error, r, "cannot create the journal: %s", strerror(-r));
-	return do_mount(keeper, error);
+	return fuse_mount(keeper->directory, keeper->source, keeper->mount_flags, &keeper->fuse_fd, error);
 }
 
 static int bring_up(Keeper *keeper, Error *error)
@@ -297,7 +287,8 @@ static int bring_up(Keeper *keeper, Error *error)
 	if (r == 0)
 		r = start_first(keeper, error);
 	if (r < 0) {
-		(void)umount2(keeper->directory, MNT_DETACH | UMOUNT_NOFOLLOW);
+		if (fuse_unmount(keeper->directory, true, NULL) < 0)
+			log_error("cannot unmount dir=%s", keeper->directory);
 		return r;
 	}
 	set_read_ahead(keeper);
@@ -313,9 +304,10 @@ static int usage(void)
 
 static int parse(int argc, char **argv, Keeper *keeper)
 {
-	long plan, ready, acl;
-	if (argc != 8 || !argument_number(argv[4], INT32_MAX, &plan) || !argument_number(argv[5], INT32_MAX, &ready) ||
-	    !argument_number(argv[6], INT32_MAX, &keeper->read_ahead_kb) || !argument_number(argv[7], 1, &acl))
+	long plan, ready, acl, flags;
+	if (argc != 9 || !argument_number(argv[4], INT32_MAX, &plan) || !argument_number(argv[5], INT32_MAX, &ready) ||
+	    !argument_number(argv[6], INT32_MAX, &keeper->read_ahead_kb) || !argument_number(argv[7], 1, &acl) ||
+	    !argument_number(argv[8], FUSE_MOUNT_FLAGS, &flags))
 		return -EINVAL;
 	keeper->directory = argv[1];
 	keeper->source = argv[2];
@@ -323,6 +315,7 @@ static int parse(int argc, char **argv, Keeper *keeper)
 	keeper->plan_fd = (int)plan;
 	keeper->ready_fd = (int)ready;
 	keeper->posix_acl = acl == 1;
+	keeper->mount_flags = (unsigned)flags;
 	return 0;
 }
 

@@ -50,8 +50,11 @@ static int parse_line(char *line, const char *directory, MountEntry *ret_entry)
 		field = strtok_r(NULL, " ", &state);
 	} while (field && strcmp(field, "-") != 0);
 	char *type = strtok_r(NULL, " ", &state);
-	if (!field || !type || strcmp(type, MOUNT_TABLE_TYPE) != 0)
+	char *source = strtok_r(NULL, " ", &state);
+	if (!field || !type || !source || strcmp(type, MOUNT_TABLE_TYPE) != 0)
 		return -EINVAL;
+	unescape(source);
+	(void)snprintf(entry.source, sizeof(entry.source), "%s", source);
 	*ret_entry = entry;
 	return 0;
 }

@@ -9,9 +9,11 @@
 #include "fs/base/cleanup.h"
 
 #define MOUNT_TABLE_TYPE "fuse.imgfs"
+#define MOUNT_SOURCE_MAX 1024u
 
 typedef struct MountEntry {
-	unsigned major, minor; /* st_dev of the mount, which also names its bdi */
+	unsigned major, minor;             /* st_dev of the mount, which also names its bdi */
+	char source[MOUNT_SOURCE_MAX + 1]; /* cut where it is longer */
 } MountEntry;
 
 /*

@@ -22,7 +22,7 @@ typedef struct Launch {
 	char directory[PATH_MAX];
 	char keeper[PATH_MAX];
 	char server[PATH_MAX];
-	char plan_number[16], ready_number[16], read_ahead[16];
+	char plan_number[16], ready_number[16], read_ahead[16], flags[16];
 	bool posix_acl;
 	const char *source;
 	bool foreground;
@@ -47,8 +47,6 @@ static int check_directory(const MountOptions *options, char ret_path[static PAT
 		return error_set(error, r, "cannot mount on %s: %s", options->directory, strerror(-r));
 	if (!S_ISDIR(st.st_mode))
 		return error_set(error, -ENOTDIR, "cannot mount on %s: it is not a directory", options->directory);
-	if (geteuid() != 0)
-		return error_set(error, -EPERM, "mounting needs root; run the command with sudo");
 	return 0;
 }
 
@@ -193,15 +191,11 @@ _Noreturn static void run_keeper(const Launch *launch)
 		inherit(launch->image->layers[i].data_fd);
 		inherit(launch->image->layers[i].present_fd);
 	}
-	const char *argv[] = { KEEPER_PROGRAM,
-			       launch->directory,
-			       launch->source,
-			       launch->server,
-			       launch->plan_number,
-			       launch->ready_number,
-			       launch->read_ahead,
-			       launch->posix_acl ? "1" : "0",
-			       NULL };
+	const char *argv[] = { KEEPER_PROGRAM,      launch->directory,
+			       launch->source,      launch->server,
+			       launch->plan_number, launch->ready_number,
+			       launch->read_ahead,  launch->posix_acl ? "1" : "0",
+			       launch->flags,       NULL };
 	(void)execv(launch->keeper, (char *const *)(uintptr_t)argv);
 	static const char sentence[] = "cannot run " KEEPER_PROGRAM;
 	ssize_t written = write(launch->ready[1], sentence, sizeof(sentence) - 1);
@@ -231,6 +225,7 @@ static int prepare(const FetchImage *image, const MountOptions *options, Launch 
 	(void)snprintf(launch->ready_number, sizeof(launch->ready_number), "%d", launch->ready[1]);
 	(void)snprintf(launch->read_ahead, sizeof(launch->read_ahead), "%u",
 		       options->read_ahead_kb ? options->read_ahead_kb : READ_AHEAD_KB);
+	(void)snprintf(launch->flags, sizeof(launch->flags), "%u", options->flags);
 	return 0;
 }
 

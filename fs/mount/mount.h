@@ -14,7 +14,8 @@ typedef struct MountOptions {
 	const char *directory;      /* where to mount */
 	const char *source;         /* what mountinfo shows as the source: the reference with its digest */
 	int64_t deadline;           /* of a read that waits for the network, milliseconds */
-	unsigned read_ahead_kb;     /* of the mount's bdi; 0 means 512 */
+	unsigned read_ahead_kb;     /* of the mount's bdi; 0 means 512; root alone can change the kernel's 128 */
+	unsigned flags;             /* FUSE_MOUNT_* (fuse-mount.h) */
 	const char *log_path;       /* of keeper and server; NULL: standard error in the foreground, else nowhere */
 	bool foreground;            /* the keeper stays on the terminal; mount_image() waits for the unmount */
 	void (*mounted)(void *arg); /* called once the mount answers; NULL: nobody wants to know */
@@ -26,7 +27,7 @@ int mount_check(const MountOptions *options, Error *error) _must_check_;
 
 /*
  * Starts keeper and server and returns when the mount answers (or, in the foreground, when it is gone). The keeper goes
- * on by itself. Needs root. In the foreground SIGTERM, SIGINT and SIGHUP unmount lazily; they must be blocked in all other
+ * on by itself. Other users than root need fusermount3. In the foreground SIGTERM, SIGINT and SIGHUP unmount lazily; they must be blocked in all other
  * threads. Errors carry a sentence; then nothing is mounted and no process is left.
  */
 int mount_image(const FetchImage *image, const MountOptions *options, Error *error) _must_check_;

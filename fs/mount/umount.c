@@ -3,11 +3,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 
 #include "fs/mount/arguments.h"
+#include "fs/mount/fuse-mount.h"
 #include "fs/mount/mount-table.h"
 #include "fs/mount/mount.h"
 #include "fs/mount/proc-file.h"
@@ -50,16 +50,6 @@ static nfds_t find_keepers(const char *directory, struct pollfd keepers[static K
 	return count;
 }
 
-static int unmount_error(const char *path, int code, Error *error)
-{
-	if (code == -EBUSY)
-		return error_set(
-			error, code,
-			"%s is in use (fuser -vm %s shows by whom); end those processes, or unmount with --lazy", path,
-			path);
-	return error_set(error, code, "cannot unmount %s: %s", path, strerror(-code));
-}
-
 static int unmount(const char *path, bool lazy, Error *error)
 {
 	MountEntry entry;
@@ -67,9 +57,14 @@ static int unmount(const char *path, bool lazy, Error *error)
 	if (r == -ENOENT || r == -EINVAL)
 		return error_set(error, -EINVAL,
 				 "%s is not an imgfs mount; findmnt -t " MOUNT_TABLE_TYPE " lists those", path);
-	if (r == 0 && umount2(path, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0)
-		r = -errno;
-	return r < 0 ? unmount_error(path, r, error) : 0;
+	if (r < 0)
+		return error_set(error, r, "cannot unmount %s: %s", path, strerror(-r));
+	r = fuse_unmount(path, lazy, error);
+	return r == -EBUSY ? error_set(error, r,
+				       "%s is in use (fuser -vm %s shows by whom); end those processes, or unmount "
+				       "with --lazy",
+				       path, path)
+			   : r;
 }
 
 /* Waits until one of the keepers ends: that of the mount that lay on top. It ends after its server. */

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include "fs/fetch/fetch-image.h"
+#include "fs/mount/fuse-mount.h"
 #include "fs/mount/mount.h"
 #include "fs/net/net-access.h"
 #include "tools/cmd/cmd-store.h"
@@ -12,7 +13,7 @@
 
 #define VERB "mount"
 
-#define DEFAULT_CACHE    "/var/cache/imgfs"
+#define ROOT_CACHE       "/var/cache/imgfs"
 #define DEFAULT_DEADLINE 30
 #define DEADLINE_MAX     86400
 #define READ_AHEAD_MAX   (64 * 1024)
@@ -26,11 +27,15 @@ enum {
 	OPTION_READ_AHEAD,
 	OPTION_FOREGROUND,
 	OPTION_LOG,
+	OPTION_ALLOW_OTHER,
+	OPTION_NOEXEC,
+	OPTION_SUID,
+	OPTION_DEV,
 };
 
 const VerbOption cmd_mount_options[] = {
 	{ "store", 's', "DIR", "mount NAME[:TAG] from this store; no network is used" },
-	{ "cache", OPTION_CACHE, "DIR", "what was fetched; default " DEFAULT_CACHE },
+	{ "cache", OPTION_CACHE, "DIR", "what was fetched; default " ROOT_CACHE ", a user's: $XDG_CACHE_HOME/imgfs" },
 	{ "deadline", OPTION_DEADLINE, "SECONDS", "a read fails that got no bytes for so long; default 30" },
 	{ "plain-http", OPTION_PLAIN_HTTP, NULL, "speak HTTP without TLS; loopback hosts always may" },
 	{ "certs-dir", OPTION_CERTS, "DIR", "whom to trust by host; default " NET_CERTS_DIRECTORY },
@@ -38,6 +43,12 @@ const VerbOption cmd_mount_options[] = {
 	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
 	{ "foreground", OPTION_FOREGROUND, NULL, "stay until the image is unmounted; a signal unmounts it" },
 	{ "log", OPTION_LOG, "FILE", "append the log of the mount to FILE; default none, in the foreground stderr" },
+	{ "allow-other", OPTION_ALLOW_OTHER, NULL,
+	  "a user's mount: for all users, if /etc/fuse.conf has user_allow_other" },
+	{ "noexec", OPTION_NOEXEC, NULL, "no program can be run from the mount" },
+	{ "suid", OPTION_SUID, NULL, "set-uid files and file capabilities count in the mount itself" },
+	{ "dev", OPTION_DEV, NULL, "device files can be opened in the mount itself" },
+	{ "quiet", 'q', NULL, "print nothing when it is mounted" },
 	{ 0 },
 };
 
@@ -50,6 +61,7 @@ typedef struct Arguments {
 	unsigned long deadline;
 	unsigned long read_ahead;
 	bool plain_http;
+	bool quiet;
 	MountOptions mount;
 } Arguments;
 
@@ -58,6 +70,23 @@ typedef struct Mounted {
 	const char *directory;
 	const FetchImage *image;
 } Mounted;
+
+/* The FUSE_MOUNT_* of an option, or 0. */
+static unsigned mount_flag(int id)
+{
+	switch (id) {
+	case OPTION_ALLOW_OTHER:
+		return FUSE_MOUNT_ALLOW_OTHER;
+	case OPTION_NOEXEC:
+		return FUSE_MOUNT_NOEXEC;
+	case OPTION_SUID:
+		return FUSE_MOUNT_SUID;
+	case OPTION_DEV:
+		return FUSE_MOUNT_DEV;
+	default:
+		return 0;
+	}
+}
 
 static int parse_option(int id, Arguments *arguments)
 {
@@ -91,8 +120,12 @@ static int parse_option(int id, Arguments *arguments)
 	case OPTION_LOG:
 		arguments->mount.log_path = optarg;
 		return VERB_SUCCESS;
+	case 'q':
+		arguments->quiet = true;
+		return VERB_SUCCESS;
 	default:
-		return VERB_USAGE;
+		arguments->mount.flags |= mount_flag(id);
+		return mount_flag(id) ? VERB_SUCCESS : VERB_USAGE;
 	}
 }
 
@@ -205,15 +238,31 @@ static int mount_found(const Arguments *arguments, Reference *reference, const F
 	};
 	MountOptions options = arguments->mount;
 	options.source = source;
-	options.mounted = print_mounted;
+	options.mounted = arguments->quiet ? NULL : print_mounted;
 	options.mounted_arg = &mounted;
 	return mount_image(image, &options, error);
+}
+
+/* Where a cache is kept that nobody named; malloc'ed. NULL: a user without a home, or out of memory. */
+static char *default_cache(void)
+{
+	char *path = NULL;
+	const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	if (geteuid() == 0)
+		return strdup(ROOT_CACHE);
+	/* XDG Base Directory Specification: a path that is not absolute is to be ignored. */
+	if (cache && cache[0] == '/')
+		return asprintf(&path, "%s/imgfs", cache) < 0 ? NULL : path;
+	return !home || home[0] != '/' || asprintf(&path, "%s/.cache/imgfs", home) < 0 ? NULL : path;
 }
 
 static int run(const Arguments *arguments, Error *error)
 {
 	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
-	int r = cache_store_open(arguments->cache, &cache, error);
+	_cleanup_free_ char *usual = arguments->cache ? NULL : default_cache();
+	if (!arguments->cache && !usual)
+		return error_set(error, -ENOENT, "neither XDG_CACHE_HOME nor HOME is set; say where with --cache");
+	int r = cache_store_open(arguments->cache ?: usual, &cache, error);
 	if (r < 0)
 		return r;
 	Reference reference;
@@ -230,7 +279,7 @@ static int run(const Arguments *arguments, Error *error)
 int cmd_mount(int argc, char **argv)
 {
 	Error error = { 0 };
-	Arguments arguments = { .cache = DEFAULT_CACHE, .deadline = DEFAULT_DEADLINE };
+	Arguments arguments = { .deadline = DEFAULT_DEADLINE };
 	int status = parse(argc, argv, &arguments);
 	if (status != VERB_SUCCESS)
 		return status;

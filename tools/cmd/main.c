@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/cmd/mount-helper.h"
 #include "tools/cmd/verbs.h"
 
 static int help(const char *name)
@@ -56,7 +57,7 @@ static int dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	int status = dispatch(argc, argv);
+	int status = mount_helper_is(argv[0]) ? mount_helper_main(argc, argv) : dispatch(argc, argv);
 	/* Output that did not reach its file is a failure, not a short answer. */
 	if (fflush(stdout) != 0 || ferror(stdout)) {
 		fprintf(stderr, "imgfs: writing to standard output failed\n");

@@ -1,0 +1,154 @@
+"""Mounts of ordinary users, through fusermount3."""
+import os
+import pwd
+import signal
+import subprocess
+
+import pytest
+
+import machine
+from namespace import MountNamespace
+
+USER = "games"  # some user that Debian has; fusermount3 serves none that has no name
+OTHER = "daemon"
+
+
+class UserMounts:
+    def __init__(self, work):
+        self.space = MountNamespace(work)
+        self.space.open_fuse()
+        self.home, self.directory = work / "home", work / "mount"
+        for path in (self.home, self.directory):
+            path.mkdir()
+            os.chown(path, pwd.getpwnam(USER).pw_uid, -1)
+        self.log = self.home / "log"
+        self.prefix = self.space.as_user(USER, self.home)
+
+    def imgfs(self, *words, **options):
+        return machine.run(*self.prefix, machine.IMGFS, *words, **options)
+
+    def mount(self, *what, check=True):
+        return self.imgfs("mount", "--log", self.log, *what, self.directory, check=check)
+
+    def run(self, *command, **options):
+        return machine.run(*self.prefix, *command, **options)
+
+    def processes(self, executable):
+        uid = pwd.getpwnam(USER).pw_uid
+        return [pid for pid in machine.processes_of(executable) if os.stat(f"/proc/{pid}").st_uid in (uid, 0)
+                and str(self.directory) in machine.Mount._command(machine.parent_of(pid))  # pylint: disable=protected-access
+                + machine.Mount._command(pid)]  # pylint: disable=protected-access
+
+    def close(self):
+        self.space.close()
+
+
+@pytest.fixture
+def user(work):
+    # The way to the test's directories has to be open to a user.
+    for path in (work, work.parent):
+        path.chmod(0o755)
+    mounts = UserMounts(work)
+    yield mounts
+    mounts.close()
+
+
+@pytest.fixture
+def image(store, serve):
+    name = store.add("inv-v1")
+    return f"{serve().host}/{name}"
+
+
+def test_mounts_reads_and_unmounts(user, image, unpacked):
+    done = user.mount(image)
+    assert "mounted" in done.stdout
+    (line,) = user.space.mounts()
+    assert f"user_id={pwd.getpwnam(USER).pw_uid}" in line and "allow_other" not in line
+    same = user.run("cmp", user.directory / "etc/os-release", unpacked("inv-v1") / "etc/os-release")
+    assert same.returncode == 0
+    assert (user.home / ".cache/imgfs/imgfs-cache").exists()
+    assert "Permission denied" in user.run("cat", user.directory / "etc/shadow", check=False).stderr
+    user.imgfs("umount", user.directory)
+    assert not user.space.mounts()
+    machine.wait_until(lambda: not user.processes(machine.KEEPER), "the keeper's end")
+    # Read-ahead and scores that only root may set are no reason for a complaint.
+    assert "warning" not in user.log.read_text()
+
+
+def test_nobody_else_sees_it(user, image):
+    user.mount(image)
+    for prefix in (user.space.prefix, user.space.as_user(OTHER, "/")):
+        seen = machine.run(*prefix, "ls", user.directory, check=False)
+        assert seen.returncode != 0 and "Permission denied" in seen.stderr
+    user.imgfs("umount", user.directory)
+
+
+def test_allow_other_is_for_fuse_conf_to_permit(user, image, work):
+    configuration = work / "fuse.conf"
+    configuration.write_text("# nothing\n")
+    user.space.run("mount", "--bind", configuration, "/etc/fuse.conf")
+    refused = user.mount("--allow-other", image, check=False)
+    assert refused.returncode == 1
+    assert "allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf" in refused.stderr
+    configuration.write_text("user_allow_other\n")
+    user.mount("--allow-other", image)
+    other = machine.run(*user.space.as_user(OTHER, "/"), "cat", user.directory / "etc/hostname", check=False)
+    assert "Permission denied" not in other.stderr
+    user.imgfs("umount", user.directory)
+
+
+def test_what_a_user_may_not(user, image):
+    refused = user.mount("--suid", image, check=False)
+    assert refused.returncode == 1 and "only root may allow set-uid files" in refused.stderr
+    elsewhere = user.imgfs("mount", image, "/mnt", check=False)
+    assert elsewhere.returncode == 1 and "user has no write access to mountpoint /mnt" in elsewhere.stderr
+    bare = machine.run(*user.space.prefix, "setpriv", "--reuid", USER, "--clear-groups", "env", "-i", machine.IMGFS,
+                       "mount", image, user.directory, check=False)
+    assert bare.returncode == 3 and "--cache" in bare.stderr
+    assert not user.space.mounts()
+
+
+def test_without_the_helper(user, image):
+    refused = machine.run(*user.prefix, "env", "PATH=/nonexistent", machine.IMGFS, "mount", image, user.directory,
+                          check=False)
+    assert refused.returncode == 1 and "package fuse3" in refused.stderr
+
+
+def test_busy_and_lazy(user, image):
+    user.mount(image)
+    holder = subprocess.Popen([*user.prefix, "sh", "-c", f"cd {user.directory} && echo in && exec sleep infinity"],
+                              stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"in\n"
+        busy = user.imgfs("umount", user.directory, check=False)
+        assert busy.returncode == 1 and "is in use" in busy.stderr
+        user.imgfs("umount", "--lazy", user.directory)
+        assert not user.space.mounts()
+    finally:
+        machine.end(holder)
+        holder.stdout.close()
+    machine.wait_until(lambda: not user.processes(machine.KEEPER), "the keeper's end")
+
+
+def test_server_killed(user, image, unpacked):
+    user.mount(image)
+    (server,) = machine.wait_until(lambda: user.processes(machine.SERVER), "a server")
+    os.kill(server, signal.SIGKILL)
+    user.run("cmp", user.directory / "usr/bin/dpkg", unpacked("inv-v1") / "usr/bin/dpkg")
+    user.imgfs("umount", user.directory)
+
+
+def test_in_the_foreground(user, image):
+    child = subprocess.Popen([str(word) for word in (*user.prefix, machine.IMGFS, "mount", "--foreground", image,
+                                                     user.directory)],
+                             bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while not machine.read_line(child.stdout, "imgfs mount").startswith("on "):
+            pass
+        assert len(user.space.mounts()) == 1
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(20) == 0
+        assert not user.space.mounts()
+    finally:
+        machine.end(child)
+        child.stdout.close()

@@ -1,0 +1,216 @@
+#include "tools/cmd/mount-helper.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/format/reference.h"
+#include "fs/mount/mount-table.h"
+#include "tools/cmd/verbs.h"
+
+#define NAME          "mount.imgfs"
+#define SOURCE_PREFIX "imgfs:" /* of what cmd-mount.c has mountinfo show */
+
+enum { EXIT_INVOCATION = 1, EXIT_SYSTEM = 2, EXIT_MOUNT = 32 };
+
+/* What mount(8) hands on though it is for itself, for systemd, or means what is so anyway. */
+static const char *const ignored[] = {
+	"ro",         "rw",         "defaults",   "auto",     "noauto",     "user",        "nouser",        "users",
+	"nousers",    "owner",      "group",      "nofail",   "_netdev",    "async",       "nosuid",        "nodev",
+	"exec",       "atime",      "noatime",    "relatime", "norelatime", "strictatime", "nostrictatime", "diratime",
+	"nodiratime", "lazytime",   "nolazytime", "silent",   "loud",       "sync",        "mand",          "nomand",
+	"iversion",   "noiversion",
+};
+
+typedef struct Helper {
+	const char *source;
+	const char *directory;
+	char *options; /* NULL: none */
+	bool fake;
+	bool sloppy;
+	bool verbose;
+	int argc;
+	char **argv; /* of the verb */
+} Helper;
+
+bool mount_helper_is(const char *program)
+{
+	const char *slash = program ? strrchr(program, '/') : NULL;
+	return program && strcmp(slash ? slash + 1 : program, NAME) == 0;
+}
+
+static int usage(const char *what)
+{
+	fprintf(stderr,
+		NAME ": %s\n"
+		     "usage: mount -t imgfs HOST[:PORT]/NAME[:TAG] DIR [-o OPTION,...]\n"
+		     "OPTION is one of `imgfs help mount` without its dashes, as in "
+		     "cache=/var/cache/imgfs,deadline=30,plain-http\n",
+		what);
+	return EXIT_INVOCATION;
+}
+
+static bool is_ignored(const char *option)
+{
+	if (strncmp(option, "x-", 2) == 0 || strncmp(option, "X-", 2) == 0 || strncmp(option, "comment=", 8) == 0)
+		return true;
+	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+		if (strcmp(option, ignored[i]) == 0)
+			return true;
+	return false;
+}
+
+static const VerbOption *find_option(const char *name, size_t length)
+{
+	for (const VerbOption *option = cmd_mount_options; option->name; option++)
+		if (strlen(option->name) == length && memcmp(option->name, name, length) == 0)
+			return option;
+	return NULL;
+}
+
+/* NAME or NAME=VALUE becomes --NAME or --NAME=VALUE of the verb; the text is the caller's of `ret_argument`. */
+static int translate(const Helper *helper, const char *text, char **ret_argument)
+{
+	char sentence[256];
+	size_t length = strcspn(text, "=");
+	const VerbOption *option = find_option(text, length);
+	*ret_argument = NULL;
+	if (!option) {
+		if (helper->sloppy)
+			return 0;
+		(void)snprintf(sentence, sizeof(sentence), "there is no option \"%.*s\"", (int)length, text);
+		return usage(sentence);
+	}
+	if (!option->argument != (text[length] == '\0')) {
+		(void)snprintf(sentence, sizeof(sentence), "option \"%s\" takes %s", option->name,
+			       option->argument ? "a value" : "no value");
+		return usage(sentence);
+	}
+	return asprintf(ret_argument, "--%s", text) < 0 ? EXIT_SYSTEM : 0;
+}
+
+/* Splits at commas; "\054" stands for one inside a value, as in fstab. */
+static int add_options(Helper *helper)
+{
+	char *state = NULL;
+	for (char *text = strtok_r(helper->options, ",", &state); text; text = strtok_r(NULL, ",", &state)) {
+		if (is_ignored(text))
+			continue;
+		int status = translate(helper, text, &helper->argv[helper->argc]);
+		if (status != 0)
+			return status;
+		helper->argc += helper->argv[helper->argc] ? 1 : 0;
+	}
+	return 0;
+}
+
+static int build_command(Helper *helper)
+{
+	size_t room = 8; /* the verb, --quiet, the first option, "--", two operands, NULL */
+	for (const char *at = helper->options; at && *at; at++)
+		room += *at == ',';
+	helper->argv = calloc(room, sizeof(char *));
+	if (!helper->argv || !(helper->argv[helper->argc++] = strdup("mount")))
+		return EXIT_SYSTEM;
+	if (!helper->verbose && !(helper->argv[helper->argc++] = strdup("--quiet")))
+		return EXIT_SYSTEM;
+	int status = helper->options ? add_options(helper) : 0;
+	if (status != 0)
+		return status;
+	const char *const last[] = { "--", helper->source, helper->directory };
+	for (size_t i = 0; i < 3; i++)
+		if (!(helper->argv[helper->argc++] = strdup(last[i])))
+			return EXIT_SYSTEM;
+	return 0;
+}
+
+static int parse(int argc, char **argv, Helper *helper)
+{
+	if (argc < 3 || argv[1][0] == '-')
+		return usage("give a reference and a directory");
+	helper->source = argv[1];
+	helper->directory = argv[2];
+	optind = 3;
+	for (int id; (id = getopt(argc, argv, "sfnvN:o:t:")) != -1;) {
+		switch (id) {
+		case 's':
+			helper->sloppy = true;
+			break;
+		case 'f':
+			helper->fake = true;
+			break;
+		case 'v':
+			helper->verbose = true;
+			break;
+		case 'n':
+		case 't':
+			break;
+		case 'N':
+			return usage("mounting in another namespace is not supported; use nsenter(1)");
+		case 'o':
+			free(helper->options);
+			helper->options = strdup(optarg);
+			if (!helper->options)
+				return EXIT_SYSTEM;
+			break;
+		default:
+			return usage("wrong option");
+		}
+	}
+	return optind == argc ? 0 : usage("more than a reference and a directory");
+}
+
+static bool is_source(const char *mounted, const Reference *reference)
+{
+	_cleanup_free_ char *text = reference_text(reference);
+	size_t length = text ? strlen(text) : 0;
+	return text && strncmp(mounted, SOURCE_PREFIX, strlen(SOURCE_PREFIX)) == 0 &&
+	       strncmp(mounted + strlen(SOURCE_PREFIX), text, length) == 0 &&
+	       (reference->has_digest || mounted[strlen(SOURCE_PREFIX) + length] == '@');
+}
+
+/* mountinfo has the digest too, so that `mount -a` cannot see by itself that a line of fstab is mounted already. */
+static bool is_mounted(const Helper *helper)
+{
+	char path[PATH_MAX];
+	MountEntry entry;
+	Reference reference;
+	if (mount_table_path(helper->directory, path) < 0 || mount_table_find(path, &entry) < 0)
+		return false;
+	return (reference_parse_remote(helper->source, &reference, NULL) == 0 && is_source(entry.source, &reference)) ||
+	       (reference_parse_local(helper->source, &reference, NULL) == 0 && is_source(entry.source, &reference));
+}
+
+static int run(Helper *helper)
+{
+	int status = build_command(helper);
+	if (status != 0 || helper->fake || is_mounted(helper))
+		return status;
+	optind = 0;
+	switch (cmd_mount(helper->argc, helper->argv)) {
+	case VERB_SUCCESS:
+		return 0;
+	case VERB_USAGE:
+		return EXIT_INVOCATION;
+	default:
+		return EXIT_MOUNT;
+	}
+}
+
+static void helper_done(Helper *helper)
+{
+	for (int i = 0; helper->argv && i < helper->argc; i++)
+		free(helper->argv[i]);
+	free(helper->argv);
+	free(helper->options);
+}
+
+int mount_helper_main(int argc, char **argv)
+{
+	_cleanup_(helper_done) Helper helper = { 0 };
+	int status = parse(argc, argv, &helper);
+	return status == 0 ? run(&helper) : status;
+}
