@@ -11,7 +11,7 @@
 
 #include "fs/base/cleanup.h"
 
-#define FETCH_DECODED_SLOTS 40u /* 10 MiB at most, half of that with chunks of average length */
+#define FETCH_DECODED_SLOTS 24u /* 6 MiB at most, half of that with chunks of average length */
 
 typedef struct FetchSlot {
 	uint64_t blob; /* FetchBlob's id; 0: nothing that can be found */
