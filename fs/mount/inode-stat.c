@@ -34,7 +34,8 @@ void inode_stat(const Tree *tree, uint32_t number, const TreeInode *inode, struc
 	bool device = S_ISCHR(inode->mode) || S_ISBLK(inode->mode);
 	*ret_stat = (struct stat){
 		.st_ino = inode_to_node(number),
-		.st_mode = inode->mode,
+		/* Linux keeps no mode of symbolic links, whatever a tar says of them (symlink(7)). */
+		.st_mode = S_ISLNK(inode->mode) ? S_IFLNK | ACCESSPERMS : inode->mode,
 		.st_nlink = inode->nlink,
 		.st_uid = inode->uid,
 		.st_gid = inode->gid,
