@@ -10,6 +10,8 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("IMGFS_BUILD", TOP / "build/gcc")).resolve()
 IMAGES = Path(os.environ.get("IMGFS_IMAGES", "/var/cache/imgfs-tests/images"))
+# What this machine is configured to do is none of the tests' business.
+os.environ["IMGFS_CONFIG"] = ""
 IMGFS = BUILD / "tools/cmd/imgfs"
 KEEPER = BUILD / "fs/mount/imgfs-keeper"
 SERVER = BUILD / "fs/mount/imgfs-server"

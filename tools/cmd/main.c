@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tools/cmd/mount-helper.h"
+#include "tools/cmd/verb-conf.h"
 #include "tools/cmd/verbs.h"
 
 static int help(const char *name)
@@ -30,8 +31,22 @@ static bool asks_for_help(int argc, char **argv)
 	return false;
 }
 
+/* Runs a verb with what the configuration says of it before its own command line. */
+static int run(const Verb *verb, const char *conf_path, int argc, char **argv)
+{
+	_cleanup_(verb_conf_done) VerbConf conf = { 0 };
+	int status = verb_conf_load(conf_path, verb, argc, argv, &conf);
+	return status == VERB_SUCCESS ? verb->run(conf.argc, conf.argv) : status;
+}
+
 static int dispatch(int argc, char **argv)
 {
+	const char *conf_path = NULL;
+	if (argc > 2 && strcmp(argv[1], "--config") == 0) {
+		conf_path = argv[2];
+		argc -= 2;
+		argv += 2;
+	}
 	if (argc < 2) {
 		fprintf(stderr, "imgfs: a verb is missing; see `imgfs help`\n");
 		return VERB_USAGE;
@@ -52,7 +67,7 @@ static int dispatch(int argc, char **argv)
 	}
 	if (asks_for_help(argc - 1, argv + 1))
 		return help(name);
-	return verb->run(argc - 1, argv + 1);
+	return run(verb, conf_path, argc - 1, argv + 1);
 }
 
 int main(int argc, char **argv)

@@ -9,6 +9,7 @@
 
 #include "fs/format/reference.h"
 #include "fs/mount/mount-table.h"
+#include "tools/cmd/verb-conf.h"
 #include "tools/cmd/verbs.h"
 
 #define NAME          "mount.imgfs"
@@ -189,8 +190,10 @@ static int run(Helper *helper)
 	int status = build_command(helper);
 	if (status != 0 || helper->fake || is_mounted(helper))
 		return status;
+	_cleanup_(verb_conf_done) VerbConf conf = { 0 };
+	int result = verb_conf_load(NULL, verbs_find("mount"), helper->argc, helper->argv, &conf);
 	optind = 0;
-	switch (cmd_mount(helper->argc, helper->argv)) {
+	switch (result == VERB_SUCCESS ? cmd_mount(conf.argc, conf.argv) : result) {
 	case VERB_SUCCESS:
 		return 0;
 	case VERB_USAGE:

@@ -43,6 +43,8 @@ void verbs_print_help(void)
 	for (const Verb *verb = verbs; verb->name; verb++)
 		printf("  %-10s %s\n", verb->name, verb->summary);
 	printf("\n`imgfs help VERB` shows the options of a verb, `imgfs --version` the version.\n"
+	       "Options can stand in /etc/imgfs/imgfs.conf, see docs/operations.md; `imgfs --config FILE VERB` takes "
+	       "another.\n"
 	       "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 corrupt.\n");
 }
 
@@ -67,6 +69,20 @@ void verbs_print_verb_help(const Verb *verb)
 		print_option(option);
 }
 
+static struct {
+	const char *path;
+	const unsigned *lines;
+	int count;
+	int current; /* the option that verb_getopt() returned last, from 1 on; 0: none of the file's */
+} origins;
+
+void verb_set_origins(const char *path, const unsigned *lines, int count)
+{
+	origins.path = path;
+	origins.lines = lines;
+	origins.count = count;
+}
+
 int verb_getopt(int argc, char **argv, const VerbOption *options)
 {
 	struct option longs[VERB_OPTIONS_MAX + 1] = { 0 };
@@ -87,6 +103,7 @@ int verb_getopt(int argc, char **argv, const VerbOption *options)
 	opterr = 0;
 	int at = optind;
 	int id = getopt_long(argc, argv, shorts, longs, NULL);
+	origins.current = id != -1 && optind - 1 <= origins.count ? optind - 1 : 0;
 	if (id == ':') {
 		(void)verb_usage_error(argv[0], "option %s wants an argument", argv[optind - 1]);
 		return '?';
@@ -108,6 +125,8 @@ int verb_usage_error(const char *verb, const char *format, ...)
 {
 	va_list args;
 	fprintf(stderr, "imgfs %s: ", verb);
+	if (origins.current > 0)
+		fprintf(stderr, "%s:%u: ", origins.path, origins.lines[origins.current - 1]);
 	va_start(args, format);
 	vfprintf(stderr, format, args);
 	va_end(args);

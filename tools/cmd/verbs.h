@@ -55,6 +55,12 @@ void verbs_print_verb_help(const Verb *verb);
  */
 int verb_getopt(int argc, char **argv, const VerbOption *options);
 
+/*
+ * From now on argv[1] to argv[count] of verb_getopt() are options that stand in a configuration file: in `path`, at lines[0] and so on.
+ * What is wrong with one of them is said of that line. Neither is copied.
+ */
+void verb_set_origins(const char *path, const unsigned *lines, int count);
+
 /* Says on standard error what is wrong with the command line and how to get help; returns VERB_USAGE. */
 int verb_usage_error(const char *verb, const char *format, ...) _printf_(2, 3);
 

@@ -1,0 +1,55 @@
+"""The configuration file: what it says counts before the command line, and what is wrong in it is said with its line."""
+import os
+
+import pytest
+
+import machine
+
+
+def imgfs(work, text, *words, how="option"):
+    path = work / "imgfs.conf"
+    path.write_text(text)
+    if how == "option":
+        return machine.imgfs("--config", path, *words, check=False)
+    return machine.imgfs(*words, check=False, env={**os.environ, "IMGFS_CONFIG": str(path)})
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_options_of_a_verb(how, work, store):
+    name = store.add("inv-v1")
+    done = imgfs(work, f"# the store\n[ls]\nstore = {store.path}\njson = yes\n", "ls", how=how)
+    assert done.returncode == 0 and name.partition(":")[0] in done.stdout and done.stdout.startswith(("{", "["))
+    done = imgfs(work, f"[ls]\nstore = {store.path}\njson = no\n[serve]\nlisten = nonsense\n", "ls", how=how)
+    assert done.returncode == 0 and not done.stdout.startswith(("{", "["))
+
+
+def test_the_command_line_wins(work, store):
+    done = imgfs(work, "[ls]\nstore = /nonexistent\n", "ls", "--store", store.path)
+    assert done.returncode == 0, done.stderr
+    done = imgfs(work, "[ls]\nstore = /nonexistent\n", "ls")
+    assert done.returncode == 3 and "/nonexistent" in done.stderr
+
+
+@pytest.mark.parametrize("text, words, sentence, status", [
+    ("[mount]\n\ndeadline = never\n", ["mount", "a", "b"], "imgfs.conf:3: --deadline never: give seconds", 2),
+    ("[mount]\ncolour = red\n", ["ls"], 'imgfs.conf:2: there is no key "colour"', 1),
+    ("[mounts]\n", ["ls"], 'imgfs.conf:1: there is no section "mounts"', 1),
+    ("[ls]\njson = perhaps\n", ["ls"], 'imgfs.conf:2: neither yes nor no: "perhaps"', 1),
+    ("store = x\n", ["ls"], "imgfs.conf:1: a key before the first [SECTION]", 1),
+    ("[ls\n", ["ls"], "imgfs.conf:1: a section is written [NAME]", 1),
+])
+def test_what_is_wrong_names_its_line(text, words, sentence, status, work):
+    done = imgfs(work, text, *words)
+    assert done.returncode == status and sentence in done.stderr
+
+
+def test_errors_of_the_command_line_are_its_own(work):
+    done = imgfs(work, "[mount]\ndeadline = 5\n", "mount", "--deadline", "x", "a", "b")
+    assert done.returncode == 2 and "--deadline x" in done.stderr and "imgfs.conf" not in done.stderr
+    done = imgfs(work, "[mount]\ndeadline = 5\n", "mount")
+    assert done.returncode == 2 and "imgfs.conf" not in done.stderr
+
+
+def test_a_named_file_has_to_be_there(work):
+    done = machine.imgfs("--config", work / "none", "ls", check=False)
+    assert done.returncode == 3 and f"the configuration {work}/none cannot be read" in done.stderr
