@@ -234,6 +234,82 @@ int cache_store_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, 
 	return r < 0 ? write_failed(store, "a blob's files", r, error) : 0;
 }
 
+int cache_store_blob_get(CacheStore *store, const Digest *blob, int *ret_data_fd, int *ret_present_fd)
+{
+	char hex[DIGEST_HEX_SIZE], path[sizeof("blobs//present") + DIGEST_HEX_SIZE];
+	(void)snprintf(path, sizeof(path), "blobs/%s/data", digest_hex(blob, hex));
+	_cleanup_close_ int data = openat(store->dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (data < 0)
+		return -errno;
+	(void)snprintf(path, sizeof(path), "blobs/%s/present", hex);
+	int present = openat(store->dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (present < 0)
+		return -errno;
+	*ret_data_fd = TAKE_FD(data);
+	*ret_present_fd = present;
+	return 0;
+}
+
+typedef struct Dated {
+	struct timespec time;
+	Digest digest;
+} Dated;
+
+static int compare_dated(const void *left, const void *right)
+{
+	const Dated *a = left, *b = right;
+	if (a->time.tv_sec != b->time.tv_sec)
+		return a->time.tv_sec < b->time.tv_sec ? 1 : -1;
+	return (a->time.tv_nsec < b->time.tv_nsec) - (a->time.tv_nsec > b->time.tv_nsec);
+}
+
+static int list_dated(DIR *directory, Dated **ret_list, size_t *ret_count)
+{
+	size_t count = 0, room = 0;
+	_cleanup_free_ Dated *list = NULL;
+	for (struct dirent *entry; (entry = readdir(directory));) {
+		struct stat status;
+		Digest digest;
+		if (digest_from_hex(entry->d_name, &digest) < 0 ||
+		    fstatat(dirfd(directory), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		if (count == room) {
+			room = 2 * room + 16;
+			Dated *larger = reallocarray(list, room, sizeof(*larger));
+			if (!larger)
+				return -ENOMEM;
+			list = larger;
+		}
+		list[count++] = (Dated){ .time = status.st_mtim, .digest = digest };
+	}
+	*ret_list = TAKE_PTR(list);
+	*ret_count = count;
+	return 0;
+}
+
+int cache_store_newest(CacheStore *store, CacheKind kind, size_t max, Digest *ret_digests, size_t *ret_count)
+{
+	int fd = openat(store->dirfd, kind_directories[kind], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	_cleanup_closedir_ DIR *directory = fdopendir(fd);
+	if (!directory) {
+		(void)close(fd);
+		return -ENOMEM;
+	}
+	_cleanup_free_ Dated *list = NULL;
+	size_t count;
+	int r = list_dated(directory, &list, &count);
+	if (r < 0)
+		return r;
+	if (count > 0)
+		qsort(list, count, sizeof(*list), compare_dated);
+	*ret_count = count < max ? count : max;
+	for (size_t i = 0; i < *ret_count; i++)
+		ret_digests[i] = list[i].digest;
+	return 0;
+}
+
 /* The directory of a tag's file, and the file below it. A host may be any text but must stay one directory. */
 static int tag_directory(const Reference *reference, char ret_path[static TAG_PATH_SIZE])
 {

@@ -48,6 +48,15 @@ int cache_store_put(CacheStore *store, CacheKind kind, const Digest *digest, con
 int cache_store_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, uint32_t chunk_count, int *ret_data_fd,
 		     int *ret_present_fd, Error *error) _must_check_;
 
+/* Opens the data and bitmap files of a blob read-only, if it has both. The caller owns the descriptors. Errors: -ENOENT, open's. */
+int cache_store_blob_get(CacheStore *store, const Digest *blob, int *ret_data_fd, int *ret_present_fd) _must_check_;
+
+/*
+ * The digests of at most `max` objects of a kind, the one put last first. What is no object is passed over. Errors: opendir's, -ENOMEM.
+ */
+int cache_store_newest(CacheStore *store, CacheKind kind, size_t max, Digest *ret_digests, size_t *ret_count)
+	_must_check_;
+
 /* What a tag was last seen to mean. Errors: -ENOENT (never seen, or its file is rotten). */
 int cache_store_tag_get(CacheStore *store, const Reference *reference, Digest *ret_manifest) _must_check_;
 int cache_store_tag_put(CacheStore *store, const Reference *reference, const Digest *manifest, Error *error)

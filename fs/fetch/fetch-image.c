@@ -7,6 +7,7 @@
 #include "fs/base/bytes.h"
 #include "fs/fetch/fetch-layer.h"
 #include "fs/fetch/fetch-manifest.h"
+#include "fs/fetch/fetch-twins.h"
 #include "fs/net/net-registry.h"
 
 /* An image being put together. */
@@ -26,8 +27,12 @@ void fetch_image_done(FetchImage *image)
 		close_p(&files->index_fd);
 		close_p(&files->data_fd);
 		close_p(&files->present_fd);
+		close_p(&files->twins_fd);
 		free(files->url);
 	}
+	for (size_t i = 0; i < image->donor_count; i++)
+		close_p(&image->donor_fds[i]);
+	free(image->donor_fds);
 	free(image->layers);
 	free(image->access);
 	*image = (FetchImage){ .view_fd = -1 };
@@ -61,6 +66,7 @@ static int assembly_init(Assembly *assembly, const Digest *digest, Error *error)
 			.index_fd = -1,
 			.data_fd = -1,
 			.present_fd = -1,
+			.twins_fd = -1,
 		};
 		if (__builtin_add_overflow(image->image_size, manifest->layers[i].tar_size, &image->image_size))
 			return error_set(error, -EBADMSG, "the layers' lengths in the manifest are impossible");
@@ -186,6 +192,8 @@ int fetch_image_remote(const FetchRemote *remote, FetchImage *ret_image, Error *
 	r = fetch_missing_indexes(&assembly, http, error);
 	if (r == 0)
 		r = open_cached_blobs(&assembly, error);
+	if (r == 0)
+		fetch_twins_find(remote->cache, assembly.indexes, &assembly.image);
 	return r < 0 ? r : assembly_finish(&assembly, ret_image, error);
 }
 

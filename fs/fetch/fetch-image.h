@@ -18,6 +18,7 @@ typedef struct FetchLayerFiles {
 	int data_fd;    /* blob or its sparse copy */
 	int present_fd; /* bitmap */
 	char *url;      /* of the blob */
+	int twins_fd;   /* for fetch_blob_set_twins(); -1: no donor has any of its chunks */
 } FetchLayerFiles;
 
 typedef struct FetchImage {
@@ -28,6 +29,8 @@ typedef struct FetchImage {
 	bool stale;          /* the registry could not be asked, and the tag's last known digest was taken */
 	char *access;        /* for FetcherOptions.access; NULL: nothing is known of the host */
 	int view_fd;
+	size_t donor_count;
+	int *donor_fds; /* for fetcher_set_donors() */
 	size_t layer_count;
 	FetchLayerFiles *layers; /* lowest first */
 } FetchImage;

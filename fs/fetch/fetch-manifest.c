@@ -33,6 +33,19 @@ static int get_cached(CacheStore *cache, const Digest *digest, FetchManifest *ma
 	return 0;
 }
 
+int fetch_manifest_cached(CacheStore *cache, const Digest *digest, FetchManifest *ret_manifest)
+{
+	_cleanup_(fetch_manifest_done) FetchManifest manifest = { 0 };
+	int r = get_cached(cache, digest, &manifest);
+	if (r == 0)
+		r = manifest_parse(manifest.json, manifest.size, &manifest.manifest, NULL);
+	if (r < 0)
+		return r;
+	*ret_manifest = manifest;
+	manifest = (FetchManifest){ 0 };
+	return 0;
+}
+
 /* Gets the manifest from the registry, makes sure it is of use here, and keeps it. */
 static int get_remote(const FetchRemote *remote, NetHttp *http, const char *url, const Digest *wanted,
 		      FetchManifest *manifest, Error *error)

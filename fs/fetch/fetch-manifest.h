@@ -14,6 +14,9 @@ typedef struct FetchManifest {
 
 void fetch_manifest_done(FetchManifest *manifest); /* safe on a zeroed one */
 
+/* A manifest that the cache has, checked and parsed. Errors: -ENOENT (not there, or rotten), -ENODATA and the like: no image of imgfs. */
+int fetch_manifest_cached(CacheStore *cache, const Digest *digest, FetchManifest *ret_manifest) _must_check_;
+
 /* Blocks on the network. `base` is the registry's, as net_registry_base() has it. */
 int fetch_manifest_resolve(const FetchRemote *remote, NetHttp *http, const char *base, FetchManifest *ret_manifest,
 			   Error *error) _must_check_;

@@ -34,6 +34,8 @@ struct FetchBlob {
 	uint64_t id; /* of no other blob of this process */
 	CacheBlob *cache;
 	char *url;
+	_Atomic uint64_t
+		*twins; /* any thread: where a donor has the same frame (fetch-twins.h), by chunk; NULL: nowhere */
 	_Atomic uint8_t *rotten; /* any thread: a bit a chunk whose frame the disk did not give back as written */
 	FetchWant **wants;       /* by chunk */
 	size_t link_count;       /* of all its wants */
@@ -93,6 +95,8 @@ struct Fetcher {
 	pthread_t thread;
 	bool started;
 	FetchBlob *blobs;
+	int *donor_fds; /* immutable, any thread */
+	size_t donor_count;
 
 	pthread_mutex_t mutex; /* of the next two, any thread */
 	FetchWait *incoming;   /* newest first */
@@ -106,7 +110,7 @@ struct Fetcher {
 	FetchRecent recent;   /* any thread */
 	FetchDecoded decoded; /* any thread */
 
-	_Atomic uint64_t requests, bytes, chunks, retries, verify_failures; /* any thread */
+	_Atomic uint64_t requests, bytes, chunks, retries, verify_failures, copies; /* any thread */
 };
 
 static inline void fetch_count(_Atomic uint64_t *counter, uint64_t by)

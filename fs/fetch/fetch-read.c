@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "fs/base/bytes.h"
+#include "fs/fetch/fetch-donors.h"
 #include "fs/fetch/fetch-private.h"
 #include "fs/format/frame.h"
 
@@ -127,11 +128,13 @@ int fetch_read(FetchBlob *blob, FetchReader *reader, uint64_t tar_offset, uint64
 		return -EINVAL;
 	if (size == 0)
 		return 0;
-	/* Nothing is decoded for a range that will have to wait. */
+	/* Nothing is decoded for a range that will have to wait, but all that is on this node is brought together: the rest is fetched. */
 	uint32_t first = chunk_table_find(table, tar_offset), last = chunk_table_find(table, tar_offset + size - 1);
+	bool complete = true;
 	for (uint32_t number = first; number <= last; number++)
-		if (!fetch_at_hand(blob, number))
-			return absent(blob);
+		complete &= fetch_at_hand(blob, number) || fetch_donor_copy(blob, number, reader->frame);
+	if (!complete)
+		return absent(blob);
 
 	for (uint32_t number = first; number <= last; number++) {
 		Chunk chunk;

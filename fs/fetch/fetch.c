@@ -51,6 +51,7 @@ static FetchBlob *blob_free(FetchBlob *blob)
 		free(blob->url);
 		free((void *)(uintptr_t)blob->rotten);
 		free(blob->wants);
+		free((void *)(uintptr_t)blob->twins);
 		free(blob);
 	}
 	return NULL;
@@ -173,6 +174,9 @@ Fetcher *fetcher_free(Fetcher *fetcher)
 		fetcher->blobs = blob->next;
 		(void)blob_free(blob);
 	}
+	for (size_t i = 0; i < fetcher->donor_count; i++)
+		close_p(&fetcher->donor_fds[i]);
+	free(fetcher->donor_fds);
 	fetch_recent_done(&fetcher->recent);
 	fetch_decoded_done(&fetcher->decoded);
 	(void)pthread_mutex_destroy(&fetcher->mutex);
@@ -231,6 +235,7 @@ void fetcher_counters(Fetcher *fetcher, FetchCounters *ret_counters)
 		.requests = atomic_load_explicit(&fetcher->requests, memory_order_relaxed),
 		.bytes = atomic_load_explicit(&fetcher->bytes, memory_order_relaxed),
 		.chunks = atomic_load_explicit(&fetcher->chunks, memory_order_relaxed),
+		.copies = atomic_load_explicit(&fetcher->copies, memory_order_relaxed),
 		.retries = atomic_load_explicit(&fetcher->retries, memory_order_relaxed),
 		.verify_failures = atomic_load_explicit(&fetcher->verify_failures, memory_order_relaxed),
 	};

@@ -39,6 +39,14 @@ DEFINE_CLEANUP(Fetcher, fetcher_free);
  */
 int fetcher_add_blob(Fetcher *fetcher, CacheBlob *cache, const char *url, FetchBlob **ret_blob) _must_check_;
 
+/*
+ * Files in which frames can be found that blobs lack, and where (FetchImage.donor_fds and FetchLayerFiles.twins_fd); before
+ * fetcher_start() only. The donors become the Fetcher's unless this fails; the other is read at once. What they give is checked before it
+ * is used. Errors: -ENOMEM, read's.
+ */
+int fetcher_set_donors(Fetcher *fetcher, const int *fds, size_t count) _must_check_;
+int fetch_blob_set_twins(FetchBlob *blob, int twins_fd) _must_check_;
+
 /* Starts the network thread, with all signals blocked in it. */
 int fetcher_start(Fetcher *fetcher) _must_check_;
 
@@ -48,7 +56,7 @@ FetchReader *fetch_reader_free(FetchReader *reader);
 DEFINE_CLEANUP(FetchReader, fetch_reader_free);
 
 /*
- * Copies `size` bytes of the layer's tar from `tar_offset` to `buffer` if the cache has them all. The range must be inside
+ * Copies `size` bytes of the layer's tar from `tar_offset` to `buffer` if the cache or donors have them all. The range must be inside
  * the tar. Blocks on the disk at most. Returns 0, or -EAGAIN when a chunk is absent (call fetch_wait() and then this
  * again), or -EIO when a chunk is absent and can come from nowhere or its frame is the right one but does not decode, or -EINVAL
  * (not inside the tar), or -ENOMEM.
@@ -77,6 +85,7 @@ typedef struct FetchCounters {
 	uint64_t requests;
 	uint64_t bytes;  /* body bytes received */
 	uint64_t chunks; /* fetched and verified */
+	uint64_t copies; /* chunks copied from donors */
 	uint64_t retries;
 	uint64_t verify_failures;
 } FetchCounters;

@@ -17,6 +17,7 @@ void mount_plan_done(MountPlan *plan)
 	for (size_t i = 0; i < plan->layer_count; i++)
 		free(plan->layers[i].url);
 	free(plan->layers);
+	free(plan->donor_fds);
 	free(plan->source);
 	free(plan->access);
 	*plan = (MountPlan){ .view_fd = -1 };
@@ -27,8 +28,9 @@ static json_t *encode_layers(const MountPlan *plan)
 	json_t *layers = json_array();
 	for (size_t i = 0; layers && i < plan->layer_count; i++) {
 		const MountPlanLayer *layer = &plan->layers[i];
-		json_t *object = json_pack("{s:i, s:i, s:i, s:s?}", "index", layer->index_fd, "data", layer->data_fd,
-					   "present", layer->present_fd, "url", layer->url);
+		json_t *object =
+			json_pack("{s:i, s:i, s:i, s:i, s:s?}", "index", layer->index_fd, "data", layer->data_fd,
+				  "present", layer->present_fd, "twins", layer->twins_fd, "url", layer->url);
 		if (json_array_append_new(layers, object) < 0) {
 			json_decref(layers);
 			return NULL;
@@ -37,15 +39,31 @@ static json_t *encode_layers(const MountPlan *plan)
 	return layers;
 }
 
+static json_t *encode_donors(const MountPlan *plan)
+{
+	json_t *donors = json_array();
+	for (size_t i = 0; donors && i < plan->donor_count; i++) {
+		if (json_array_append_new(donors, json_integer(plan->donor_fds[i])) < 0) {
+			json_decref(donors);
+			return NULL;
+		}
+	}
+	return donors;
+}
+
 int mount_plan_encode(const MountPlan *plan, char **ret_json)
 {
 	json_t *layers = encode_layers(plan);
-	if (!layers)
+	json_t *donors = encode_donors(plan);
+	if (!layers || !donors) {
+		json_decref(layers);
+		json_decref(donors);
 		return -ENOMEM;
+	}
 	_cleanup_(json_decref_p) json_t *root =
-		json_pack("{s:i, s:s, s:I, s:I, s:s*, s:i, s:o}", "version", PLAN_VERSION, "source", plan->source,
+		json_pack("{s:i, s:s, s:I, s:I, s:s*, s:i, s:o, s:o}", "version", PLAN_VERSION, "source", plan->source,
 			  "deadline", (json_int_t)plan->deadline, "image_size", (json_int_t)plan->image_size, "access",
-			  plan->access, "view", plan->view_fd, "layers", layers);
+			  plan->access, "view", plan->view_fd, "donors", donors, "layers", layers);
 	if (!root)
 		return -ENOMEM;
 	char *json = json_dumps(root, JSON_COMPACT);
@@ -58,10 +76,10 @@ int mount_plan_encode(const MountPlan *plan, char **ret_json)
 static int decode_layer(json_t *object, MountPlanLayer *ret_layer)
 {
 	json_t *url;
-	MountPlanLayer layer = { 0 };
-	if (json_unpack(object, "{s:i, s:i, s:i, s:o}", "index", &layer.index_fd, "data", &layer.data_fd, "present",
-			&layer.present_fd, "url", &url) < 0 ||
-	    layer.index_fd < 0 || layer.data_fd < 0 || layer.present_fd < -1)
+	MountPlanLayer layer = { .twins_fd = -1 };
+	if (json_unpack(object, "{s:i, s:i, s:i, s?i, s:o}", "index", &layer.index_fd, "data", &layer.data_fd,
+			"present", &layer.present_fd, "twins", &layer.twins_fd, "url", &url) < 0 ||
+	    layer.index_fd < 0 || layer.data_fd < 0 || layer.present_fd < -1 || layer.twins_fd < -1)
 		return -EBADMSG;
 	if (!json_is_null(url)) {
 		if (!json_is_string(url))
@@ -79,20 +97,28 @@ static int decode_root(json_t *root, MountPlan *plan)
 	int version;
 	const char *source, *access = NULL;
 	json_int_t deadline, image_size;
-	json_t *layers;
-	if (json_unpack(root, "{s:i, s:s, s:I, s:I, s?s, s:i, s:o}", "version", &version, "source", &source, "deadline",
-			&deadline, "image_size", &image_size, "access", &access, "view", &plan->view_fd, "layers",
-			&layers) < 0)
+	json_t *layers, *donors = NULL;
+	if (json_unpack(root, "{s:i, s:s, s:I, s:I, s?s, s:i, s?o, s:o}", "version", &version, "source", &source,
+			"deadline", &deadline, "image_size", &image_size, "access", &access, "view", &plan->view_fd,
+			"donors", &donors, "layers", &layers) < 0)
 		return -EBADMSG;
-	if (version != PLAN_VERSION || deadline < 0 || image_size < 0 || plan->view_fd < 0 || !json_is_array(layers))
+	if (version != PLAN_VERSION || deadline < 0 || image_size < 0 || plan->view_fd < 0 || !json_is_array(layers) ||
+	    (donors && !json_is_array(donors)))
 		return -EBADMSG;
 	plan->deadline = deadline;
 	plan->image_size = (uint64_t)image_size;
 	plan->source = strdup(source);
 	plan->access = access ? strdup(access) : NULL;
 	plan->layers = calloc(json_array_size(layers) + 1, sizeof(*plan->layers));
-	if (!plan->source || (access && !plan->access) || !plan->layers)
+	plan->donor_fds = calloc(json_array_size(donors) + 1, sizeof(*plan->donor_fds));
+	if (!plan->source || (access && !plan->access) || !plan->layers || !plan->donor_fds)
 		return -ENOMEM;
+	for (; plan->donor_count < json_array_size(donors); plan->donor_count++) {
+		json_int_t fd = json_integer_value(json_array_get(donors, plan->donor_count));
+		if (fd <= 0 || fd > INT32_MAX)
+			return -EBADMSG;
+		plan->donor_fds[plan->donor_count] = (int)fd;
+	}
 	for (; plan->layer_count < json_array_size(layers); plan->layer_count++) {
 		int r = decode_layer(json_array_get(layers, plan->layer_count), &plan->layers[plan->layer_count]);
 		if (r < 0)

@@ -14,6 +14,7 @@ typedef struct MountPlanLayer {
 	int data_fd;
 	int present_fd; /* -1: the blob is whole, of a local store */
 	char *url;      /* NULL: there is no source but the blob */
+	int twins_fd;   /* -1: no donor has any of its chunks */
 } MountPlanLayer;
 
 /* The descriptors are numbers only, never closed by this object. */
@@ -23,6 +24,8 @@ typedef struct MountPlan {
 	uint64_t image_size;
 	char *access; /* how to speak to the host of the URLs, for the fetcher; NULL: as to a stranger */
 	int view_fd;
+	size_t donor_count;
+	int *donor_fds;
 	size_t layer_count;
 	MountPlanLayer *layers; /* lowest first */
 } MountPlan;

@@ -49,7 +49,10 @@ static int open_blob(MountServer *server, size_t number, const MountPlanLayer *p
 	int r = cache_blob_new(&layer->chunks, plan->data_fd, plan->present_fd, &cache);
 	if (r < 0)
 		return r;
-	return fetcher_add_blob(server->fetcher, cache, plan->url, &layer->blob);
+	r = fetcher_add_blob(server->fetcher, cache, plan->url, &layer->blob);
+	if (r == 0 && plan->twins_fd >= 0)
+		r = fetch_blob_set_twins(layer->blob, plan->twins_fd);
+	return r;
 }
 
 static int open_layers(MountServer *server, const MountPlan *plan, Error *error)
@@ -82,6 +85,9 @@ int mount_server_open(const MountPlan *plan, MountServer **ret_server, Error *er
 	int r = fetcher_new(&(FetcherOptions){ .report = report, .access = plan->access }, &server->fetcher);
 	if (r < 0)
 		return error_set(error, r, "cannot prepare fetching: %s", strerror(-r));
+	r = fetcher_set_donors(server->fetcher, plan->donor_fds, plan->donor_count);
+	if (r < 0)
+		return error_set(error, r, "out of memory");
 	r = open_view(server, plan, error);
 	if (r < 0)
 		return r;

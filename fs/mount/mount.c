@@ -117,6 +117,7 @@ static int encode_plan(const FetchImage *image, const MountOptions *options, cha
 			.index_fd = files->index_fd,
 			.data_fd = files->data_fd,
 			.present_fd = files->present_fd,
+			.twins_fd = files->twins_fd,
 			.url = files->url,
 		};
 	}
@@ -126,6 +127,8 @@ static int encode_plan(const FetchImage *image, const MountOptions *options, cha
 		.image_size = image->image_size,
 		.access = image->access,
 		.view_fd = image->view_fd,
+		.donor_count = image->donor_count,
+		.donor_fds = image->donor_fds,
 		.layer_count = image->layer_count,
 		.layers = layers,
 	};
@@ -190,7 +193,10 @@ _Noreturn static void run_keeper(const Launch *launch)
 		inherit(launch->image->layers[i].index_fd);
 		inherit(launch->image->layers[i].data_fd);
 		inherit(launch->image->layers[i].present_fd);
+		inherit(launch->image->layers[i].twins_fd);
 	}
+	for (size_t i = 0; i < launch->image->donor_count; i++)
+		inherit(launch->image->donor_fds[i]);
 	const char *argv[] = { KEEPER_PROGRAM,      launch->directory,
 			       launch->source,      launch->server,
 			       launch->plan_number, launch->ready_number,

@@ -122,6 +122,7 @@ static void start_source(MountFixture *fixture)
 
 static void open_cache(MountFixture *fixture, bool absent)
 {
+	fixture->layer.twins_fd = -1;
 	if (!absent) {
 		fixture->layer.data_fd = memory_file(fixture->blob.blob, fixture->blob.blob_size);
 		fixture->layer.present_fd = -1;

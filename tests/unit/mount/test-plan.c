@@ -16,14 +16,17 @@ static char url[] = "http://build:8500/imgfs/blobs/sha256:00";
 static char source[] = "imgfs:build:8500/whisk/\"invoker\":v2";
 
 static MountPlanLayer layers[] = {
-	{ .index_fd = 5, .data_fd = 6, .present_fd = 7, .url = url },
-	{ .index_fd = 8, .data_fd = 9, .present_fd = -1, .url = NULL },
+	{ .index_fd = 5, .data_fd = 6, .present_fd = 7, .url = url, .twins_fd = 10 },
+	{ .index_fd = 8, .data_fd = 9, .present_fd = -1, .url = NULL, .twins_fd = -1 },
 };
+static int donors[] = { 11, 12 };
 static const MountPlan plan = {
 	.source = source,
 	.deadline = 30000,
 	.image_size = UINT64_C(1) << 40,
 	.view_fd = 4,
+	.donor_count = ELEMENTS(donors),
+	.donor_fds = donors,
 	.layer_count = ELEMENTS(layers),
 	.layers = layers,
 };
@@ -41,6 +44,10 @@ static void check_equal(const MountPlan *got)
 	assert_string_equal(got->layers[0].url, url);
 	assert_int_equal(got->layers[1].present_fd, -1);
 	assert_null(got->layers[1].url);
+	assert_int_equal(got->layers[0].twins_fd, 10);
+	assert_int_equal(got->layers[1].twins_fd, -1);
+	assert_int_equal(got->donor_count, 2);
+	assert_memory_equal(got->donor_fds, donors, sizeof(donors));
 }
 
 static void test_round_trip(_unused_ void **state)
@@ -90,6 +97,9 @@ static void test_bad_plans(_unused_ void **state)
 		ROOT("1", "3", "5", "[{}]"),
 		ROOT("1", "3", "5", "[1]"),
 		ROOT("1", "3", "5", LAYER("-2")),
+		ROOT("1", "3", "5", LAYER("1,\"twins\":-2")),
+		ROOT("1", "3", "5,\"donors\":[\"4\"]", LAYER("-1")),
+		ROOT("1", "3", "5,\"donors\":4", LAYER("-1")),
 		ROOT("1", "3", "5", "[{\"index\":-1,\"data\":2,\"present\":1,\"url\":null}]"),
 		ROOT("1", "3", "5", "[{\"index\":1,\"data\":2,\"present\":1,\"url\":7}]"),
 	};

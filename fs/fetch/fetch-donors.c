@@ -1,0 +1,65 @@
+#include "fs/fetch/fetch-donors.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "fs/base/bytes.h"
+#include "fs/base/fd.h"
+#include "fs/fetch/fetch-twins.h"
+
+#define OFFSET_MASK ((UINT64_C(1) << FETCH_TWIN_OFFSET_BITS) - 1)
+
+int fetch_blob_set_twins(FetchBlob *blob, int twins_fd)
+{
+	uint32_t count = cache_blob_table(blob->cache)->count;
+	size_t size = (size_t)count * FETCH_TWIN_SIZE;
+	_cleanup_free_ uint8_t *bytes = malloc(size + 1);
+	_Atomic uint64_t *twins = calloc((size_t)count + 1, sizeof(*twins));
+	int r = bytes && twins ? fd_pread_all(twins_fd, bytes, size, 0) : -ENOMEM;
+	if (r < 0) {
+		free((void *)(uintptr_t)twins);
+		return r;
+	}
+	for (uint32_t i = 0; i < count; i++)
+		atomic_init(&twins[i], load_le64(bytes + (size_t)i * FETCH_TWIN_SIZE));
+	blob->twins = twins;
+	return 0;
+}
+
+int fetcher_set_donors(Fetcher *fetcher, const int *fds, size_t count)
+{
+	fetcher->donor_fds = calloc(count + 1, sizeof(*fetcher->donor_fds));
+	if (!fetcher->donor_fds)
+		return -ENOMEM;
+	fetcher->donor_count = count;
+	for (size_t i = 0; i < count; i++)
+		fetcher->donor_fds[i] = fds[i];
+	return 0;
+}
+
+static bool read_twin(const FetchBlob *blob, uint64_t twin, const Chunk *chunk, uint8_t *frame)
+{
+	const Fetcher *fetcher = blob->fetcher;
+	size_t donor = (size_t)(twin >> FETCH_TWIN_OFFSET_BITS);
+	Digest digest;
+	return donor >= 1 && donor <= fetcher->donor_count && chunk->blob_size <= FORMAT_FRAME_MAX &&
+	       fd_pread_all(fetcher->donor_fds[donor - 1], frame, chunk->blob_size, twin & OFFSET_MASK) == 0 &&
+	       digest_of(frame, chunk->blob_size, &digest) == 0 && digest_equal(&digest, &chunk->digest);
+}
+
+bool fetch_donor_copy(FetchBlob *blob, uint32_t number, uint8_t *frame)
+{
+	uint64_t twin = blob->twins ? atomic_load_explicit(&blob->twins[number], memory_order_relaxed) : 0;
+	if (twin == 0)
+		return false;
+	Chunk chunk;
+	chunk_table_get(cache_blob_table(blob->cache), number, &chunk);
+	if (!read_twin(blob, twin, &chunk, frame)) {
+		atomic_store_explicit(&blob->twins[number], 0, memory_order_relaxed);
+		return false;
+	}
+	if (cache_blob_write(blob->cache, number, frame, chunk.blob_size) < 0)
+		fetch_recent_put(&blob->fetcher->recent, blob->id, number, frame, chunk.blob_size);
+	fetch_count(&blob->fetcher->copies, 1);
+	return true;
+}

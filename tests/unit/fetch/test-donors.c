@@ -1,0 +1,136 @@
+/* Frames copied from other blobs instead of being fetched. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <sys/mman.h>
+
+#include "fs/base/bytes.h"
+#include "fs/base/fd.h"
+#include "tests/fake/fake-server.h"
+#include "tests/unit/fetch/fetch-fixture.h"
+
+#define CHUNKS            8u
+#define PATIENCE          60000
+#define AT(donor, offset) ((uint64_t)(donor) << 48 | (offset))
+
+/* A fetcher of which nothing has been set but its blob. */
+typedef struct Donors {
+	FetchFixture fixture;
+	uint64_t twins[CHUNKS];
+} Donors;
+
+static int memory_file(const void *data, size_t size)
+{
+	int fd = memfd_create("donor", MFD_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(fd_write_all(fd, data, size), 0);
+	return fd;
+}
+
+static uint64_t offset_of(const Donors *donors, uint32_t chunk)
+{
+	Chunk entry;
+	chunk_table_get(&donors->fixture.layer.table, chunk, &entry);
+	return entry.blob_offset;
+}
+
+static void setup(Donors *donors)
+{
+	*donors = (Donors){ .fixture = { .directory = scratch_make() } };
+	FetchFixture *fixture = &donors->fixture;
+	char url[256], text[DIGEST_TEXT_SIZE];
+	blob_fixture_make(&fixture->layer, CHUNKS, CHUNK_SIZE, 1);
+	fixture->cache = blob_fixture_cache(&fixture->layer, &fixture->data_fd, &fixture->present_fd);
+	blob_fixture_publish(&fixture->layer, fixture->directory);
+	assert_int_equal(fake_server_new(fixture->directory, &fixture->server), 0);
+	assert_int_equal(fetch_reader_new(&fixture->reader), 0);
+	(void)snprintf(url, sizeof(url), "http://%s/v2/app/blobs/%s", fake_server_host(fixture->server),
+		       digest_text(&fixture->layer.layer.blob, text));
+	assert_int_equal(fetcher_new(&(FetcherOptions){ 0 }, &fixture->fetcher), 0);
+	assert_int_equal(fetcher_add_blob(fixture->fetcher, fixture->cache, url, &fixture->blob), 0);
+}
+
+/* Sets the twins as they stand, and two donors: one with nothing of use, and the blob itself. */
+static void start(Donors *donors)
+{
+	FetchFixture *fixture = &donors->fixture;
+	uint8_t bytes[CHUNKS * 8];
+	for (size_t i = 0; i < CHUNKS; i++)
+		store_le64(bytes + i * 8, donors->twins[i]);
+	_cleanup_close_ int twins = memory_file(bytes, sizeof(bytes));
+	const int fds[] = { memory_file("nothing", 7), memory_file(fixture->layer.blob, fixture->layer.blob_size) };
+	assert_int_equal(fetcher_set_donors(fixture->fetcher, fds, 2), 0);
+	assert_int_equal(fetch_blob_set_twins(fixture->blob, twins), 0);
+	assert_int_equal(fetcher_start(fixture->fetcher), 0);
+}
+
+static void check(Donors *donors, uint64_t copies, uint64_t fetched)
+{
+	FetchCounters counters;
+	assert_int_equal(fetch_and_compare(&donors->fixture, 0, CHUNKS * CHUNK_SIZE, PATIENCE), 0);
+	fetcher_counters(donors->fixture.fetcher, &counters);
+	assert_int_equal(counters.copies, copies);
+	assert_int_equal(counters.chunks, fetched);
+	assert_int_equal(counters.verify_failures, 0);
+	for (uint32_t i = 0; i < CHUNKS; i++)
+		assert_true(cache_blob_has(donors->fixture.cache, i));
+	fetch_fixture_stop(&donors->fixture);
+}
+
+static void test_nothing_is_fetched_that_is_here(void **state _unused_)
+{
+	Donors donors;
+	setup(&donors);
+	for (uint32_t i = 0; i < CHUNKS; i++)
+		donors.twins[i] = AT(2, offset_of(&donors, i));
+	start(&donors);
+	check(&donors, CHUNKS, 0);
+}
+
+static void test_what_no_donor_has_is_fetched(void **state _unused_)
+{
+	Donors donors;
+	setup(&donors);
+	for (uint32_t i = 0; i < CHUNKS; i += 2)
+		donors.twins[i] = AT(2, offset_of(&donors, i));
+	start(&donors);
+	check(&donors, CHUNKS / 2, CHUNKS / 2);
+}
+
+/* A table that lies costs a fetch: another frame, the end of the file, a donor that there is not. */
+static void test_wrong_twins_cost_a_fetch(void **state _unused_)
+{
+	Donors donors;
+	setup(&donors);
+	donors.twins[0] = AT(2, offset_of(&donors, 1));
+	donors.twins[1] = AT(1, 0);
+	donors.twins[2] = AT(3, offset_of(&donors, 2));
+	donors.twins[3] = AT(0xffff, UINT64_C(0xffffffffffff));
+	donors.twins[4] = AT(2, offset_of(&donors, 4));
+	start(&donors);
+	check(&donors, 1, CHUNKS - 1);
+}
+
+static void test_table_too_short(void **state _unused_)
+{
+	Donors donors;
+	setup(&donors);
+	_cleanup_close_ int fd = memory_file("short", 5);
+	assert_int_equal(fetch_blob_set_twins(donors.fixture.blob, fd), -ENODATA);
+	start(&donors);
+	check(&donors, 0, CHUNKS);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_nothing_is_fetched_that_is_here),
+		cmocka_unit_test(test_what_no_donor_has_is_fetched),
+		cmocka_unit_test(test_wrong_twins_cost_a_fetch),
+		cmocka_unit_test(test_table_too_short),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
