@@ -94,7 +94,8 @@ static void test_what_no_donor_has_is_fetched(void **state _unused_)
 {
 	Donors donors;
 	setup(&donors);
-	for (uint32_t i = 0; i < CHUNKS; i += 2)
+	/* Not every other one: a range that is fetched goes over small gaps. */
+	for (uint32_t i = 0; i < CHUNKS / 2; i++)
 		donors.twins[i] = AT(2, offset_of(&donors, i));
 	start(&donors);
 	check(&donors, CHUNKS / 2, CHUNKS / 2);
@@ -105,11 +106,11 @@ static void test_wrong_twins_cost_a_fetch(void **state _unused_)
 {
 	Donors donors;
 	setup(&donors);
-	donors.twins[0] = AT(2, offset_of(&donors, 1));
+	donors.twins[4] = AT(2, offset_of(&donors, 1));
 	donors.twins[1] = AT(1, 0);
 	donors.twins[2] = AT(3, offset_of(&donors, 2));
 	donors.twins[3] = AT(0xffff, UINT64_C(0xffffffffffff));
-	donors.twins[4] = AT(2, offset_of(&donors, 4));
+	donors.twins[0] = AT(2, offset_of(&donors, 0));
 	start(&donors);
 	check(&donors, 1, CHUNKS - 1);
 }
