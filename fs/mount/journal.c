@@ -8,9 +8,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#define MAGIC   UINT64_C(0x6c6e6a7366676d69) /* "imgfsjnl" */
-#define VERSION 1u
-#define PAGE    4096u
+#define MAGIC UINT64_C(0x6c6e6a7366676d69) /* "imgfsjnl" */
+#define PAGE  4096u
 
 /* Kept apart from the slots, which the kernel overwrites. */
 typedef struct Meta {
@@ -44,7 +43,7 @@ int journal_create(int *ret_fd)
 	if (fd < 0 || ftruncate(fd, sizeof(Shared)) < 0)
 		return -errno;
 	uint64_t magic = MAGIC;
-	uint32_t version = VERSION;
+	uint32_t version = JOURNAL_VERSION;
 	if (pwrite(fd, &magic, sizeof(magic), offsetof(Shared, magic)) < 0 ||
 	    pwrite(fd, &version, sizeof(version), offsetof(Shared, version)) < 0)
 		return -errno;
@@ -109,7 +108,7 @@ int journal_open(int fd, Journal **ret_journal)
 	if (shared == MAP_FAILED)
 		return -errno;
 	journal->shared = shared;
-	if (journal->shared->magic != MAGIC || journal->shared->version != VERSION)
+	if (journal->shared->magic != MAGIC || journal->shared->version != JOURNAL_VERSION)
 		return -EBADMSG;
 	touch(journal->shared);
 	for (unsigned slot = JOURNAL_RECEIVE_SLOTS; slot < JOURNAL_SLOTS; slot++) {

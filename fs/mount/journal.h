@@ -21,6 +21,7 @@
 
 #include "fs/base/cleanup.h"
 
+#define JOURNAL_VERSION       1 /* of the layout */
 #define JOURNAL_RECEIVE_SLOTS 3u
 #define JOURNAL_PARKED_SLOTS  4096u
 #define JOURNAL_SLOTS         (JOURNAL_RECEIVE_SLOTS + JOURNAL_PARKED_SLOTS)

@@ -19,35 +19,19 @@
 #include "fs/base/fd.h"
 #include "fs/base/log.h"
 #include "fs/mount/arguments.h"
-#include "fs/mount/backoff.h"
 #include "fs/mount/fuse-mount.h"
 #include "fs/mount/handshake.h"
 #include "fs/mount/journal.h"
-#include "fs/mount/mount-table.h"
+#include "fs/mount/keeper-state.h"
+#include "fs/mount/keeper-upgrade.h"
+#include "fs/mount/upgrade-request.h"
 
 #define LOCKED_MEMORY ((rlim_t)64 << 20) /* journal and reply buffers, several times over */
+#define READY_MS      30000              /* a new server that takes longer is no better than the old one */
+#define KILLS_MAX     16                 /* of servers that were not ready yet, before one is doubted */
 #define OOM_SETTING   "/proc/self/oom_score_adj"
 #define OOM_KEEPER    "-999" /* without its keeper a mount is gone for good */
 #define OOM_SERVER    "0"
-
-typedef struct Keeper {
-	const char *directory;
-	const char *source;
-	const char *program; /* of the server */
-	long read_ahead_kb;
-	bool posix_acl;
-	unsigned mount_flags;
-	int plan_fd;
-	int ready_fd; /* to mount_image() */
-	int program_fd;
-	int fuse_fd;
-	int init_fd;
-	int journal_fd;
-	MountEntry mount;
-	pid_t server;
-	int64_t server_start;
-	Backoff backoff;
-} Keeper;
 
 static int64_t now_ms(void)
 {
@@ -143,8 +127,29 @@ static void describe_end(int status, char *ret_text, size_t size)
 		(void)snprintf(ret_text, size, "exit status %d", WEXITSTATUS(status));
 }
 
-/* The first server has to come up, or the mount has failed. */
-static int start_first(Keeper *keeper, Error *error)
+static bool is_readable(int fd, int timeout)
+{
+	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+	return poll(&poll_fd, 1, timeout) > 0;
+}
+
+/* Notes how a server ended that was to be ready first. -EINTR: somebody killed it, which says nothing about the program. */
+static int unready_error(Keeper *keeper, Error *error)
+{
+	int status = 0;
+	(void)waitpid(keeper->server, &status, 0);
+	keeper->server = 0;
+	char end[64];
+	describe_end(status, end, sizeof(end));
+	int code = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? -EINTR : -EIO;
+	return error_set(error, code, "%s ended with %s before it was ready", keeper->program, end);
+}
+
+/*
+ * Starts a server and waits until it is ready; a negative `timeout` (milliseconds) is for ever. The first one has to come up, or the
+ * mount has failed.
+ */
+static int start_ready(Keeper *keeper, int timeout, Error *error)
 {
 	int ready[2];
 	if (pipe2(ready, O_CLOEXEC) < 0)
@@ -155,18 +160,17 @@ static int start_first(Keeper *keeper, Error *error)
 	if (r < 0)
 		return error_set(error, r, "cannot start %s: %s", keeper->program, strerror(-r));
 
+	if (!is_readable(fd, timeout)) {
+		(void)kill(keeper->server, SIGKILL);
+		(void)unready_error(keeper, error);
+		return error_set(error, -ETIMEDOUT, "%s was not ready within %d s", keeper->program, timeout / 1000);
+	}
 	char sentence[sizeof(error->message)];
 	r = ready_wait(fd, sentence, sizeof(sentence));
 	if (r == 0)
 		return 0;
-	int status = 0;
-	(void)waitpid(keeper->server, &status, 0);
-	keeper->server = 0;
-	char end[64];
-	describe_end(status, end, sizeof(end));
-	if (r == -ECANCELED)
-		return error_set(error, -EIO, "%s", sentence);
-	return error_set(error, -EIO, "%s ended with %s before it was ready", keeper->program, end);
+	int code = unready_error(keeper, error);
+	return r == -ECANCELED ? error_set(error, -EIO, "%s", sentence) : code;
 }
 
 static void set_read_ahead(const Keeper *keeper)
@@ -202,30 +206,38 @@ static void unmount(const Keeper *keeper)
 		log_warning("cannot unmount dir=%s reason=\"%s\"", keeper->directory, error_text(&error, r));
 }
 
+static void handle_signal(Keeper *keeper, int signal, const siginfo_t *info)
+{
+	if (signal == SIGTERM || signal == SIGINT)
+		unmount(keeper);
+	if (signal == UPGRADE_SIGNAL)
+		keeper_upgrade(keeper, info);
+	/* mount_unmount() found that the server does not end: it hangs, or is stopped. */
+	if (signal == SIGHUP && keeper->server > 0 && is_unmounted(keeper))
+		(void)kill(keeper->server, SIGKILL);
+}
+
 /* Waits until the server has ended with all its threads. */
-static int wait_server(const Keeper *keeper, const sigset_t *signals)
+static int wait_server(Keeper *keeper, const sigset_t *signals)
 {
 	for (;;) {
 		int status;
 		pid_t pid = waitpid(keeper->server, &status, WNOHANG);
 		if (pid == keeper->server)
 			return status;
-		int signal = sigwaitinfo(signals, NULL);
-		if (signal == SIGTERM || signal == SIGINT)
-			unmount(keeper);
-		/* mount_unmount() found that the server does not end: it hangs, or is stopped. */
-		if (signal == SIGHUP && is_unmounted(keeper))
-			(void)kill(keeper->server, SIGKILL);
+		siginfo_t info;
+		int signal = sigwaitinfo(signals, &info);
+		handle_signal(keeper, signal, &info);
 	}
 }
 
 /* As above while there is no server. */
-static void pause_for(const Keeper *keeper, unsigned delay, const sigset_t *signals)
+static void pause_for(Keeper *keeper, unsigned delay, const sigset_t *signals)
 {
 	struct timespec time = { .tv_sec = delay / 1000, .tv_nsec = (long)(delay % 1000) * 1000000 };
-	int signal = sigtimedwait(signals, NULL, &time);
-	if (signal == SIGTERM || signal == SIGINT)
-		unmount(keeper);
+	siginfo_t info;
+	int signal = sigtimedwait(signals, &info, &time);
+	handle_signal(keeper, signal, &info);
 }
 
 /* Notes how the last server ended; returns the milliseconds to wait before the next. */
@@ -285,7 +297,7 @@ static int bring_up(Keeper *keeper, Error *error)
 	if (r == 0)
 		r = shake_hands(keeper, error);
 	if (r == 0)
-		r = start_first(keeper, error);
+		r = start_ready(keeper, -1, error);
 	if (r < 0) {
 		if (fuse_unmount(keeper->directory, true, NULL) < 0)
 			log_error("cannot unmount dir=%s", keeper->directory);
@@ -296,33 +308,83 @@ static int bring_up(Keeper *keeper, Error *error)
 	return 0;
 }
 
+/*
+ * The last step of an upgrade: a server of the new program in place of the one that runs. The old program is kept until the new one has
+ * shown that it works; otherwise supervise() goes on with the old one.
+ */
+static int replace_server(Keeper *keeper, Error *error)
+{
+	int program = open(keeper->program, O_RDONLY | O_CLOEXEC);
+	if (program < 0)
+		return error_set(error, -errno, "cannot open %s: %s; the server stays as it was", keeper->program,
+				 strerror(errno));
+	_cleanup_close_ int old = keeper->program_fd;
+	keeper->program_fd = program;
+	if (keeper->server > 0) {
+		(void)kill(keeper->server, SIGKILL);
+		(void)waitpid(keeper->server, NULL, 0);
+		keeper->server = 0;
+	}
+	int r = -EINTR;
+	for (unsigned i = 0; r == -EINTR && i < KILLS_MAX && !is_unmounted(keeper); i++)
+		r = start_ready(keeper, READY_MS, error);
+	if (r == 0)
+		return 0;
+	(void)close(keeper->program_fd);
+	keeper->program_fd = TAKE_FD(old);
+	return error_prefix(error, r, "the old server goes on, since the new one does not start");
+}
+
+/* Goes on for the keeper that this process was: as it was, but with another server. */
+static void resume(Keeper *keeper)
+{
+	const int fds[] = { keeper->fuse_fd, keeper->init_fd, keeper->journal_fd, keeper->program_fd };
+	for (size_t i = 0; i < ELEMENTS(fds); i++)
+		(void)fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+	keeper->server_start = now_ms();
+	Error error = { 0 };
+	int r = replace_server(keeper, &error);
+	if (r < 0)
+		log_error("no upgrade of the server dir=%s reason=\"%s\"", keeper->directory, error_text(&error, r));
+	/* Who asked may be gone; the mount is none the worse. */
+	if (ready_send(keeper->ready_fd, r < 0 ? error_text(&error, r) : NULL) < 0)
+		log_warning("nobody waits for the upgrade dir=%s", keeper->directory);
+	keeper->ready_fd = -1;
+}
+
+static int start(Keeper *keeper)
+{
+	Error error = { 0 };
+	int r = bring_up(keeper, &error);
+	if (r < 0) {
+		if (ready_send(keeper->ready_fd, error_text(&error, r)) < 0)
+			log_error("%s", error_text(&error, r));
+		return r;
+	}
+	/* Whoever asked for the mount is gone: nobody would unmount it. */
+	if (ready_send(TAKE_FD(keeper->ready_fd), NULL) < 0)
+		unmount(keeper);
+	return 0;
+}
+
 static int usage(void)
 {
 	(void)fprintf(stderr, KEEPER_PROGRAM " is started by imgfs mount, not by hand\n");
 	return 2;
 }
 
-static int parse(int argc, char **argv, Keeper *keeper)
+/* It shows in /proc/PID/status, where mount_upgrade() looks before it sends what would end a keeper of an older version. */
+static void never_called(_unused_ int signal)
 {
-	long plan, ready, acl, flags;
-	if (argc != 9 || !argument_number(argv[4], INT32_MAX, &plan) || !argument_number(argv[5], INT32_MAX, &ready) ||
-	    !argument_number(argv[6], INT32_MAX, &keeper->read_ahead_kb) || !argument_number(argv[7], 1, &acl) ||
-	    !argument_number(argv[8], FUSE_MOUNT_FLAGS, &flags))
-		return -EINVAL;
-	keeper->directory = argv[1];
-	keeper->source = argv[2];
-	keeper->program = argv[3];
-	keeper->plan_fd = (int)plan;
-	keeper->ready_fd = (int)ready;
-	keeper->posix_acl = acl == 1;
-	keeper->mount_flags = (unsigned)flags;
-	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	Keeper keeper = { .fuse_fd = -1, .init_fd = -1, .journal_fd = -1, .program_fd = -1 };
-	if (parse(argc, argv, &keeper) < 0)
+	if (argc == 2 && strcmp(argv[1], KEEPER_STATE_OPTION) == 0)
+		return fputs(keeper_state_text(), stdout) < 0 || fflush(stdout) != 0;
+	Keeper keeper;
+	bool resumes;
+	if (keeper_state_read(argc, argv, &keeper, &resumes) < 0)
 		return usage();
 	log_open(KEEPER_PROGRAM, LOG_LEVEL_INFO);
 	(void)fcntl(keeper.ready_fd, F_SETFD, FD_CLOEXEC);
@@ -333,19 +395,15 @@ int main(int argc, char **argv)
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
 	(void)sigaddset(&signals, SIGHUP);
+	(void)sigaddset(&signals, UPGRADE_SIGNAL);
 	(void)sigprocmask(SIG_BLOCK, &signals, NULL);
+	(void)signal(UPGRADE_SIGNAL, never_called);
 	(void)signal(SIGPIPE, SIG_IGN);
 
-	Error error = { 0 };
-	int r = bring_up(&keeper, &error);
-	if (r < 0) {
-		if (ready_send(keeper.ready_fd, error_text(&error, r)) < 0)
-			log_error("%s", error_text(&error, r));
+	if (resumes)
+		resume(&keeper);
+	else if (start(&keeper) < 0)
 		return 1;
-	}
-	/* Whoever asked for the mount is gone: nobody would unmount it. */
-	if (ready_send(keeper.ready_fd, NULL) < 0)
-		unmount(&keeper);
 	supervise(&keeper, &signals);
 	log_info("unmounted dir=%s", keeper.directory);
 	return 0;

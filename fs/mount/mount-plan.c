@@ -5,8 +5,6 @@
 
 #include "fs/base/fd.h"
 
-#define PLAN_VERSION 1
-
 static void json_decref_p(json_t **value)
 {
 	json_decref(*value);
@@ -60,10 +58,10 @@ int mount_plan_encode(const MountPlan *plan, char **ret_json)
 		json_decref(donors);
 		return -ENOMEM;
 	}
-	_cleanup_(json_decref_p) json_t *root =
-		json_pack("{s:i, s:s, s:I, s:I, s:s*, s:i, s:o, s:o}", "version", PLAN_VERSION, "source", plan->source,
-			  "deadline", (json_int_t)plan->deadline, "image_size", (json_int_t)plan->image_size, "access",
-			  plan->access, "view", plan->view_fd, "donors", donors, "layers", layers);
+	_cleanup_(json_decref_p) json_t *root = json_pack(
+		"{s:i, s:s, s:I, s:I, s:s*, s:i, s:o, s:o}", "version", MOUNT_PLAN_VERSION, "source", plan->source,
+		"deadline", (json_int_t)plan->deadline, "image_size", (json_int_t)plan->image_size, "access",
+		plan->access, "view", plan->view_fd, "donors", donors, "layers", layers);
 	if (!root)
 		return -ENOMEM;
 	char *json = json_dumps(root, JSON_COMPACT);
@@ -102,8 +100,8 @@ static int decode_root(json_t *root, MountPlan *plan)
 			"deadline", &deadline, "image_size", &image_size, "access", &access, "view", &plan->view_fd,
 			"donors", &donors, "layers", &layers) < 0)
 		return -EBADMSG;
-	if (version != PLAN_VERSION || deadline < 0 || image_size < 0 || plan->view_fd < 0 || !json_is_array(layers) ||
-	    (donors && !json_is_array(donors)))
+	if (version != MOUNT_PLAN_VERSION || deadline < 0 || image_size < 0 || plan->view_fd < 0 ||
+	    !json_is_array(layers) || (donors && !json_is_array(donors)))
 		return -EBADMSG;
 	plan->deadline = deadline;
 	plan->image_size = (uint64_t)image_size;

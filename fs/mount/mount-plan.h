@@ -9,6 +9,8 @@
 
 #include "fs/base/error.h"
 
+#define MOUNT_PLAN_VERSION 1
+
 typedef struct MountPlanLayer {
 	int index_fd;
 	int data_fd;

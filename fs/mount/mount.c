@@ -13,6 +13,7 @@
 #include "fs/mount/arguments.h"
 #include "fs/mount/mount-plan.h"
 #include "fs/mount/mount-table.h"
+#include "fs/mount/programs.h"
 
 #define READ_AHEAD_KB 512u
 #define LOG_MODE      0640
@@ -20,8 +21,7 @@
 /* Everything the child needs between fork() and exec(), where nothing may be allocated. */
 typedef struct Launch {
 	char directory[PATH_MAX];
-	char keeper[PATH_MAX];
-	char server[PATH_MAX];
+	Programs programs;
 	char plan_number[16], ready_number[16], read_ahead[16], flags[16];
 	bool posix_acl;
 	const char *source;
@@ -50,44 +50,11 @@ static int check_directory(const MountOptions *options, char ret_path[static PAT
 	return 0;
 }
 
-static bool programs_in(const char *directory, Launch *launch)
-{
-	int keeper = snprintf(launch->keeper, PATH_MAX, "%s/" KEEPER_PROGRAM, directory);
-	int server = snprintf(launch->server, PATH_MAX, "%s/" SERVER_PROGRAM, directory);
-	return keeper < PATH_MAX && server < PATH_MAX && access(launch->keeper, X_OK) == 0 &&
-	       access(launch->server, X_OK) == 0;
-}
-
-/*
- * Looks beside this executable, then where an installation of any prefix and a build tree have them as seen from it, then where this
- * build is to be installed.
- */
-static int find_programs(Launch *launch, Error *error)
-{
-	static const char *const places[] = { ".", "../libexec/imgfs", "../../fs/mount" };
-	char own[PATH_MAX];
-	ssize_t length = readlink("/proc/self/exe", own, sizeof(own) - 1);
-	own[length > 0 ? length : 0] = '\0';
-	char *slash = strrchr(own, '/');
-	for (size_t i = 0; slash && i < ELEMENTS(places); i++) {
-		char directory[2 * PATH_MAX];
-		(void)snprintf(directory, sizeof(directory), "%.*s/%s", (int)(slash - own), own, places[i]);
-		if (programs_in(directory, launch))
-			return 0;
-	}
-	if (programs_in(IMGFS_LIBEXEC_DIRECTORY, launch))
-		return 0;
-	return error_set(error, -ENOENT,
-			 KEEPER_PROGRAM " and " SERVER_PROGRAM
-					" are neither beside this program nor in %s; install imgfs completely",
-			 IMGFS_LIBEXEC_DIRECTORY);
-}
-
 int mount_check(const MountOptions *options, Error *error)
 {
 	Launch launch;
 	int r = check_directory(options, launch.directory, error);
-	return r < 0 ? r : find_programs(&launch, error);
+	return r < 0 ? r : programs_find(&launch.programs, error);
 }
 
 /* The server answers ENOSYS to getxattr if the view has no xattr; then the kernel must not ask for ACLs either. */
@@ -198,11 +165,11 @@ _Noreturn static void run_keeper(const Launch *launch)
 	for (size_t i = 0; i < launch->image->donor_count; i++)
 		inherit(launch->image->donor_fds[i]);
 	const char *argv[] = { KEEPER_PROGRAM,      launch->directory,
-			       launch->source,      launch->server,
+			       launch->source,      launch->programs.server,
 			       launch->plan_number, launch->ready_number,
 			       launch->read_ahead,  launch->posix_acl ? "1" : "0",
 			       launch->flags,       NULL };
-	(void)execv(launch->keeper, (char *const *)(uintptr_t)argv);
+	(void)execv(launch->programs.keeper, (char *const *)(uintptr_t)argv);
 	static const char sentence[] = "cannot run " KEEPER_PROGRAM;
 	ssize_t written = write(launch->ready[1], sentence, sizeof(sentence) - 1);
 	(void)written;
@@ -213,7 +180,7 @@ static int prepare(const FetchImage *image, const MountOptions *options, Launch 
 {
 	int r = check_directory(options, launch->directory, error);
 	if (r == 0)
-		r = find_programs(launch, error);
+		r = programs_find(&launch->programs, error);
 	if (r == 0)
 		r = view_has_xattrs(image, &launch->posix_acl, error);
 	if (r == 0)

@@ -33,6 +33,15 @@ int mount_check(const MountOptions *options, Error *error) _must_check_;
 int mount_image(const FetchImage *image, const MountOptions *options, Error *error) _must_check_;
 
 /*
+ * Has the keeper of the imgfs mount at a directory, or of all mounts in this mount namespace (NULL), go on as the programs that
+ * belong to this one, with a new server; nobody who uses the mount notices. `upgraded` is called for each keeper; its error is NULL
+ * when that was done. Returns how many there were. Needs root, and leaves alone what other users have mounted. Errors: -ENOENT
+ * (no programs), -EPERM, -EINVAL (not an imgfs mount), -ENOTCONN (its keeper is dead).
+ */
+typedef void MountUpgraded(void *arg, const char *directory, const Error *error);
+int mount_upgrade(const char *directory, MountUpgraded *upgraded, void *arg, Error *error) _must_check_;
+
+/*
  * Unmounts an imgfs mount and waits until keeper and server are gone; lazily it waits but briefly, since users may keep them.
  * Errors: -EINVAL (not an imgfs mount), -EBUSY (in use; the sentence says so), -ETIMEDOUT, umount2's.
  */

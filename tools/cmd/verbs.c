@@ -13,6 +13,7 @@ const Verb verbs[] = {
 	{ "trust", "HOST:PORT", "believe a server's private authority on this machine", cmd_trust, cmd_trust_options },
 	{ "mount", "REFERENCE DIR", "make an image usable at a directory", cmd_mount, cmd_mount_options },
 	{ "umount", "DIR", "take a mounted image away", cmd_umount, cmd_umount_options },
+	{ "upgrade", "[DIR...]", "let mounted images go on under this version of imgfs", cmd_upgrade, NULL },
 	{ "ls", "", "list the images of the store", cmd_ls, cmd_ls_options },
 	{ "inspect", "NAME[:TAG][@DIGEST]", "show what an image of the store is made of", cmd_inspect,
 	  cmd_inspect_options },
