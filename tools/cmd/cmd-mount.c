@@ -284,7 +284,12 @@ int cmd_mount(int argc, char **argv)
 	if (status != VERB_SUCCESS)
 		return status;
 	raise_file_limit();
-	int r = mount_check(&arguments.mount, &error);
+	int r = mount_clear_dead(arguments.mount.directory, &error);
+	if (r > 0)
+		fprintf(stderr, "imgfs mount: detached a dead mount from %s: its keeper had ended\n",
+			arguments.mount.directory);
+	if (r >= 0)
+		r = mount_check(&arguments.mount, &error);
 	if (r == 0)
 		r = run(&arguments, &error);
 	return r < 0 ? verb_fail(VERB, r, &error) : VERB_SUCCESS;

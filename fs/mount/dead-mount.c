@@ -1,0 +1,51 @@
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/pidfd.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+
+#include "fs/mount/mount-table.h"
+#include "fs/mount/mount.h"
+
+#define ANSWER_MS 2000
+#define LAYERS    16 /* of dead mounts on top of each other, that are detached at once */
+
+/*
+ * statfs() is never answered from a cache. ECONNABORTED is what a request gets that was under way when the keeper died, ENOTCONN what
+ * follows. A mount that answers nothing at all is alive, so a child asks.
+ */
+static bool is_dead(const char *path)
+{
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct statvfs fs;
+		_exit(statvfs(path, &fs) < 0 && (errno == ENOTCONN || errno == ECONNABORTED));
+	}
+	if (pid < 0)
+		return false;
+	_cleanup_close_ int fd = pidfd_open(pid, 0);
+	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+	if (fd < 0 || poll(&poll_fd, 1, ANSWER_MS) <= 0)
+		(void)kill(pid, SIGKILL);
+	int status;
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 1;
+}
+
+int mount_clear_dead(const char *directory, Error *error)
+{
+	char path[PATH_MAX];
+	MountEntry entry;
+	int cleared = 0;
+	if (mount_table_path(directory, path) < 0)
+		return 0; /* mount_check() says why */
+	for (int i = 0; i < LAYERS && mount_table_find(path, &entry) == 0 && is_dead(path); i++) {
+		if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
+			return error_set(error, -errno,
+					 "the mount at %s has lost its keeper and cannot be detached: %s", path,
+					 strerror(errno));
+		cleared = 1;
+	}
+	return cleared;
+}
