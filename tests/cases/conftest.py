@@ -155,9 +155,9 @@ def mount(work):
     """A function that mounts: its arguments are those of `imgfs mount`, without the directory."""
     mounts = []
 
-    def start(*what):
+    def start(*what, **options):
         number = len(mounts)
-        mounts.append(machine.Mount(work / f"mount-{number}", work / f"mount-{number}.log", *what))
+        mounts.append(machine.Mount(work / f"mount-{number}", work / f"mount-{number}.log", *what, **options))
         return mounts[-1]
 
     yield start
