@@ -10,8 +10,10 @@ class MountNamespace:
 
     def __init__(self, work):
         self.work = work
+        # It starts with copies of all mounts. Those of imgfs, that another run made, would be held until this one's end.
+        script = "umount --all --lazy --types fuse.imgfs; echo ready; exec sleep infinity"
         self.holder = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep infinity"],
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )
         assert self.holder.stdout.readline() == b"ready\n"
