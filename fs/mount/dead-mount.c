@@ -1,11 +1,10 @@
 #include <poll.h>
 #include <signal.h>
-#include <string.h>
-#include <sys/mount.h>
 #include <sys/pidfd.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 
+#include "fs/mount/fuse-mount.h"
 #include "fs/mount/mount-table.h"
 #include "fs/mount/mount.h"
 
@@ -41,10 +40,10 @@ int mount_clear_dead(const char *directory, Error *error)
 	if (mount_table_path(directory, path) < 0)
 		return 0; /* mount_check() says why */
 	for (int i = 0; i < LAYERS && mount_table_find(path, &entry) == 0 && is_dead(path); i++) {
-		if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
-			return error_set(error, -errno,
-					 "the mount at %s has lost its keeper and cannot be detached: %s", path,
-					 strerror(errno));
+		int r = fuse_unmount(path, true, error);
+		if (r < 0)
+			return error_prefix(error, r, "the mount at %s has lost its keeper and is still in the way",
+					    path);
 		cleared = 1;
 	}
 	return cleared;

@@ -34,15 +34,15 @@ int mount_image(const FetchImage *image, const MountOptions *options, Error *err
 
 /*
  * Detaches what is left at a directory of mounts whose keeper has died, which answer everything with ENOTCONN. Returns 1 when there was
- * something, 0 when there was not; what lives there stays. Errors: umount2's. For a process of one thread: it forks.
+ * something, 0 when there was not; what lives there stays. Errors: fuse_unmount's. For a process of one thread: it forks.
  */
 int mount_clear_dead(const char *directory, Error *error) _must_check_;
 
 /*
  * Has the keeper of the imgfs mount at a directory, or of all mounts in this mount namespace (NULL), go on as the programs that
  * belong to this one, with a new server; nobody who uses the mount notices. `upgraded` is called for each keeper; its error is NULL
- * when that was done. Returns how many there were. Needs root, and leaves alone what other users have mounted. Errors: -ENOENT
- * (no programs), -EPERM, -EINVAL (not an imgfs mount), -ENOTCONN (its keeper is dead).
+ * when that was done. Returns how many there were. What other users have mounted is theirs to upgrade.
+ * Errors: -ENOENT (no programs), -EINVAL (not an imgfs mount), -ENOTCONN (its keeper is dead).
  */
 typedef void MountUpgraded(void *arg, const char *directory, const Error *error);
 int mount_upgrade(const char *directory, MountUpgraded *upgraded, void *arg, Error *error) _must_check_;

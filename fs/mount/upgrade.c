@@ -74,9 +74,7 @@ static int wait_answer(const KeeperProcess *keeper, Call *call, Error *error)
 static int upgrade_keeper(const KeeperProcess *keeper, const Programs *programs, Error *error)
 {
 	if (keeper->owner != geteuid())
-		return error_set(error, -EPERM,
-				 "user %u has mounted it; only what root has mounted is upgraded in place",
-				 keeper->owner);
+		return error_set(error, -EPERM, "user %u has mounted it, who alone can upgrade it", keeper->owner);
 	if (!keeper->upgradable)
 		return error_set(error, -EOPNOTSUPP,
 				 "its " KEEPER_PROGRAM
@@ -121,8 +119,6 @@ static int find(const char *directory, KeeperProcesses *ret_keepers, Error *erro
 int mount_upgrade(const char *directory, MountUpgraded *upgraded, void *arg, Error *error)
 {
 	Programs programs;
-	if (geteuid() != 0)
-		return error_set(error, -EPERM, "upgrading needs root; run the command with sudo");
 	int r = programs_find(&programs, error);
 	if (r < 0)
 		return r;

@@ -75,6 +75,31 @@ def test_mounts_reads_and_unmounts(user, image, unpacked):
     assert "warning" not in user.log.read_text()
 
 
+def test_upgrades_what_is_its_own(user, image):
+    user.mount(image)
+    (server,) = user.processes(machine.SERVER)
+    assert user.imgfs("upgrade").stdout == f"upgraded {user.directory}\n"
+    (other,) = machine.wait_until(lambda: user.processes(machine.SERVER), "a server")
+    assert other != server
+    assert user.run("cat", user.directory / "etc/os-release").stdout
+    done = user.space.run(machine.IMGFS, "upgrade", user.directory, check=False)
+    assert done.returncode == 1
+    assert f"user {pwd.getpwnam(USER).pw_uid} has mounted it" in done.stderr
+    assert user.processes(machine.SERVER) == [other]
+    user.imgfs("umount", user.directory)
+
+
+def test_replaces_a_dead_mount(user, image):
+    user.mount(image)
+    (keeper,) = user.processes(machine.KEEPER)
+    os.kill(keeper, signal.SIGKILL)
+    machine.wait_until(lambda: not user.processes(machine.KEEPER), "the keeper's end")
+    assert "detached a dead mount" in user.mount(image).stderr
+    assert len(user.space.mounts()) == 1
+    assert user.run("cat", user.directory / "etc/os-release").stdout
+    user.imgfs("umount", user.directory)
+
+
 def test_nobody_else_sees_it(user, image):
     user.mount(image)
     for prefix in (user.space.prefix, user.space.as_user(OTHER, "/")):

@@ -14,6 +14,7 @@ import sys
 import pytest
 
 import machine
+from namespace import MountNamespace
 
 UPGRADE_READERS = machine.TOP / "tests/crash/upgrade-readers"
 UPGRADES = int(os.environ.get("IMGFS_UPGRADES", "20"))
@@ -156,16 +157,11 @@ def test_servers_of_the_new_build_follow(installation, other_build, mounted_by):
 
 
 @pytest.fixture
-def namespace():
+def namespace(work):
     """Words that run a command in a mount namespace of the test's own, so that it sees no mounts of others."""
-    # It starts with copies of all mounts, and would hold those of others until its end.
-    script = "umount --all --lazy --types fuse.imgfs; exec sleep 1000"
-    with subprocess.Popen(["unshare", "--mount", "sh", "-c", script]) as sleeper:
-        try:
-            machine.wait_until(lambda: "/sleep" in machine.processes()[sleeper.pid], "the namespace")
-            yield "nsenter", f"--target={sleeper.pid}", "--mount"
-        finally:
-            machine.end(sleeper)
+    space = MountNamespace(work)
+    yield space.prefix
+    space.close()
 
 
 def test_all_mounts(installation, other_build, mounted_by, namespace):
@@ -272,13 +268,14 @@ def others_may_enter(work):
 NOBODY = ("setpriv", "--reuid", "65534", "--clear-groups")
 
 
-def test_wants_root(installation, mounted_by, others_may_enter):  # pylint: disable=unused-argument
+def test_mount_of_root(installation, mounted_by, others_may_enter):  # pylint: disable=unused-argument
     installed = installation("one")
     mounted = mounted_by(installed)
+    server = mounted.server()
     done = machine.run(*NOBODY, installed["imgfs"], "upgrade", mounted.directory, check=False)
     assert done.returncode == 1
-    assert "needs root" in done.stderr
-    assert installed.runs(mounted.keeper, "imgfs-keeper")
+    assert "user 0 has mounted it, who alone can upgrade it" in done.stderr
+    assert mounted.server() == server
     mounted.unmount()
 
 
