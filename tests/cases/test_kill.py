@@ -2,7 +2,6 @@
 
 IMGFS_KILLS sets how often in each test (a few times by default); IMGFS_KILLS_REPORT names a file that gets a line of JSON a test.
 """
-import contextlib
 import http.client
 import json
 import os
@@ -327,12 +326,15 @@ def test_service_on_the_jvm(store, mount, unpacked, container, file_service, kil
 
 
 def test_server_ends_with_its_keeper(store, mount):
-    """However often that is tried: no server is left without a keeper."""
-    for _ in range(KILLS // 50 or 3):
+    """Also one that has just been started, or is about to be: no process is left without a keeper."""
+    programs = (machine.KEEPER, machine.SERVER)
+    before = {pid for program in programs for pid in machine.processes_of(program)}
+    for number in range(KILLS // 20 or 10):
         mounted = mount("--store", store.path, store.add("inv-v1"))
-        server = mounted.server()
+        os.kill(mounted.server(), signal.SIGKILL)
+        time.sleep(number % 10 * 0.003)
         os.kill(mounted.keeper, signal.SIGKILL)
-        machine.wait_until(lambda: server not in machine.processes_of(machine.SERVER), "the server's end")
-        mounted.unmount()
-        with contextlib.suppress(FileNotFoundError):
-            mounted.directory.rmdir()
+        machine.wait_until(
+            lambda: {pid for program in programs for pid in machine.processes_of(program)} <= before, "the server's end"
+        )
+        machine.imgfs("umount", mounted.directory)
