@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,22 +78,24 @@ def installation(work):
 class Mounted:
     """A mount that an installation's own `imgfs` has made."""
 
-    def __init__(self, installed, store, name, directory, prefix):
+    def __init__(self, installed, what, directory, prefix):
         directory.mkdir(exist_ok=True)
         self.directory, self.log, self.prefix = directory, directory.with_suffix(".log"), prefix
-        machine.run(*prefix, installed["imgfs"], "mount", "--store", store.path, "--log", self.log, name, directory)
+        machine.run(*prefix, installed["imgfs"], "mount", "--log", self.log, *what, directory)
         self.keeper = next(int(pid) for pid in os.listdir("/proc") if pid.isdigit() and self._is_keeper(pid))
 
     def _is_keeper(self, pid):
         with contextlib.suppress(OSError):
-            words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\0")
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             return words[:2] == [b"imgfs-keeper", os.fsencode(self.directory)]
         return False
 
     def server(self):
         def running():
-            children = open(f"/proc/{self.keeper}/task/{self.keeper}/children", encoding="ascii").read().split()
-            return [int(pid) for pid in children if open(f"/proc/{pid}/comm", encoding="ascii").read() == "imgfs-server\n"]
+            children = Path(f"/proc/{self.keeper}/task/{self.keeper}/children").read_text().split()
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "imgfs-server\n"]
+            return []
 
         return machine.wait_until(running, f"a server of {self.directory}")[0]
 
@@ -112,11 +115,12 @@ class Mounted:
 
 @pytest.fixture
 def mounted_by(work, store):
-    """A function that mounts the invoker by an installation."""
+    """A function that mounts the invoker by an installation: from the store, or as `what` says."""
     mounts = []
 
-    def make(installed, prefix=()):
-        mounts.append(Mounted(installed, store, store.add("inv-v1"), work / f"mount-{len(mounts)}", prefix))
+    def make(installed, prefix=(), what=None):
+        what = what or ("--store", store.path, store.add("inv-v1"))
+        mounts.append(Mounted(installed, what, work / f"mount-{len(mounts)}", prefix))
         return mounts[-1]
 
     yield make
@@ -178,11 +182,15 @@ def test_all_mounts(installation, other_build, mounted_by, namespace):
     outside.unmount()
 
 
+@pytest.mark.parametrize("source", ["store", "http"])
 @pytest.mark.parametrize("kill", [(), ("--kill",)], ids=["quiet", "killed"])
-def test_readers_do_not_notice(kill, installation, other_build, mounted_by, unpacked, request):
-    """Up and down between two builds, while readers compare; also while servers are killed meanwhile."""
+def test_readers_do_not_notice(kill, source, installation, other_build, mounted_by, unpacked, store, serve, work, request):
+    """Up and down between two builds, while readers compare; also with an empty cache, and while servers are killed."""
     old, new = installation("old"), installation("new", other_build)
-    mounted = mounted_by(old)
+    name, what = store.add("inv-v1"), None
+    if source == "http":
+        what = ("--plain-http", "--cache", work / "cache", f"{serve().host}/{name}")
+    mounted = mounted_by(old, what=what)
     done = machine.run(
         sys.executable, UPGRADE_READERS, "--json", "--readers", 4, "--seed", 1, *kill, mounted.directory, unpacked("inv-v1"),
         UPGRADES, new["imgfs"], old["imgfs"], check=False, timeout=60 + 20 * UPGRADES,
@@ -248,6 +256,52 @@ def test_server_that_does_not_start(installation, mounted_by):
     assert old.runs(mounted.server(), "imgfs-server")
     old.imgfs("upgrade", mounted.directory)
     assert old.runs(mounted.keeper, "imgfs-keeper")
+    mounted.unmount()
+
+
+def waits_for_upgrade(pid):
+    """Is a signal queued that the process has not seen?"""
+    pending = Path(f"/proc/{pid}/status").read_text().split("ShdPnd:")[1].split()[0]
+    return int(pending, 16) >> (signal.SIGRTMIN + 3 - 1) & 1
+
+
+@pytest.fixture
+def asked(installation, mounted_by):
+    """A mount whose keeper is stopped, and an `imgfs upgrade` that waits for it."""
+    installed = installation("one")
+    mounted = mounted_by(installed)
+    os.kill(mounted.keeper, signal.SIGSTOP)
+    with subprocess.Popen(
+        [installed["imgfs"], "upgrade", mounted.directory], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as asking:
+        try:
+            machine.wait_until(lambda: waits_for_upgrade(mounted.keeper), "the request")
+            yield mounted, asking
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(mounted.keeper, signal.SIGCONT)
+            machine.end(asking)
+
+
+def test_keeper_ends_meanwhile(asked):
+    mounted, asking = asked
+    os.kill(mounted.keeper, signal.SIGKILL)
+    out, errors = asking.communicate(timeout=60)
+    assert (asking.returncode, out) == (1, "")
+    assert "its imgfs-keeper ended meanwhile" in errors
+    machine.imgfs("umount", mounted.directory)
+
+
+def test_nobody_waits_any_more(asked):
+    """A request whose sender is gone is no reason to do anything."""
+    mounted, asking = asked
+    server = mounted.server()
+    asking.kill()
+    asking.wait(60)
+    os.kill(mounted.keeper, signal.SIGCONT)
+    machine.wait_until(lambda: "request for an upgrade that cannot be read" in mounted.log.read_text(), "the keeper's complaint")
+    assert mounted.server() == server
+    assert mounted.read()
     mounted.unmount()
 
 
