@@ -192,7 +192,7 @@ def fio_result(process):
 
 
 def test_fio_verifies(fio_files, store, mount, work, killer, note):
-    mounted = mount("--store", store.path, fio_files)
+    mounted = mount("--store", store.path, "--cache", work / "cache", fio_files)
     killing = killer(mounted, mounted.directory, KILLS or 15, "--readers", 0)
     with subprocess.Popen(
         fio_command(mounted.directory, 86400), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=work
