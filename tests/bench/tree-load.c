@@ -175,8 +175,7 @@ int main(int argc, char **argv)
 	clock_gettime(CLOCK_MONOTONIC, &before);
 	load(argc, argv);
 	clock_gettime(CLOCK_MONOTONIC, &after);
-	printf("%.6f %llu\n",
-	       (double)(after.tv_sec - before.tv_sec) + (double)(after.tv_nsec - before.tv_nsec) / 1e9,
+	printf("%.6f %llu\n", (double)(after.tv_sec - before.tv_sec) + (double)(after.tv_nsec - before.tv_nsec) / 1e9,
 	       (unsigned long long)checked);
 	return 0;
 }
