@@ -5,6 +5,7 @@
 
 #include "fs/base/log.h"
 #include "fs/mount/arguments.h"
+#include "fs/mount/damaged.h"
 #include "fs/mount/process.h"
 #include "fs/mount/session.h"
 
@@ -111,10 +112,32 @@ static void close_process(Process *process)
 	mount_server_free(process->server);
 }
 
+/* Nobody waits to hear that this mount cannot be served: it was, until now. */
+static int serve_damaged(const Arguments *arguments, const Error *why, Error *error)
+{
+	_cleanup_(journal_free_p) Journal *journal = NULL;
+	int r = journal_open(arguments->journal_fd, &journal);
+	if (r < 0)
+		return error_set(error, r, "cannot open the journal: %s", strerror(-r));
+	r = process_drop_privileges(arguments->keeper, error);
+	if (r < 0)
+		return r;
+	log_error("every request is answered with EIO reason=\"%s\" way_out=\"imgfs umount, then imgfs mount: that "
+		  "makes the "
+		  "damaged file anew\"",
+		  error_text(why, why->code));
+	r = damaged_serve(arguments->fuse_fd, journal);
+	return r < 0 ? error_set(error, r, "cannot read requests: %s", strerror(-r)) : 0;
+}
+
 static int serve(Arguments *arguments, Error *error)
 {
 	Process process = { 0 };
 	int r = open_process(arguments, &process, error);
+	if (damaged_is(r) && arguments->ready_fd < 0) {
+		Error why = *error;
+		return serve_damaged(arguments, &why, error);
+	}
 	if (r == 0)
 		r = start_process(arguments, &process, error);
 	if (r < 0)
