@@ -75,8 +75,11 @@ static int lookup(const Tree *tree, fuse_ino_t parent, const char *name, uint32_
 		*ret_number = directory.parent;
 		return 0;
 	}
+	size_t length = strlen(name);
+	if (length > FORMAT_NAME_MAX)
+		return -ENAMETOOLONG; /* the kernel's own limit is 1,024 bytes */
 	TreeDirent entry;
-	r = tree_lookup(tree, &directory, name, strlen(name), &entry);
+	r = tree_lookup(tree, &directory, name, length, &entry);
 	if (r < 0)
 		return r;
 	*ret_number = entry.inode;

@@ -7,7 +7,8 @@
 
 int reply_errno_tree(int error)
 {
-	static const int meant[] = { ENOENT, ENODATA, ENOSYS, ENOTDIR, EISDIR, EINVAL, ERANGE, ENXIO, ESTALE };
+	static const int meant[] = { ENOENT, ENODATA, ENOSYS, ENOTDIR, EISDIR,
+				     EINVAL, ERANGE,  ENXIO,  ESTALE,  ENAMETOOLONG };
 	for (size_t i = 0; i < ELEMENTS(meant); i++) {
 		if (error == -meant[i])
 			return meant[i];

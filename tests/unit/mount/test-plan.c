@@ -115,7 +115,8 @@ static void test_bad_plans(_unused_ void **state)
 
 static void test_tree_errors(_unused_ void **state)
 {
-	static const int meant[] = { ENOENT, ENODATA, ENOSYS, ENOTDIR, EISDIR, EINVAL, ERANGE, ENXIO, ESTALE };
+	static const int meant[] = { ENOENT, ENODATA, ENOSYS, ENOTDIR, EISDIR,
+				     EINVAL, ERANGE,  ENXIO,  ESTALE,  ENAMETOOLONG };
 	for (size_t i = 0; i < ELEMENTS(meant); i++)
 		assert_int_equal(reply_errno_tree(-meant[i]), meant[i]);
 	static const int others[] = { EBADMSG, ENOMEM, EAGAIN, EIO, EINTR, EPERM, 0, 5000 };
