@@ -190,6 +190,42 @@ int fd_map(int fd, FdMap *ret_map)
 	return 0;
 }
 
+int fd_load(int fd, FdMap *ret_map)
+{
+	struct stat status;
+	if (fstat(fd, &status) < 0)
+		return -errno;
+	size_t size = (size_t)status.st_size;
+	FdMap map = { 0 };
+	if (size > 0) {
+		void *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (data == MAP_FAILED)
+			return -errno;
+		map = (FdMap){ .data = data, .size = size };
+		int r = fd_pread_all(fd, data, size, 0);
+		if (r == 0 && mprotect(data, size, PROT_READ) < 0)
+			r = -errno;
+		if (r < 0) {
+			fd_unmap(&map);
+			return r;
+		}
+	}
+	*ret_map = map;
+	return 0;
+}
+
+void fd_shrink(FdMap *map, size_t size)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t keep = (size + page - 1) / page * page;
+	if (keep == 0) {
+		fd_unmap(map);
+	} else if (keep < map->size) {
+		(void)munmap((void *)(uintptr_t)(map->data + keep), map->size - keep);
+		map->size = keep;
+	}
+}
+
 void fd_unmap(FdMap *map)
 {
 	if (map->data)

@@ -1,4 +1,4 @@
-/* File descriptors: whole reads and writes, small files, durable replacement, read-only maps. */
+/* File descriptors: whole reads and writes, small files, durable replacement, whole files in memory. */
 #pragma once
 
 #include <stddef.h>
@@ -46,4 +46,14 @@ typedef struct FdMap {
 } FdMap;
 
 int fd_map(int fd, FdMap *ret_map) _must_check_;
+
+/*
+ * As fd_map(), but the bytes are read into memory of the process's own, not writable: what was checked of them stays true, whatever
+ * becomes of the file, and a bad sector is an error here and no SIGBUS later. Errors: mmap's, -ENODATA when the file shrinks
+ * meanwhile, or read's.
+ */
+int fd_load(int fd, FdMap *ret_map) _must_check_;
+
+/* Gives back what is behind the first `size` bytes (at most map->size), to the page. */
+void fd_shrink(FdMap *map, size_t size);
 void fd_unmap(FdMap *map); /* safe on a zeroed FdMap */

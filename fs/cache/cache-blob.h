@@ -17,7 +17,7 @@ typedef struct CacheBlob CacheBlob;
 
 /*
  * `table` must outlive the blob; the descriptors become the blob's, also on failure. With present_fd < 0 every chunk counts as PRESENT and nothing is
- * ever written: the file is a whole blob, of a local store. Errors: -ENOMEM, read's.
+ * ever written: the file is a whole blob, of a local store. Errors: -ENOMEM.
  */
 int cache_blob_new(const ChunkTable *table, int data_fd, int present_fd, CacheBlob **ret_blob) _must_check_;
 CacheBlob *cache_blob_free(CacheBlob *blob);

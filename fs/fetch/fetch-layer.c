@@ -40,7 +40,7 @@ int fetch_index_open(CacheStore *cache, const ManifestLayer *layer, FetchIndex *
 	FdMap map = { 0 };
 	int r = cache_store_get(cache, CACHE_INDEX, &layer->index, &fd);
 	if (r == 0)
-		r = fd_map(fd, &map);
+		r = fd_load(fd, &map);
 	if (r < 0)
 		return error_set(error, r, "cannot open an index in the cache: %s", error_text(NULL, r));
 	if (!map.data)
@@ -97,7 +97,7 @@ int fetch_index_add(CacheStore *cache, const ManifestLayer *layer, const uint8_t
 static bool view_is_sound(int fd, const Digest *chain_id)
 {
 	FdMap map = { 0 };
-	if (fd_map(fd, &map) < 0 || !map.data)
+	if (fd_load(fd, &map) < 0 || !map.data)
 		return false;
 	Image image;
 	Tree tree;

@@ -5,11 +5,6 @@
 
 #define SLOT 0u /* the receive slot that is used: a request must not be lost when this server is killed, either */
 
-bool damaged_is(int code)
-{
-	return code == -EBADMSG || code == -EPROTONOSUPPORT;
-}
-
 static bool wants_reply(uint32_t opcode)
 {
 	return opcode != FUSE_FORGET && opcode != FUSE_BATCH_FORGET && opcode != FUSE_INTERRUPT;

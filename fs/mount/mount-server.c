@@ -12,9 +12,9 @@ static void report(_unused_ void *arg, const char *sentence)
 
 static int open_view(MountServer *server, const MountPlan *plan, Error *error)
 {
-	int r = fd_map(plan->view_fd, &server->view_map);
+	int r = fd_load(plan->view_fd, &server->view_map);
 	if (r < 0)
-		return error_set(error, r, "cannot map the view of %s: %s", plan->source, strerror(-r));
+		return error_set(error, r, "cannot read the view of %s: %s", plan->source, strerror(-r));
 	r = image_open(server->view_map.data, server->view_map.size, &server->view, error);
 	if (r == 0 && server->view.header.kind != FORMAT_KIND_VIEW)
 		r = error_set(error, -EBADMSG, "it is not a view");
@@ -26,20 +26,33 @@ static int open_view(MountServer *server, const MountPlan *plan, Error *error)
 	return r < 0 ? error_prefix(error, r, "view of %s", plan->source) : 0;
 }
 
+/* Of the index only the chunk table is used, whose sections are the first; the rest would be a second copy of the view. */
 static int open_layer(MountServer *server, size_t number, const MountPlanLayer *plan, Error *error)
 {
 	MountLayer *layer = &server->layers[number];
-	int r = fd_map(plan->index_fd, &layer->map);
+	int r = fd_load(plan->index_fd, &layer->map);
 	if (r < 0)
-		return error_set(error, r, "cannot map the index: %s", strerror(-r));
-	r = image_open(layer->map.data, layer->map.size, &layer->index, error);
+		return error_set(error, r, "cannot read the index: %s", strerror(-r));
+	Image index;
+	r = image_open(layer->map.data, layer->map.size, &index, error);
 	if (r < 0)
 		return r;
 	Digest diff_id;
 	tree_layer(&server->tree, (uint32_t)number, &diff_id);
-	if (layer->index.header.kind != FORMAT_KIND_INDEX || !digest_equal(&layer->index.header.id, &diff_id))
+	if (index.header.kind != FORMAT_KIND_INDEX || !digest_equal(&index.header.id, &diff_id))
 		return error_set(error, -EBADMSG, "the index is of another layer than the view's");
-	return chunk_table_open(&layer->index, &layer->chunks, error);
+	r = chunk_table_open(&index, &layer->chunks, error);
+	if (r < 0)
+		return r;
+	const ImageSection *last = &index.sections[FORMAT_SECTION_CHUNK_DIGESTS];
+	fd_shrink(&layer->map, (size_t)(last->data + last->size - layer->map.data));
+	return 0;
+}
+
+/* Whatever is wrong with a view or an index that were sound when the image was mounted, but for memory that lacks. */
+static int damage(int code)
+{
+	return code == -ENOMEM ? code : -EUCLEAN;
 }
 
 static int open_blob(MountServer *server, size_t number, const MountPlanLayer *plan)
@@ -59,7 +72,9 @@ static int open_layers(MountServer *server, const MountPlan *plan, Error *error)
 {
 	for (size_t i = 0; i < plan->layer_count; i++) {
 		int r = open_layer(server, i, &plan->layers[i], error);
-		if (r == 0) {
+		if (r < 0)
+			r = damage(r);
+		else {
 			r = open_blob(server, i, &plan->layers[i]);
 			if (r < 0)
 				(void)error_set(error, r, "cannot use the blob: %s", strerror(-r));
@@ -90,7 +105,7 @@ int mount_server_open(const MountPlan *plan, MountServer **ret_server, Error *er
 		return error_set(error, r, "out of memory");
 	r = open_view(server, plan, error);
 	if (r < 0)
-		return r;
+		return damage(r);
 	server->has_xattrs = server->tree.xattr_set_count > 0;
 	r = open_layers(server, plan, error);
 	if (r < 0)

@@ -15,7 +15,6 @@
 
 typedef struct MountLayer {
 	FdMap map;
-	Image index;
 	ChunkTable chunks;
 	FetchBlob *blob;
 } MountLayer;
@@ -33,8 +32,9 @@ typedef struct MountServer {
 } MountServer;
 
 /*
- * Maps and validates everything; the layers' data and bitmap descriptors become the server's, also on failure. The fetcher is not
- * started. Errors: -EBADMSG, -EPROTONOSUPPORT, -ENOMEM, each with a sentence.
+ * Reads and validates everything; the layers' data and bitmap descriptors become the server's, also on failure. The fetcher is not
+ * started. Errors: -EUCLEAN (the view or an index is damaged, or cannot be read), -ENOMEM, or what fetch_blob_set_twins() said, each
+ * with a sentence.
  */
 int mount_server_open(const MountPlan *plan, MountServer **ret_server, Error *error) _must_check_;
 MountServer *mount_server_free(MountServer *server);

@@ -62,9 +62,9 @@ static int view_has_xattrs(const FetchImage *image, bool *ret_has, Error *error)
 {
 	FdMap map = { 0 };
 	Image view;
-	int r = fd_map(image->view_fd, &map);
+	int r = fd_load(image->view_fd, &map);
 	if (r < 0)
-		return error_set(error, r, "cannot map the view of the image: %s", strerror(-r));
+		return error_set(error, r, "cannot read the view of the image: %s", strerror(-r));
 	r = image_open(map.data, map.size, &view, error);
 	if (r == 0)
 		*ret_has = view.sections[FORMAT_SECTION_XATTR_SETS].size > 0;

@@ -122,9 +122,8 @@ static int serve_damaged(const Arguments *arguments, const Error *why, Error *er
 	r = process_drop_privileges(arguments->keeper, error);
 	if (r < 0)
 		return r;
-	log_error("every request is answered with EIO reason=\"%s\" way_out=\"imgfs umount, then imgfs mount: that "
-		  "makes the "
-		  "damaged file anew\"",
+	log_error("every request is answered with EIO reason=\"%s\" "
+		  "way_out=\"imgfs umount, then imgfs mount: that makes the damaged file anew\"",
 		  error_text(why, why->code));
 	r = damaged_serve(arguments->fuse_fd, journal);
 	return r < 0 ? error_set(error, r, "cannot read requests: %s", strerror(-r)) : 0;
@@ -134,7 +133,7 @@ static int serve(Arguments *arguments, Error *error)
 {
 	Process process = { 0 };
 	int r = open_process(arguments, &process, error);
-	if (damaged_is(r) && arguments->ready_fd < 0) {
+	if (r == -EUCLEAN && arguments->ready_fd < 0) {
 		Error why = *error;
 		return serve_damaged(arguments, &why, error);
 	}

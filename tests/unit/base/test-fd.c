@@ -171,6 +171,35 @@ static void test_map(void **state)
 	assert_int_equal(fd_map(-1, &map), -EBADF);
 }
 
+static void test_load(void **state)
+{
+	const Place *place = *state;
+	static char bytes[3 * 4096 + 100];
+	memset(bytes, 'x', sizeof(bytes));
+	FdMap map;
+	assert_int_equal(fd_replace_file(place->fd, "a", bytes, sizeof(bytes), 0600), 0);
+	_cleanup_close_ int fd = openat(place->fd, "a", O_RDWR | O_CLOEXEC);
+	assert_int_equal(fd_load(fd, &map), 0);
+	assert_int_equal(ftruncate(fd, 10), 0);
+	assert_int_equal(map.size, sizeof(bytes));
+	assert_memory_equal(map.data, bytes, sizeof(bytes));
+	fd_shrink(&map, sizeof(bytes));
+	assert_int_equal(map.size, sizeof(bytes));
+	fd_shrink(&map, 4097);
+	assert_int_equal(map.size, 8192);
+	assert_memory_equal(map.data, bytes, map.size);
+	fd_shrink(&map, 0);
+	assert_null(map.data);
+
+	assert_int_equal(fd_replace_file(place->fd, "empty", "", 0, 0600), 0);
+	_cleanup_close_ int empty = openat(place->fd, "empty", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(fd_load(empty, &map), 0);
+	assert_null(map.data);
+	assert_int_equal(fd_load(-1, &map), -EBADF);
+	_cleanup_close_ int unreadable = openat(place->fd, "a", O_WRONLY | O_CLOEXEC);
+	assert_int_equal(fd_load(unreadable, &map), -EBADF);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -178,6 +207,7 @@ int main(void)
 		cmocka_unit_test(test_read_limits), cmocka_unit_test(test_positions),
 		cmocka_unit_test(test_read_full),   cmocka_unit_test(test_directories),
 		cmocka_unit_test(test_publish),     cmocka_unit_test(test_map),
+		cmocka_unit_test(test_load),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -184,6 +184,19 @@ static void test_wrong_bitmap(void **state)
 	assert_false(cache_blob_has(fixture->blob, 0));
 }
 
+/* The bitmap is a hint; a bad sector in it costs fetches. */
+static void test_unreadable_bitmap(void **state)
+{
+	TableFixture *fixture = *state;
+	char path[64];
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fixture->present_fd);
+	_cleanup_(cache_blob_free_p) CacheBlob *blob = NULL;
+	assert_int_equal(
+		cache_blob_new(&fixture->table, dup(fixture->data_fd), open(path, O_WRONLY | O_CLOEXEC), &blob), 0);
+	for (uint32_t i = 0; i < CHUNKS; i++)
+		assert_false(cache_blob_has(blob, i));
+}
+
 static void test_truncated_data(void **state)
 {
 	TableFixture *fixture = *state;
@@ -255,6 +268,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_wrong_size_is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_rot_is_found_at_first_use, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_wrong_bitmap, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_unreadable_bitmap, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_truncated_data, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_forget, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_failed_write_stays_absent, set_up, tear_down),

@@ -289,23 +289,23 @@ static void test_refused(_unused_ void **state)
 
 	MountPlan plan = fixture.plan;
 	plan.view_fd = copy_with(fixture.view, fixture.view_size, fixture.view_size / 2, 1);
-	assert_int_equal(open_plan(&fixture, &plan, &error), -EBADMSG);
+	assert_int_equal(open_plan(&fixture, &plan, &error), -EUCLEAN);
 	assert_non_null(strstr(error.message, "view of test"));
 	close(plan.view_fd);
 
 	plan.view_fd = fixture.layer.index_fd;
-	assert_int_equal(open_plan(&fixture, &plan, &error), -EBADMSG);
+	assert_int_equal(open_plan(&fixture, &plan, &error), -EUCLEAN);
 	assert_non_null(strstr(error.message, "not a view"));
 
 	int index_fd = fixture.layer.index_fd;
 	fixture.layer.index_fd = fixture.plan.view_fd;
-	assert_int_equal(open_plan(&fixture, &fixture.plan, &error), -EBADMSG);
+	assert_int_equal(open_plan(&fixture, &fixture.plan, &error), -EUCLEAN);
 	assert_non_null(strstr(error.message, "layer 0 of test"));
 	fixture.layer.index_fd = index_fd;
 
 	plan = fixture.plan;
 	plan.layer_count = 0;
-	assert_int_equal(open_plan(&fixture, &plan, &error), -EBADMSG);
+	assert_int_equal(open_plan(&fixture, &plan, &error), -EUCLEAN);
 	mount_fixture_done(&fixture);
 }
 
