@@ -167,7 +167,7 @@ int fetch_image_remote(const FetchRemote *remote, FetchImage *ret_image, Error *
 	const char *host = remote->reference->host;
 	_cleanup_(net_access_done) NetAccess access = { 0 };
 	_cleanup_(net_http_free_p) NetHttp *http = NULL;
-	int r = net_access_load(remote->certs, remote->login, host, &access, error);
+	int r = net_access_load(&remote->access, host, &access, error);
 	if (r < 0)
 		return r;
 	_cleanup_free_ char *base = net_access_base(&access, host, remote->plain_http);

@@ -10,6 +10,7 @@
 #include "fs/base/error.h"
 #include "fs/cache/cache-store.h"
 #include "fs/format/manifest.h"
+#include "fs/net/net-access.h"
 
 /* The open files of one layer. A blob of a local store has present_fd -1 and url NULL. */
 typedef struct FetchLayerFiles {
@@ -42,8 +43,7 @@ typedef struct FetchRemote {
 	bool plain_http; /* speak http; loopback hosts always may */
 	int64_t timeout; /* for each request, milliseconds */
 	CacheStore *cache;
-	const char *certs; /* whom to trust, a directory a host (net-access.h); NULL: the usual directory */
-	const char *login; /* user and password, as docker's config.json has them; NULL: the usual file */
+	NetAccessOptions access; /* whom to trust, and as whom to appear */
 } FetchRemote;
 
 /* Blocks on the network. Errors carry a sentence naming what could not be had and from where. */

@@ -21,11 +21,14 @@ typedef struct FetchWant FetchWant;
 typedef struct FetchLink FetchLink;
 typedef struct FetchRange FetchRange;
 
+#define FETCH_REASONS 16u
+
 /* When something that failed may be tried again. Zeroed: at once. */
 typedef struct FetchBackOff {
 	unsigned failures;
 	int64_t failed_at;
 	int64_t not_before;
+	bool asked; /* the server has asked for it */
 } FetchBackOff;
 
 struct FetchBlob {
@@ -40,6 +43,7 @@ struct FetchBlob {
 	FetchWant **wants;       /* by chunk */
 	size_t link_count;       /* of all its wants */
 	FetchBackOff back_off;   /* of its source */
+	bool failing;            /* the report was told so */
 };
 
 struct FetchLink {
@@ -83,8 +87,10 @@ struct FetchRange {
 
 /* What the report has been told, so that it hears little. */
 typedef struct FetchTold {
-	bool failing;
-	int64_t failure_at; /* 0: never */
+	struct {
+		int code;
+		int64_t at;        /* 0: never */
+	} failures[FETCH_REASONS]; /* each reason for itself, so that none hides another */
 	int64_t disk_at;
 } FetchTold;
 
@@ -154,9 +160,13 @@ void fetch_range_cut_unwanted(Fetcher *fetcher);
 
 /* fetch-report.c */
 
-/* Notes a failure and sets when to try again: 50 ms, doubled up to 2 s, with jitter. `started`: when the attempt began. */
-void fetch_back_off(FetchBackOff *back_off, int64_t started);
+/*
+ * Notes a failure and sets when to try again: 50 ms, doubled up to 2 s, with jitter, or after `wait` milliseconds, up to 10 s, if the
+ * server has asked for that. `started`: when the attempt began.
+ */
+void fetch_back_off(FetchBackOff *back_off, int64_t started, int64_t wait);
 
-void fetch_report_failure(Fetcher *fetcher, const FetchBlob *blob, const char *sentence);
-void fetch_report_success(Fetcher *fetcher, const FetchBlob *blob);
+/* `code`: the reason, a negative errno; one is told every 10 s at most. */
+void fetch_report_failure(Fetcher *fetcher, FetchBlob *blob, int code, const char *sentence);
+void fetch_report_success(Fetcher *fetcher, FetchBlob *blob);
 void fetch_report_disk(Fetcher *fetcher, int code);

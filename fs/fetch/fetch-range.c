@@ -47,8 +47,9 @@ static void end_chunk(FetchRange *range)
 	/* The rest of the range may well be right: only this chunk is asked for again, after a while. */
 	fetch_count(&fetcher->verify_failures, 1);
 	fetch_count(&fetcher->retries, 1);
-	fetch_report_failure(fetcher, blob, "what came is not what the index says; the server's copy is corrupt");
-	fetch_back_off(&want->back_off, range->started);
+	fetch_report_failure(fetcher, blob, -EBADMSG,
+			     "what came is not what the index says; the server's copy is corrupt");
+	fetch_back_off(&want->back_off, range->started, 0);
 	fetch_want_return(want);
 }
 
@@ -91,13 +92,13 @@ static void release(FetchRange *range)
 	range->transfer = NULL;
 }
 
-static void on_end(void *arg, int result, const char *sentence)
+static void on_end(void *arg, int result, const char *sentence, int64_t retry_after)
 {
 	FetchRange *range = arg;
 	if (result < 0) {
 		fetch_count(&range->fetcher->retries, 1);
-		fetch_back_off(&range->blob->back_off, range->started);
-		fetch_report_failure(range->fetcher, range->blob, sentence);
+		fetch_back_off(&range->blob->back_off, range->started, retry_after);
+		fetch_report_failure(range->fetcher, range->blob, result, sentence);
 	}
 	release(range);
 }
@@ -219,7 +220,7 @@ int64_t fetch_range_start_all(Fetcher *fetcher, int64_t now)
 			return retry;
 		int r = start(range, want, now);
 		if (r < 0)
-			on_end(range, r, error_text(NULL, r));
+			on_end(range, r, error_text(NULL, r), 0);
 	}
 }
 

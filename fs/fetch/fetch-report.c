@@ -8,6 +8,7 @@
 #define BACK_OFF_FIRST  50
 #define BACK_OFF_LAST   2000
 #define REPORT_INTERVAL 10000
+#define ASKED_MAX       10000 /* Retry-After: enough to be polite, and less than most readers' deadlines */
 
 /* Any jitter will do that differs between nodes and between attempts (xorshift64). */
 static uint32_t jitter(void)
@@ -24,7 +25,7 @@ static uint32_t jitter(void)
 	return (uint32_t)(state >> 32);
 }
 
-void fetch_back_off(FetchBackOff *back_off, int64_t started)
+void fetch_back_off(FetchBackOff *back_off, int64_t started, int64_t wait)
 {
 	int64_t now = fetch_now();
 	/* Attempts that were under way when another failed tell nothing new: they do not make the delay longer. */
@@ -35,9 +36,16 @@ void fetch_back_off(FetchBackOff *back_off, int64_t started)
 		delay = BACK_OFF_FIRST << back_off->failures;
 	if (delay > BACK_OFF_LAST)
 		delay = BACK_OFF_LAST;
+	int64_t not_before = now + delay * 3 / 4 + jitter() % (uint32_t)(delay / 2);
+	back_off->asked = wait > 0;
+	if (wait > ASKED_MAX)
+		wait = ASKED_MAX;
+	/* Later by up to an eighth, so that not all nodes come back at once. */
+	if (wait > 0 && now + wait > not_before)
+		not_before = now + wait + jitter() % (uint32_t)(wait / 8 + 1);
 	back_off->failures++;
 	back_off->failed_at = now;
-	back_off->not_before = now + delay * 3 / 4 + jitter() % (uint32_t)(delay / 2);
+	back_off->not_before = not_before;
 }
 
 static void tell(Fetcher *fetcher, const Error *error)
@@ -55,23 +63,38 @@ static bool is_time(int64_t *last)
 	return true;
 }
 
-void fetch_report_failure(Fetcher *fetcher, const FetchBlob *blob, const char *sentence)
+/* When this reason was told the last time. A new one takes the place of the one that was told first. */
+static int64_t *failure_time(FetchTold *told, int code)
 {
-	if (!is_time(&fetcher->told.failure_at))
+	size_t oldest = 0;
+	for (size_t i = 0; i < FETCH_REASONS; i++) {
+		if (told->failures[i].at != 0 && told->failures[i].code == code)
+			return &told->failures[i].at;
+		if (told->failures[i].at < told->failures[oldest].at)
+			oldest = i;
+	}
+	told->failures[oldest].code = code;
+	told->failures[oldest].at = 0;
+	return &told->failures[oldest].at;
+}
+
+void fetch_report_failure(Fetcher *fetcher, FetchBlob *blob, int code, const char *sentence)
+{
+	if (!is_time(failure_time(&fetcher->told, code)))
 		return;
 	Error error = { 0 };
-	(void)error_set(&error, -EIO, "cannot fetch from %s: %s; trying again", blob->url, sentence);
-	fetcher->told.failing = true;
+	(void)error_set(&error, code, "cannot fetch from %s: %s; trying again", blob->url, sentence);
+	blob->failing = true;
 	tell(fetcher, &error);
 }
 
-void fetch_report_success(Fetcher *fetcher, const FetchBlob *blob)
+void fetch_report_success(Fetcher *fetcher, FetchBlob *blob)
 {
-	if (!fetcher->told.failing)
+	if (!blob->failing)
 		return;
 	Error error = { 0 };
 	(void)error_set(&error, 0, "fetching from %s works again", blob->url);
-	fetcher->told.failing = false;
+	blob->failing = false;
 	tell(fetcher, &error);
 }
 

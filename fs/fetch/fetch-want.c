@@ -100,8 +100,8 @@ static void link_remove(FetchLink *link)
 	link->want = NULL;
 	link->previous = link->next = NULL;
 	link->wait->missing--;
-	/* Once nobody waits, an old failure is forgotten, so that who comes next is not made to wait for it. */
-	if (--want->blob->link_count == 0)
+	/* Once nobody waits, an old failure is forgotten, so that who comes next is not made to wait for it; a server's wish is not. */
+	if (--want->blob->link_count == 0 && !want->blob->back_off.asked)
 		want->blob->back_off = (FetchBackOff){ 0 };
 }
 

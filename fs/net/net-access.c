@@ -7,10 +7,10 @@
 
 #include "fs/base/fd.h"
 #include "fs/net/net-basic.h"
+#include "fs/net/net-login.h"
 #include "fs/net/net-registry.h"
 
-#define PEM_MAX   (1u << 20)
-#define LOGIN_MAX (1u << 20)
+#define PEM_MAX (1u << 20)
 
 static void json_decref_p(json_t **value)
 {
@@ -31,17 +31,16 @@ void net_access_done(NetAccess *access)
 	free(access->certificate);
 	wipe(&access->key);
 	wipe(&access->user);
+	wipe(&access->identity);
+	wipe(&access->bearer);
 	*access = (NetAccess){ 0 };
 }
 
-/* Reads CERTS/HOST/name into `ret_pem`; nothing there is no error. */
-static int read_pem(const char *directory, const char *name, char **ret_pem, Error *error)
+/* Reads a file into `ret_pem`; nothing there is no error. */
+static int read_pem(const char *path, char **ret_pem, Error *error)
 {
-	_cleanup_free_ char *path = NULL;
 	_cleanup_free_ char *pem = NULL;
 	size_t size;
-	if (asprintf(&path, "%s/%s", directory, name) < 0)
-		return error_set(error, -ENOMEM, "out of memory");
 	int r = fd_read_file(AT_FDCWD, path, PEM_MAX, &pem, &size);
 	if (r == -ENOENT || r == -ENOTDIR)
 		return 0;
@@ -54,13 +53,21 @@ static int read_pem(const char *directory, const char *name, char **ret_pem, Err
 	return 0;
 }
 
+static int read_pem_in(const char *directory, const char *name, char **ret_pem, Error *error)
+{
+	_cleanup_free_ char *path = NULL;
+	if (asprintf(&path, "%s/%s", directory, name) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	return read_pem(path, ret_pem, error);
+}
+
 static int load_files(const char *directory, NetAccess *access, Error *error)
 {
-	int r = read_pem(directory, "ca.crt", &access->ca, error);
+	int r = read_pem_in(directory, "ca.crt", &access->ca, error);
 	if (r == 0)
-		r = read_pem(directory, "client.cert", &access->certificate, error);
+		r = read_pem_in(directory, "client.cert", &access->certificate, error);
 	if (r == 0)
-		r = read_pem(directory, "client.key", &access->key, error);
+		r = read_pem_in(directory, "client.key", &access->key, error);
 	if (r == 0 && !access->certificate != !access->key)
 		return error_set(error, -EINVAL, "%s has one of client.cert and client.key; it takes both", directory);
 	return r;
@@ -76,82 +83,54 @@ static int load_certificates(const char *certs, const char *host, NetAccess *acc
 	return load_files(directory, access, error);
 }
 
-/* The file docker keeps logins in; NULL when there can be none, or memory is out. */
-static char *default_login(void)
+/* Certificate and key named by hand, in the place of those in a directory. */
+static int load_named(const NetAccessOptions *options, NetAccess *access, Error *error)
 {
-	char *path = NULL;
-	const char *directory = getenv("DOCKER_CONFIG"), *home = getenv("HOME");
-	int length = -1;
-	if (directory && directory[0])
-		length = asprintf(&path, "%s/config.json", directory);
-	else if (home && home[0])
-		length = asprintf(&path, "%s/.docker/config.json", home);
-	return length < 0 ? NULL : path;
-}
-
-/* The login for `host` among those of `root`: keys are hosts, or URLs of hosts where an old docker wrote them. */
-static const char *find_login(json_t *root, const char *host)
-{
-	const char *key;
-	json_t *login, *logins = json_object_get(root, "auths");
-	json_object_foreach(logins, key, login)
-	{
-		const char *name = strncmp(key, "https://", 8) == 0 ? key + 8 : key;
-		size_t length = strcspn(name, "/");
-		if (length == strlen(host) && memcmp(name, host, length) == 0)
-			return json_string_value(json_object_get(login, "auth"));
+	const struct {
+		const char *path;
+		char **pem;
+	} files[] = {
+		{ options->ca, &access->ca },
+		{ options->certificate, &access->certificate },
+		{ options->key, &access->key },
+	};
+	if (!options->certificate != !options->key)
+		return error_set(error, -EINVAL, "a client certificate and its key go together: give both, or none");
+	for (size_t i = 0; i < ELEMENTS(files); i++) {
+		if (!files[i].path)
+			continue;
+		free(*files[i].pem);
+		*files[i].pem = NULL;
+		int r = read_pem(files[i].path, files[i].pem, error);
+		if (r == 0 && !*files[i].pem)
+			r = error_set(error, -ENOENT, "%s is not there", files[i].path);
+		if (r < 0)
+			return r;
 	}
-	return NULL;
+	return 0;
 }
 
-static int parse_login(const char *path, const char *json, size_t size, const char *host, NetAccess *access,
-		       Error *error)
+static int load_user(const NetAccessOptions *options, const char *host, NetAccess *access, Error *error)
 {
-	json_error_t fault;
-	_cleanup_(json_decref_p) json_t *root = json_loadb(json, size, 0, &fault);
-	if (!root)
-		return error_set(error, -EINVAL, "%s is not JSON: %s (line %d)", path, fault.text, fault.line);
-	const char *base64 = find_login(root, host);
-	if (!base64 || !base64[0])
-		return 0; /* or a credential helper has it: then the server's refusal says what is missing */
-	char user[NET_BASIC_MAX + 1];
-	if (net_basic_decode(base64, user, sizeof(user)) < 0)
-		return error_set(error, -EINVAL, "%s: the login of %s is damaged; run `docker login %s` again", path,
-				 host, host);
-	/* The text a plan carries is JSON, and so is UTF-8. */
-	_cleanup_(json_decref_p) json_t *text = json_string(user);
-	access->user = text ? strdup(user) : NULL;
-	OPENSSL_cleanse(user, sizeof(user));
-	if (!text)
-		return error_set(error, -EINVAL, "%s: the login of %s is not UTF-8", path, host);
+	if (!options->user)
+		return net_login_load(options->login, host, access, error);
+	if (!net_basic_is_login(options->user))
+		return error_set(
+			error, -EINVAL,
+			"user and password have to be one line of UTF-8, %u bytes at most, the user without a colon",
+			NET_BASIC_MAX);
+	access->user = strdup(options->user);
 	return access->user ? 0 : error_set(error, -ENOMEM, "out of memory");
 }
 
-static int load_login(const char *login, const char *host, NetAccess *access, Error *error)
-{
-	_cleanup_free_ char *usual = login ? NULL : default_login();
-	const char *path = login ?: usual;
-	if (!path)
-		return 0;
-	char *json;
-	size_t size;
-	int r = fd_read_file(AT_FDCWD, path, LOGIN_MAX, &json, &size);
-	if (!login && (r == -ENOENT || r == -ENOTDIR || r == -EACCES))
-		return 0;
-	if (r < 0)
-		return error_set(error, r, "logins cannot be read from %s: %s", path, error_text(NULL, r));
-	r = parse_login(path, json, size, host, access, error);
-	OPENSSL_cleanse(json, size);
-	free(json);
-	return r;
-}
-
-int net_access_load(const char *certs, const char *login, const char *host, NetAccess *ret_access, Error *error)
+int net_access_load(const NetAccessOptions *options, const char *host, NetAccess *ret_access, Error *error)
 {
 	_cleanup_(net_access_done) NetAccess access = { 0 };
-	int r = load_certificates(certs ?: NET_CERTS_DIRECTORY, host, &access, error);
+	int r = load_certificates(options->certs ?: NET_CERTS_DIRECTORY, host, &access, error);
 	if (r == 0)
-		r = load_login(login, host, &access, error);
+		r = load_named(options, &access, error);
+	if (r == 0)
+		r = load_user(options, host, &access, error);
 	if (r < 0)
 		return r;
 	*ret_access = access;
@@ -169,9 +148,9 @@ char *net_access_base(const NetAccess *access, const char *host, bool plain_http
 
 int net_access_encode(const NetAccess *access, char **ret_text)
 {
-	_cleanup_(json_decref_p) json_t *root =
-		json_pack("{s:s*, s:s*, s:s*, s:s*}", "ca", access->ca, "certificate", access->certificate, "key",
-			  access->key, "user", access->user);
+	_cleanup_(json_decref_p) json_t *root = json_pack(
+		"{s:s*, s:s*, s:s*, s:s*, s:s*, s:s*}", "ca", access->ca, "certificate", access->certificate, "key",
+		access->key, "user", access->user, "identity", access->identity, "bearer", access->bearer);
 	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	if (!text)
 		return -ENOMEM;
@@ -191,9 +170,9 @@ static int take(const char *value, char **ret_copy)
 int net_access_decode(const char *text, NetAccess *ret_access)
 {
 	_cleanup_(json_decref_p) json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-	const char *ca = NULL, *certificate = NULL, *key = NULL, *user = NULL;
-	if (!root || json_unpack(root, "{s?s, s?s, s?s, s?s}", "ca", &ca, "certificate", &certificate, "key", &key,
-				 "user", &user) < 0)
+	const char *ca = NULL, *certificate = NULL, *key = NULL, *user = NULL, *identity = NULL, *bearer = NULL;
+	if (!root || json_unpack(root, "{s?s, s?s, s?s, s?s, s?s, s?s}", "ca", &ca, "certificate", &certificate, "key",
+				 &key, "user", &user, "identity", &identity, "bearer", &bearer) < 0)
 		return -EBADMSG;
 	_cleanup_(net_access_done) NetAccess access = { 0 };
 	int r = take(ca, &access.ca);
@@ -203,6 +182,10 @@ int net_access_decode(const char *text, NetAccess *ret_access)
 		r = take(key, &access.key);
 	if (r == 0)
 		r = take(user, &access.user);
+	if (r == 0)
+		r = take(identity, &access.identity);
+	if (r == 0)
+		r = take(bearer, &access.bearer);
 	if (r < 0)
 		return r;
 	*ret_access = access;

@@ -1,7 +1,8 @@
 /*
  * How a host is to be spoken to: whom to trust beside the system's authorities, and as whom to appear. What is trusted for a host stands in
  * CERTS/HOST:PORT/: ca.crt, and client.cert with client.key if the host wants a certificate; `imgfs trust` puts ca.crt there.
- * User and password come from docker's config.json.
+ * User and password come
+ * from docker's config.json and credential helpers. Or they are given by hand.
  */
 #pragma once
 
@@ -15,18 +16,30 @@ typedef struct NetAccess {
 	char *ca;          /* PEM; NULL: the system's authorities alone */
 	char *certificate; /* PEM, with its key, or both NULL */
 	char *key;
-	char *user;      /* "user:password", or NULL; sent by TLS, or to a loopback host, alone */
+	char *user;      /* "user:password", or NULL; sent by TLS, or to a loopback host, alone; as are the next two */
+	char *identity;  /* what tokens are asked for with, instead of a user (docker's "identitytoken"), or NULL */
+	char *bearer;    /* a token to use as it is (docker's "registrytoken"), or NULL */
 	bool unverified; /* any certificate will do: for what is checked by other means, and never sent `user` */
 } NetAccess;
 
 void net_access_done(NetAccess *access); /* wipes and frees; safe on a zeroed one */
 
+/* Where to look; NULL where it is usual. */
+typedef struct NetAccessOptions {
+	const char *certs; /* directory; NET_CERTS_DIRECTORY */
+	const char *
+		login; /* a file like docker's config.json; the usual one ($DOCKER_CONFIG or ~/.docker) need not exist */
+	const char *user; /* "user:password", instead of what `login` has */
+	const char *ca;   /* files, instead of what `certs` has */
+	const char *certificate;
+	const char *key;
+} NetAccessOptions;
+
 /*
- * What this machine has for `host`. `certs` NULL means NET_CERTS_DIRECTORY; `login` is a file like docker's config.json, NULL the
- * usual one ($DOCKER_CONFIG or ~/.docker), which need not exist. Errors: -EINVAL (the host cannot be a directory's name; not
- * PEM, a key is missing, no JSON), -ENOENT (`login` was named and is not there), -EACCES and what else reading gives, with a sentence.
+ * What this machine has for `host`. Blocks while a credential helper runs. Errors: -EINVAL (the host cannot be a directory's name; not PEM,
+ * a key is missing, no JSON, no user), -ENOENT (a file that was named is not there), net_login_load()'s and what else reading gives, with a sentence.
  */
-int net_access_load(const char *certs, const char *login, const char *host, NetAccess *ret_access, Error *error)
+int net_access_load(const NetAccessOptions *options, const char *host, NetAccess *ret_access, Error *error)
 	_must_check_;
 
 /* "http://HOST" or "https://HOST"; as net_registry_base(), but with https where there is something for TLS. NULL: out of memory. */

@@ -1,6 +1,7 @@
 #include "fs/net/net-basic.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <string.h>
@@ -20,6 +21,15 @@ static int check(const unsigned char *text, size_t size, char *ret_text, size_t 
 	memcpy(ret_text, text, size);
 	ret_text[size] = '\0';
 	return 0;
+}
+
+bool net_basic_is_login(const char *text)
+{
+	size_t size = strlen(text);
+	json_t *utf8 = json_string(text);
+	bool right = utf8 && size <= NET_BASIC_MAX && is_text((const unsigned char *)text, size) && strchr(text, ':');
+	json_decref(utf8);
+	return right;
 }
 
 int net_basic_decode(const char *base64, char *ret_text, size_t size)

@@ -8,6 +8,9 @@
 
 #define NET_BASIC_MAX 512u /* bytes of user, colon and password */
 
+/* Is this "user:password", one line of UTF-8, and not too long? */
+bool net_basic_is_login(const char *text);
+
 /*
  * Decodes canonical base64 to "user:password", which holds a colon and no control character; `size` counts the final NUL of
  * `ret_text`. Errors: -EINVAL (no base64, no colon, control characters, too long).

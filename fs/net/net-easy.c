@@ -7,7 +7,6 @@
 
 #include "fs/net/net-registry.h"
 
-#define REDIRECTS_MAX     5L
 #define CONNECT_TIMEOUT   5000L
 #define BUFFER_SIZE       (512L << 10) /* the most curl takes */
 #define KEEPALIVE_SECONDS 30L
@@ -34,16 +33,35 @@ static int ensure_global(void)
 	return global_result == CURLE_OK ? 0 : -ENOMEM;
 }
 
-/* `authority` starts at the host of a URL. */
-static bool authority_is_loopback(const char *authority)
+#define TLS_PREFIX   "https://"
+#define PLAIN_PREFIX "http://"
+
+static bool is_tls(const char *url)
+{
+	return strncasecmp(url, TLS_PREFIX, strlen(TLS_PREFIX)) == 0;
+}
+
+static bool is_plain(const char *url)
+{
+	return strncasecmp(url, PLAIN_PREFIX, strlen(PLAIN_PREFIX)) == 0;
+}
+
+/* Of a URL that is one of both. User and password in it make no loopback host of another. */
+static bool is_loopback(const char *url)
 {
 	char host[256];
+	const char *authority = url + strlen(is_tls(url) ? TLS_PREFIX : PLAIN_PREFIX);
 	size_t length = strcspn(authority, "/?#");
-	if (length >= sizeof(host))
+	if (length >= sizeof(host) || memchr(authority, '@', length))
 		return false;
 	memcpy(host, authority, length);
 	host[length] = '\0';
 	return net_registry_is_loopback(host);
+}
+
+bool net_url_is_private(const char *url)
+{
+	return is_tls(url) || (is_plain(url) && is_loopback(url));
 }
 
 static CURLcode set_blob(CURL *easy, CURLoption option, char *text)
@@ -56,7 +74,7 @@ static CURLcode set_blob(CURL *easy, CURLoption option, char *text)
  * The blob of authorities stands beside the system's directory of them, which curl searches as well. Certificates come as text, not as
  * files: the process that connects again later may not read those.
  */
-static CURLcode set_access(CURL *easy, const NetAccess *access, bool private)
+static CURLcode set_access(CURL *easy, const NetAccess *access, const char *token, bool private)
 {
 	CURLcode code = set_blob(easy, CURLOPT_CAINFO_BLOB, access->ca);
 	if (code == CURLE_OK)
@@ -66,6 +84,9 @@ static CURLcode set_access(CURL *easy, const NetAccess *access, bool private)
 	if (access->unverified) {
 		(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
 		(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+	} else if (code == CURLE_OK && (token || access->bearer) && private) {
+		(void)curl_easy_setopt(easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
+		code = curl_easy_setopt(easy, CURLOPT_XOAUTH2_BEARER, token ?: access->bearer);
 	} else if (code == CURLE_OK && access->user && private) {
 		(void)curl_easy_setopt(easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
 		code = curl_easy_setopt(easy, CURLOPT_USERPWD, access->user);
@@ -73,10 +94,9 @@ static CURLcode set_access(CURL *easy, const NetAccess *access, bool private)
 	return code;
 }
 
-int net_easy_new(const char *url, const NetAccess *access, CURL **ret_easy)
+int net_easy_new(const char *url, const NetAccess *access, const char *token, CURL **ret_easy)
 {
-	bool tls = strncasecmp(url, "https://", 8) == 0;
-	if (!tls && strncasecmp(url, "http://", 7) != 0)
+	if (!is_tls(url) && !is_plain(url))
 		return -EINVAL;
 	if (ensure_global() < 0)
 		return -ENOMEM;
@@ -88,14 +108,12 @@ int net_easy_new(const char *url, const NetAccess *access, CURL **ret_easy)
 	if (code == CURLE_OK)
 		code = curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	if (code == CURLE_OK)
-		code = curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, tls ? "https" : "http,https");
-	if (code == CURLE_OK)
 		code = curl_easy_setopt(easy, CURLOPT_USERAGENT, "imgfs");
-	bool loopback = authority_is_loopback(url + (tls ? 8 : 7));
-	if (code == CURLE_OK && loopback)
+	if (code == CURLE_OK && is_loopback(url))
 		code = curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
-	if (code == CURLE_OK && access)
-		code = set_access(easy, access, tls || loopback);
+	static const NetAccess stranger = { 0 };
+	if (code == CURLE_OK)
+		code = set_access(easy, access ?: &stranger, token, net_url_is_private(url));
 	if (code != CURLE_OK) {
 		curl_easy_cleanup(easy);
 		return net_curl_error(code);
@@ -104,8 +122,7 @@ int net_easy_new(const char *url, const NetAccess *access, CURL **ret_easy)
 	(void)curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	(void)curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	(void)curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-	(void)curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
-	(void)curl_easy_setopt(easy, CURLOPT_MAXREDIRS, REDIRECTS_MAX);
+	(void)curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
 	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT);
 	(void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, BUFFER_SIZE);
 	(void)curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
@@ -116,6 +133,14 @@ int net_easy_new(const char *url, const NetAccess *access, CURL **ret_easy)
 	(void)curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 	*ret_easy = easy;
 	return 0;
+}
+
+int64_t net_easy_retry_after(CURL *easy)
+{
+	curl_off_t seconds = 0;
+	if (curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds) != CURLE_OK || seconds <= 0)
+		return 0;
+	return seconds > INT32_MAX ? (int64_t)INT32_MAX * 1000 : (int64_t)seconds * 1000;
 }
 
 CURLM *net_multi_new(unsigned connections)

@@ -12,11 +12,17 @@
 int64_t net_now(void);
 
 /*
- * A handle for http and https: HTTP/1.1, no signals, redirects bounded and never from https to http, no compression. The
- * environment's proxy is used, but not for loopback hosts. TLS is 1.2 at least. `access` may be NULL, and is copied.
+ * A handle for http and https: HTTP/1.1, no signals, no redirects followed (net-route.h), no compression. The environment's proxy is used,
+ * but not for loopback hosts. TLS is 1.2 at least. `access` may be NULL, and is copied; so is `token`, which is sent instead of a user.
  * Errors: -EINVAL (not such a URL), -ENOMEM.
  */
-int net_easy_new(const char *url, const NetAccess *access, CURL **ret_easy) _must_check_;
+int net_easy_new(const char *url, const NetAccess *access, const char *token, CURL **ret_easy) _must_check_;
+
+/* Is it https, or is the host loopback? Otherwise nothing secret may be sent there. */
+bool net_url_is_private(const char *url);
+
+/* What the last answer's Retry-After says, a number or a date, in milliseconds from now; 0: nothing. */
+int64_t net_easy_retry_after(CURL *easy);
 
 /* A multi handle that keeps at most `connections` open. NULL when memory is out. */
 CURLM *net_multi_new(unsigned connections);

@@ -113,6 +113,8 @@ void net_headers_add(NetHeaders *headers, const char *line, size_t size)
 		add_range(headers, value, length);
 	else if (header_value(line, size, "Docker-Content-Digest", &value, &length))
 		add_digest(headers, value, length);
+	else if (!headers->has_challenge && header_value(line, size, "WWW-Authenticate", &value, &length))
+		headers->has_challenge = net_challenge_parse(value, length, &headers->challenge) == 0;
 }
 
 int net_status_error(unsigned status, Error *error)
@@ -124,8 +126,7 @@ int net_status_error(unsigned status, Error *error)
 	case 401:
 		return error_set(error, -EACCES,
 				 "the server wants a user and password that it knows (status 401); `docker login` to "
-				 "it, or give "
-				 "--login");
+				 "it, or give --user or --login");
 	case 403:
 		return error_set(
 			error, -EACCES,

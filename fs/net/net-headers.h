@@ -1,5 +1,5 @@
 /*
- * The response headers imgfs looks at: status, Content-Range, Docker-Content-Digest (RFC 9110 sections 14.4 and 15;
+ * The response headers imgfs looks at: status, Content-Range, WWW-Authenticate, Docker-Content-Digest (RFC 9110 sections 14.4 and 15;
  * OCI distribution-spec 1.1). Bytes from outside; pure computation.
  */
 #pragma once
@@ -10,6 +10,7 @@
 
 #include "fs/base/digest.h"
 #include "fs/base/error.h"
+#include "fs/net/net-challenge.h"
 
 typedef struct NetContentRange {
 	uint64_t first;
@@ -27,6 +28,8 @@ typedef struct NetHeaders {
 	NetContentRange range;
 	bool has_digest; /* a valid sha256 one */
 	Digest digest;
+	bool has_challenge; /* it wants a token */
+	NetChallenge challenge;
 } NetHeaders;
 
 /* Adds one line, with or without its line end. A status line starts a new response. */

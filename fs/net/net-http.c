@@ -4,22 +4,38 @@
 #include <string.h>
 
 #include "fs/net/net-easy.h"
-#include "fs/net/net-headers.h"
+#include "fs/net/net-route.h"
 #include "fs/net/net-tls.h"
 
 #define CONNECTIONS 8u
 #define BODY_START  (64u << 10)
+#define SKIP_MAX    (64u << 10) /* reading so much of an answer that does not matter is cheaper than another connection */
+
+/* A server that says it is busy, or ends a connection, is asked again; for up to so long, in milliseconds. */
+#define RETRIES_MAX 4u
+#define RETRY_FIRST 100
+#define RETRY_LAST  5000
 
 struct NetHttp {
 	CURLM *multi;
 	int64_t timeout;
+	NetTokens *tokens;
 	const NetAccess *access; /* not owned */
 };
 
 /* One request under way. */
 typedef struct Exchange {
 	const NetRequest *request;
-	CURL *easy; /* NULL before the start and after the end */
+	NetRoute route;
+	enum {
+		EXCHANGE_IDLE,
+		EXCHANGE_RUNS,
+		EXCHANGE_WAITS
+	} state;        /* before the start and after the end; for the network; for a token or the next try */
+	CURL *easy;     /* while it runs */
+	int64_t try_at; /* while it waits; 0: until a token has come */
+	unsigned retries;
+	uint64_t skipped;
 	struct curl_slist *headers_sent;
 	NetHeaders headers;
 	NetProgress progress;
@@ -40,6 +56,9 @@ int net_http_new(int64_t timeout, NetHttp **ret_http)
 	http->multi = net_multi_new(CONNECTIONS);
 	if (!http->multi)
 		return -ENOMEM;
+	int r = net_tokens_new(http->multi, http, timeout, &http->tokens);
+	if (r < 0)
+		return r;
 	*ret_http = TAKE_PTR(http);
 	return 0;
 }
@@ -47,6 +66,7 @@ int net_http_new(int64_t timeout, NetHttp **ret_http)
 NetHttp *net_http_free(NetHttp *http)
 {
 	if (http) {
+		net_tokens_free(http->tokens);
 		if (http->multi)
 			(void)curl_multi_cleanup(http->multi);
 		free(http);
@@ -57,6 +77,7 @@ NetHttp *net_http_free(NetHttp *http)
 void net_http_set_access(NetHttp *http, const NetAccess *access)
 {
 	http->access = access;
+	net_tokens_set_access(http->tokens, access);
 }
 
 void net_response_done(NetResponse *response)
@@ -91,8 +112,7 @@ static size_t on_header(char *line, size_t unit, size_t count, void *arg)
 	if (!exchange->headers.complete)
 		return size;
 	net_progress_mark(&exchange->progress);
-	unsigned class = exchange->headers.status / 100;
-	if (class == 1 || class == 3)
+	if (exchange->headers.status / 100 == 1 || net_route_goes_on(&exchange->route, &exchange->headers))
 		return size;
 	exchange->refusal = check_headers(exchange);
 	if (exchange->refusal < 0)
@@ -124,8 +144,10 @@ static size_t on_body(char *data, size_t unit, size_t count, void *arg)
 	Exchange *exchange = arg;
 	NetResponse *response = &exchange->response;
 	size_t size = unit * count;
-	if (!exchange->accepted)
-		return 0;
+	if (!exchange->accepted) {
+		exchange->skipped += size;
+		return exchange->skipped <= SKIP_MAX ? size : 0;
+	}
 	if (size > exchange->request->size - response->size) {
 		exchange->refusal = error_set(&exchange->error, -EFBIG, "the answer is longer than %llu bytes",
 					      (unsigned long long)exchange->request->size);
@@ -143,7 +165,7 @@ static size_t on_body(char *data, size_t unit, size_t count, void *arg)
 static int prepare(NetHttp *http, Exchange *exchange)
 {
 	const NetRequest *request = exchange->request;
-	int r = net_easy_new(request->url, http->access, &exchange->easy);
+	int r = net_route_open(&exchange->route, http->access, http->tokens, &exchange->easy, &exchange->error);
 	if (r < 0)
 		return r;
 	CURL *easy = exchange->easy;
@@ -171,17 +193,7 @@ static int prepare(NetHttp *http, Exchange *exchange)
 	return 0;
 }
 
-static int start(NetHttp *http, Exchange *exchange)
-{
-	int r = prepare(http, exchange);
-	if (r < 0)
-		return r;
-	exchange->progress.limit = http->timeout;
-	net_progress_mark(&exchange->progress);
-	return curl_multi_add_handle(http->multi, exchange->easy) == CURLM_OK ? 0 : -ENOMEM;
-}
-
-static void stop(NetHttp *http, Exchange *exchange)
+static void unplug(NetHttp *http, Exchange *exchange)
 {
 	if (exchange->easy) {
 		(void)curl_multi_remove_handle(http->multi, exchange->easy);
@@ -190,6 +202,51 @@ static void stop(NetHttp *http, Exchange *exchange)
 	curl_slist_free_all(exchange->headers_sent);
 	exchange->easy = NULL;
 	exchange->headers_sent = NULL;
+	exchange->state = EXCHANGE_IDLE;
+}
+
+static void stop(NetHttp *http, Exchange *exchange)
+{
+	unplug(http, exchange);
+	net_route_done(&exchange->route);
+}
+
+/* Lets it wait until then, or for a token (0). */
+static int park(NetHttp *http, Exchange *exchange, int64_t try_at)
+{
+	unplug(http, exchange);
+	exchange->state = EXCHANGE_WAITS;
+	exchange->try_at = try_at;
+	return 0;
+}
+
+/* Makes the next attempt, or the first. 0 also when it has to wait for a token. */
+static int attempt(NetHttp *http, Exchange *exchange)
+{
+	unplug(http, exchange);
+	net_response_done(&exchange->response);
+	exchange->capacity = 0;
+	exchange->accepted = false;
+	exchange->refusal = 0;
+	exchange->headers = (NetHeaders){ 0 };
+	exchange->error = (Error){ 0 };
+	exchange->curl_text[0] = '\0';
+	exchange->progress.limit = http->timeout;
+	net_progress_mark(&exchange->progress);
+	int r = prepare(http, exchange);
+	if (r == -EAGAIN)
+		return park(http, exchange, 0);
+	if (r == 0 && curl_multi_add_handle(http->multi, exchange->easy) != CURLM_OK)
+		r = -ENOMEM;
+	if (r == 0)
+		exchange->state = EXCHANGE_RUNS;
+	return r;
+}
+
+static int start(NetHttp *http, Exchange *exchange)
+{
+	int r = net_route_init(&exchange->route, exchange->request->url);
+	return r < 0 ? r : attempt(http, exchange);
 }
 
 static int judge(Exchange *exchange, CURLcode code)
@@ -224,6 +281,91 @@ typedef struct Batch {
 	size_t finished;
 } Batch;
 
+/* A step on the way is over. 0: it has gone on to the next. */
+static int go_on(NetHttp *http, Exchange *exchange)
+{
+	int r = net_route_follow(&exchange->route, exchange->easy, &exchange->headers, http->tokens, &exchange->error);
+	if (r == -EAGAIN)
+		return park(http, exchange, 0);
+	return r < 0 ? r : attempt(http, exchange);
+}
+
+/* Is it worth while to ask again, and when? What cannot be reached at all is not: a node has to start without its build host. */
+static bool retry_later(Exchange *exchange, int code, int64_t *ret_when)
+{
+	if ((code != -EREMOTEIO && code != -ECONNRESET) || exchange->retries == RETRIES_MAX)
+		return false;
+	int64_t wait = (int64_t)RETRY_FIRST << exchange->retries++, asked = net_easy_retry_after(exchange->easy);
+	if (asked > wait)
+		wait = asked;
+	*ret_when = net_now() + wait;
+	return wait <= RETRY_LAST;
+}
+
+/* An attempt has ended. Says whether that was the last one. */
+static int end_attempt(NetHttp *http, Exchange *exchange, CURLcode code, bool *ret_over)
+{
+	*ret_over = false;
+	bool ended = code == CURLE_OK || code == CURLE_WRITE_ERROR;
+	if (ended && !exchange->accepted && exchange->refusal == 0 && exchange->headers.complete &&
+	    net_route_goes_on(&exchange->route, &exchange->headers))
+		return go_on(http, exchange);
+	int64_t when;
+	int r = judge(exchange, code);
+	if (r < 0 && retry_later(exchange, r, &when))
+		return park(http, exchange, when);
+	*ret_over = true;
+	return r;
+}
+
+/* Lets all go on whose time has come: now, or with the token. */
+static int wake(Batch *batch, bool token, Error *error)
+{
+	int64_t now = net_now();
+	for (size_t i = 0; i < batch->started; i++) {
+		Exchange *exchange = &batch->exchanges[i];
+		if (exchange->state != EXCHANGE_WAITS || (exchange->try_at == 0 ? !token : exchange->try_at > now))
+			continue;
+		int r = attempt(batch->http, exchange);
+		if (r < 0)
+			return report(exchange, r, error);
+	}
+	return 0;
+}
+
+/* The request for a token has failed: so has what waits for it, if something does. */
+static int fail_waiting(Batch *batch, const Error *why, Error *error)
+{
+	for (size_t i = 0; i < batch->started; i++) {
+		Exchange *exchange = &batch->exchanges[i];
+		if (exchange->state == EXCHANGE_WAITS && exchange->try_at == 0) {
+			exchange->error = *why;
+			return report(exchange, why->code, error);
+		}
+	}
+	return 0;
+}
+
+static int end_token(Batch *batch, CURLcode code, Error *error)
+{
+	Error why = { 0 };
+	int r = net_tokens_complete(batch->http->tokens, code, &why);
+	return r < 0 ? fail_waiting(batch, &why, error) : wake(batch, true, error);
+}
+
+static int end_exchange(Batch *batch, Exchange *exchange, CURLcode code, Error *error)
+{
+	bool over;
+	int r = end_attempt(batch->http, exchange, code, &over);
+	if (r < 0)
+		return report(exchange, r, error);
+	if (over) {
+		stop(batch->http, exchange);
+		batch->finished++;
+	}
+	return 0;
+}
+
 static int collect(Batch *batch, Error *error)
 {
 	int left;
@@ -233,34 +375,42 @@ static int collect(Batch *batch, Error *error)
 		char *private = NULL;
 		CURLcode code = message->data.result;
 		(void)curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &private);
-		Exchange *exchange = (Exchange *)(void *)private;
-		int r = judge(exchange, code);
-		stop(batch->http, exchange);
-		batch->finished++;
+		int r = (NetHttp *)(void *)private == batch->http
+				? end_token(batch, code, error)
+				: end_exchange(batch, (Exchange *)(void *)private, code, error);
 		if (r < 0)
-			return report(exchange, r, error);
+			return r;
 	}
 	return 0;
 }
 
-/* Fails when a request has stalled; otherwise says how long to wait for the next one that might. */
+/* Fails when a request has stalled; otherwise says how long to wait for the next one that might, or may be tried again. */
 static int check_progress(Batch *batch, int *ret_wait, Error *error)
 {
-	int64_t now = net_now(), wait = INT_MAX;
+	int64_t now = net_now(), next = now + INT_MAX;
+	if (net_tokens_deadline(batch->http->tokens) <= now) {
+		Error why = { 0 };
+		int r = net_tokens_expire(batch->http->tokens, &why);
+		if (r < 0)
+			r = fail_waiting(batch, &why, error);
+		if (r < 0)
+			return r;
+	}
+	if (net_tokens_deadline(batch->http->tokens) < next)
+		next = net_tokens_deadline(batch->http->tokens);
 	for (size_t i = 0; i < batch->started; i++) {
 		Exchange *exchange = &batch->exchanges[i];
-		if (!exchange->easy)
-			continue;
-		int64_t left = net_progress_deadline(&exchange->progress) - now;
-		if (left <= 0) {
+		int64_t at = exchange->state == EXCHANGE_RUNS ? net_progress_deadline(&exchange->progress)
+							      : exchange->try_at;
+		if (exchange->state == EXCHANGE_RUNS && at <= now) {
 			(void)error_set(&exchange->error, -ETIMEDOUT, "no answer within %lld ms",
 					(long long)batch->http->timeout);
 			return report(exchange, -ETIMEDOUT, error);
 		}
-		if (left < wait)
-			wait = left;
+		if (exchange->state != EXCHANGE_IDLE && at != 0 && at < next)
+			next = at;
 	}
-	*ret_wait = (int)wait;
+	*ret_wait = next < now ? 0 : (int)(next - now);
 	return 0;
 }
 
@@ -281,6 +431,8 @@ static int run(Batch *batch, Error *error)
 		    curl_multi_perform(batch->http->multi, &running) != CURLM_OK)
 			return error_set(error, -ENOMEM, "libcurl failed, probably for lack of memory");
 		r = collect(batch, error);
+		if (r == 0)
+			r = wake(batch, false, error);
 		if (r < 0)
 			return r;
 	}

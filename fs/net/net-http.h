@@ -41,9 +41,10 @@ typedef struct NetResponse {
 void net_response_done(NetResponse *response); /* safe on a zeroed one */
 
 /*
- * Makes `count` requests, some at once, and returns when all have succeeded or one has failed. `responses` has `count` elements
+ * Makes `count` requests, some at once, and returns when all have succeeded or one has failed. Redirects are followed, and tokens got
+ * where the server wants them; a server that is busy, or ends a connection, is asked again for a few seconds. `responses` has `count` elements
  * and stays untouched on failure. Errors, with a sentence that names the URL: -ENOENT, -EACCES, -EREMOTEIO and -EPROTO by the answer's
- * status; -EFBIG (a longer body); -EHOSTUNREACH, -ECONNRESET, -ETIMEDOUT; -EKEYREJECTED (TLS certificate); -EINVAL (URL); -ENOMEM.
+ * status; -EFBIG (a longer body); -ELOOP (redirects without end); -EHOSTUNREACH, -ECONNRESET, -ETIMEDOUT; -EKEYREJECTED (TLS certificate); -EINVAL (URL); -ENOMEM.
  */
 int net_http_perform(NetHttp *http, const NetRequest *requests, size_t count, NetResponse *responses, Error *error)
 	_must_check_;

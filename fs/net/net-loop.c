@@ -4,22 +4,29 @@
 #include <string.h>
 
 #include "fs/net/net-easy.h"
-#include "fs/net/net-headers.h"
+#include "fs/net/net-route.h"
 #include "fs/net/net-tls.h"
 
 /* How long a server may take to end an answer all of whose bytes have come, before the connection is given up. */
 #define TRAILER_TIMEOUT 200
 
+#define TOKEN_TIMEOUT 10000
+#define SKIP_MAX      (64u << 10) /* reading so much is cheaper than another connection */
+
 struct NetTransfer {
 	NetLoop *loop;
 	NetTransfer *previous, *next;
-	NetRange range; /* url is not kept */
-	CURL *easy;
+	NetRange range; /* url is the route's */
+	NetRoute route;
+	CURL *easy;      /* NULL: it waits for a token */
+	uint64_t parked; /* in which round it began to wait */
 	NetHeaders headers;
 	NetProgress progress;
 	uint64_t received;
-	bool accepted; /* the headers are those of the range asked for */
-	int refusal;   /* why this side ended the transfer, or 0 */
+	uint64_t skipped; /* bytes of answers that are steps on the way */
+	bool accepted;    /* the headers are those of the range asked for */
+	int refusal;      /* why this side ended the transfer, or 0 */
+	int64_t retry_after;
 	Error error;
 	char curl_text[CURL_ERROR_SIZE];
 };
@@ -27,6 +34,8 @@ struct NetTransfer {
 struct NetLoop {
 	CURLM *multi;
 	NetTransfer *transfers;
+	NetTokens *tokens;
+	uint64_t round;          /* of those that wait */
 	const NetAccess *access; /* not owned */
 };
 
@@ -38,6 +47,9 @@ int net_loop_new(unsigned connections, NetLoop **ret_loop)
 	loop->multi = net_multi_new(connections);
 	if (!loop->multi)
 		return -ENOMEM;
+	int r = net_tokens_new(loop->multi, loop, TOKEN_TIMEOUT, &loop->tokens);
+	if (r < 0)
+		return r;
 	*ret_loop = TAKE_PTR(loop);
 	return 0;
 }
@@ -48,6 +60,7 @@ NetLoop *net_loop_free(NetLoop *loop)
 		return NULL;
 	while (loop->transfers)
 		net_loop_cut(loop, loop->transfers);
+	net_tokens_free(loop->tokens);
 	if (loop->multi)
 		(void)curl_multi_cleanup(loop->multi);
 	free(loop);
@@ -57,6 +70,7 @@ NetLoop *net_loop_free(NetLoop *loop)
 void net_loop_set_access(NetLoop *loop, const NetAccess *access)
 {
 	loop->access = access;
+	net_tokens_set_access(loop->tokens, access);
 }
 
 static size_t on_header(char *line, size_t unit, size_t count, void *arg)
@@ -70,9 +84,8 @@ static size_t on_header(char *line, size_t unit, size_t count, void *arg)
 	if (!transfer->headers.complete)
 		return size;
 	net_progress_mark(&transfer->progress);
-	/* Interim answers are followed by another, redirects by another request. */
-	unsigned class = transfer->headers.status / 100;
-	if (class == 1 || class == 3)
+	/* Interim answers are followed by another. */
+	if (transfer->headers.status / 100 == 1 || net_route_goes_on(&transfer->route, &transfer->headers))
 		return size;
 	transfer->refusal = net_headers_check_range(&transfer->headers, transfer->range.offset, transfer->range.size,
 						    &transfer->error);
@@ -86,8 +99,10 @@ static size_t on_body(char *data, size_t unit, size_t count, void *arg)
 {
 	NetTransfer *transfer = arg;
 	size_t size = unit * count, wanted = size;
-	if (!transfer->accepted) /* of a redirect that leads nowhere */
-		return 0;
+	if (!transfer->accepted) {
+		transfer->skipped += size;
+		return transfer->skipped <= SKIP_MAX ? size : 0;
+	}
 	if (wanted > transfer->range.size - transfer->received)
 		wanted = (size_t)(transfer->range.size - transfer->received);
 	transfer->received += wanted;
@@ -101,17 +116,16 @@ static size_t on_body(char *data, size_t unit, size_t count, void *arg)
 	return wanted;
 }
 
-/* Frees a transfer that the multi handle no longer has, or never had. */
 static void transfer_free(NetTransfer *transfer)
 {
-	if (transfer->easy)
-		curl_easy_cleanup(transfer->easy);
+	net_route_done(&transfer->route);
 	free(transfer);
 }
 
-static int prepare(NetTransfer *transfer, const char *url)
+static int prepare(NetTransfer *transfer)
 {
-	int r = net_easy_new(url, transfer->loop->access, &transfer->easy);
+	NetLoop *loop = transfer->loop;
+	int r = net_route_open(&transfer->route, loop->access, loop->tokens, &transfer->easy, &transfer->error);
 	if (r < 0)
 		return r;
 	char text[48];
@@ -130,6 +144,38 @@ static int prepare(NetTransfer *transfer, const char *url)
 	return 0;
 }
 
+static void unplug(NetTransfer *transfer)
+{
+	if (transfer->easy) {
+		(void)curl_multi_remove_handle(transfer->loop->multi, transfer->easy);
+		curl_easy_cleanup(transfer->easy);
+	}
+	transfer->easy = NULL;
+}
+
+/* Lets it wait for a token. */
+static int park(NetTransfer *transfer)
+{
+	unplug(transfer);
+	transfer->parked = transfer->loop->round;
+	return 0;
+}
+
+/* Makes the next attempt, or the first. 0 also when it has to wait for a token. */
+static int attempt(NetTransfer *transfer)
+{
+	unplug(transfer);
+	transfer->headers = (NetHeaders){ 0 };
+	transfer->curl_text[0] = '\0';
+	net_progress_mark(&transfer->progress);
+	int r = prepare(transfer);
+	if (r == -EAGAIN)
+		return park(transfer);
+	if (r == 0 && curl_multi_add_handle(transfer->loop->multi, transfer->easy) != CURLM_OK)
+		r = -ENOMEM;
+	return r;
+}
+
 int net_loop_start(NetLoop *loop, const NetRange *range, NetTransfer **ret_transfer)
 {
 	NetTransfer *transfer = calloc(1, sizeof(*transfer));
@@ -139,11 +185,11 @@ int net_loop_start(NetLoop *loop, const NetRange *range, NetTransfer **ret_trans
 	transfer->range = *range;
 	transfer->range.url = NULL;
 	transfer->progress.limit = range->stall;
-	net_progress_mark(&transfer->progress);
-	int r = prepare(transfer, range->url);
-	if (r == 0 && curl_multi_add_handle(loop->multi, transfer->easy) != CURLM_OK)
-		r = -ENOMEM;
+	int r = net_route_init(&transfer->route, range->url);
+	if (r == 0)
+		r = attempt(transfer);
 	if (r < 0) {
+		unplug(transfer);
 		transfer_free(transfer);
 		return r;
 	}
@@ -163,7 +209,7 @@ void net_loop_cut(NetLoop *loop, NetTransfer *transfer)
 		transfer->previous->next = transfer->next;
 	else
 		loop->transfers = transfer->next;
-	(void)curl_multi_remove_handle(loop->multi, transfer->easy);
+	unplug(transfer);
 	transfer_free(transfer);
 }
 
@@ -175,24 +221,72 @@ static void finish(NetTransfer *transfer, int result)
 	if (result < 0 && !error.message[0])
 		(void)error_set(&error, result, "%s",
 				transfer->curl_text[0] ? transfer->curl_text : error_text(NULL, result));
+	int64_t retry_after = transfer->retry_after;
 	net_loop_cut(transfer->loop, transfer);
-	range.end(range.arg, result, result < 0 ? error.message : NULL);
+	range.end(range.arg, result, result < 0 ? error.message : NULL, retry_after);
+}
+
+/* Has the transfer gone on to another attempt? Negative: it cannot. */
+static int go_on(NetTransfer *transfer)
+{
+	NetLoop *loop = transfer->loop;
+	int r = net_route_follow(&transfer->route, transfer->easy, &transfer->headers, loop->tokens, &transfer->error);
+	if (r == -EAGAIN)
+		return park(transfer);
+	return r < 0 ? r : attempt(transfer);
 }
 
 static void complete(NetTransfer *transfer, CURLcode code)
 {
 	int result = 0;
-	if (transfer->refusal < 0)
+	bool skipped =
+		!transfer->accepted && transfer->headers.complete && (code == CURLE_OK || code == CURLE_WRITE_ERROR);
+	if (skipped && transfer->refusal == 0 && net_route_goes_on(&transfer->route, &transfer->headers)) {
+		result = go_on(transfer);
+		if (result == 0)
+			return;
+	} else if (transfer->refusal < 0)
 		result = transfer->refusal;
 	else if (transfer->accepted && transfer->received == transfer->range.size)
 		result = 0; /* what curl says of bytes behind the range does not matter */
-	else if (!transfer->accepted && transfer->headers.complete && (code == CURLE_OK || code == CURLE_WRITE_ERROR))
+	else if (skipped)
 		result = net_status_error(transfer->headers.status, &transfer->error);
 	else if (code == CURLE_OK)
 		result = error_set(&transfer->error, -ECONNRESET, "the server's answer ends too early");
 	else
 		result = net_tls_error(transfer->easy, code, transfer->curl_text, &transfer->error);
+	if (result < 0 && transfer->easy)
+		transfer->retry_after = net_easy_retry_after(transfer->easy);
 	finish(transfer, result);
+}
+
+/* One of those that began to wait for a token before this round. */
+static NetTransfer *find_waiting(NetLoop *loop)
+{
+	NetTransfer *transfer = loop->transfers;
+	while (transfer && (transfer->easy || transfer->parked == loop->round))
+		transfer = transfer->next;
+	return transfer;
+}
+
+/* Lets all go on that wait for a token, or ends them with `error`. The list may be another after each. */
+static void release_waiting(NetLoop *loop, const Error *error)
+{
+	loop->round++;
+	for (NetTransfer *transfer; (transfer = find_waiting(loop));) {
+		if (error)
+			transfer->error = *error;
+		int r = error ? error->code : attempt(transfer);
+		if (r < 0)
+			finish(transfer, r);
+	}
+}
+
+static void token_came(NetLoop *loop, CURLcode code)
+{
+	Error error = { 0 };
+	int r = net_tokens_complete(loop->tokens, code, &error);
+	release_waiting(loop, r < 0 ? &error : NULL);
 }
 
 static void collect(NetLoop *loop)
@@ -201,18 +295,27 @@ static void collect(NetLoop *loop)
 	for (CURLMsg *message; (message = curl_multi_info_read(loop->multi, &left));) {
 		if (message->msg != CURLMSG_DONE)
 			continue;
-		char *transfer = NULL;
+		char *private = NULL;
 		CURLcode code = message->data.result;
-		(void)curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
-		complete((NetTransfer *)(void *)transfer, code);
+		(void)curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &private);
+		if ((NetLoop *)(void *)private == loop)
+			token_came(loop, code);
+		else
+			complete((NetTransfer *)(void *)private, code);
 	}
 }
 
 /* Ends one stalled transfer; the list may be another afterwards. */
 static bool cut_stalled(NetLoop *loop, int64_t now)
 {
+	if (net_tokens_deadline(loop->tokens) <= now) {
+		Error error = { 0 };
+		int r = net_tokens_expire(loop->tokens, &error);
+		release_waiting(loop, r < 0 ? &error : NULL);
+		return true;
+	}
 	for (NetTransfer *transfer = loop->transfers; transfer; transfer = transfer->next) {
-		if (net_progress_deadline(&transfer->progress) > now)
+		if (!transfer->easy || net_progress_deadline(&transfer->progress) > now)
 			continue;
 		if (transfer->accepted && transfer->received == transfer->range.size) {
 			finish(transfer, 0);
@@ -228,9 +331,11 @@ static bool cut_stalled(NetLoop *loop, int64_t now)
 static int poll_timeout(const NetLoop *loop, int64_t timeout)
 {
 	int64_t now = net_now();
+	if (net_tokens_deadline(loop->tokens) - now < timeout)
+		timeout = net_tokens_deadline(loop->tokens) - now;
 	for (const NetTransfer *transfer = loop->transfers; transfer; transfer = transfer->next) {
 		int64_t left = net_progress_deadline(&transfer->progress) - now;
-		if (left < timeout)
+		if (transfer->easy && left < timeout)
 			timeout = left;
 	}
 	if (timeout < 0)

@@ -29,9 +29,10 @@ typedef struct NetRange {
 
 	/*
 	 * The transfer is over and gone; called exactly once unless it was cut. Result 0 means that all bytes were given; else a negative
-	 * errno (-ETIMEDOUT: stalled) and a sentence that does not name the URL. May start and cut other transfers.
+	 * errno (-ETIMEDOUT: stalled) and a sentence that does not name the URL, and how many milliseconds the server asks to wait before
+	 * the next attempt (Retry-After; 0: it does not say). May start and cut other transfers.
 	 */
-	void (*end)(void *arg, int result, const char *sentence);
+	void (*end)(void *arg, int result, const char *sentence, int64_t retry_after);
 	void *arg;
 } NetRange;
 

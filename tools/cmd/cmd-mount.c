@@ -9,6 +9,7 @@
 #include "fs/mount/mount.h"
 #include "fs/net/net-access.h"
 #include "tools/cmd/cmd-store.h"
+#include "tools/cmd/mount-login.h"
 #include "tools/export/store-image.h"
 
 #define VERB "mount"
@@ -24,6 +25,11 @@ enum {
 	OPTION_PLAIN_HTTP,
 	OPTION_CERTS,
 	OPTION_LOGIN,
+	OPTION_USER,
+	OPTION_PASSWORD_FILE,
+	OPTION_CA,
+	OPTION_CERT,
+	OPTION_KEY,
 	OPTION_READ_AHEAD,
 	OPTION_FOREGROUND,
 	OPTION_LOG,
@@ -39,7 +45,13 @@ const VerbOption cmd_mount_options[] = {
 	{ "deadline", OPTION_DEADLINE, "SECONDS", "a read fails that got no bytes for so long; default 30" },
 	{ "plain-http", OPTION_PLAIN_HTTP, NULL, "speak HTTP without TLS; loopback hosts always may" },
 	{ "certs-dir", OPTION_CERTS, "DIR", "whom to trust by host; default " NET_CERTS_DIRECTORY },
-	{ "login", OPTION_LOGIN, "FILE", "user and password; default docker's config.json" },
+	{ "ca", OPTION_CA, "FILE", "trust what this PEM file has, instead of ca.crt there" },
+	{ "cert", OPTION_CERT, "FILE", "client certificate (PEM), instead of client.cert there" },
+	{ "key", OPTION_KEY, "FILE", "its key (PEM)" },
+	{ "login", OPTION_LOGIN, "FILE", "user and password; default docker's config.json, with its helpers" },
+	{ "user", OPTION_USER, "NAME[:PASSWORD]", "as this user; a password that is not given is asked for" },
+	{ "password-file", OPTION_PASSWORD_FILE, "FILE",
+	  "its first line is the password of --user; -: standard input" },
 	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
 	{ "foreground", OPTION_FOREGROUND, NULL, "stay until the image is unmounted; a signal unmounts it" },
 	{ "log", OPTION_LOG, "FILE", "append the log of the mount to FILE; default none, in the foreground stderr" },
@@ -56,8 +68,9 @@ typedef struct Arguments {
 	const char *store;
 	const char *cache;
 	const char *reference;
-	const char *certs;
-	const char *login;
+	NetAccessOptions access;
+	char *user;
+	const char *password_file;
 	unsigned long deadline;
 	unsigned long read_ahead;
 	bool plain_http;
@@ -105,10 +118,26 @@ static int parse_option(int id, Arguments *arguments)
 		arguments->plain_http = true;
 		return VERB_SUCCESS;
 	case OPTION_CERTS:
-		arguments->certs = optarg;
+		arguments->access.certs = optarg;
+		return VERB_SUCCESS;
+	case OPTION_CA:
+		arguments->access.ca = optarg;
+		return VERB_SUCCESS;
+	case OPTION_CERT:
+		arguments->access.certificate = optarg;
+		return VERB_SUCCESS;
+	case OPTION_KEY:
+		arguments->access.key = optarg;
 		return VERB_SUCCESS;
 	case OPTION_LOGIN:
-		arguments->login = optarg;
+		arguments->access.login = optarg;
+		return VERB_SUCCESS;
+	case OPTION_USER:
+		mount_login_free(arguments->user);
+		arguments->user = mount_login_take(optarg);
+		return arguments->user ? VERB_SUCCESS : VERB_FAILURE;
+	case OPTION_PASSWORD_FILE:
+		arguments->password_file = optarg;
 		return VERB_SUCCESS;
 	case OPTION_READ_AHEAD:
 		if (verb_number(optarg, 4, READ_AHEAD_MAX, &arguments->read_ahead) < 0)
@@ -138,6 +167,10 @@ static int parse(int argc, char **argv, Arguments *arguments)
 	}
 	if (argc - optind != 2)
 		return verb_usage_error(VERB, "give a reference and a directory");
+	if (arguments->password_file && !arguments->user)
+		return verb_usage_error(VERB, "--password-file is for the user that --user names");
+	if (!arguments->access.certificate != !arguments->access.key)
+		return verb_usage_error(VERB, "--cert and --key go together");
 	arguments->reference = argv[optind];
 	arguments->mount.directory = argv[optind + 1];
 	arguments->mount.deadline = (int64_t)arguments->deadline * 1000;
@@ -194,7 +227,10 @@ static int find_local(const Arguments *arguments, CacheStore *cache, Reference *
 static int find_remote(const Arguments *arguments, CacheStore *cache, Reference *ret_reference, FetchImage *ret_image,
 		       Error *error)
 {
+	char *login = NULL;
 	int r = reference_parse_remote(arguments->reference, ret_reference, error);
+	if (r == 0 && arguments->user)
+		r = mount_login_read(arguments->user, arguments->password_file, &login, error);
 	if (r < 0)
 		return r;
 	FetchRemote remote = {
@@ -202,10 +238,12 @@ static int find_remote(const Arguments *arguments, CacheStore *cache, Reference 
 		.plain_http = arguments->plain_http,
 		.timeout = arguments->mount.deadline,
 		.cache = cache,
-		.certs = arguments->certs,
-		.login = arguments->login,
+		.access = arguments->access,
 	};
-	return fetch_image_remote(&remote, ret_image, error);
+	remote.access.user = login;
+	r = fetch_image_remote(&remote, ret_image, error);
+	mount_login_free(login);
+	return r;
 }
 
 static void print_mounted(void *arg)
@@ -281,8 +319,10 @@ int cmd_mount(int argc, char **argv)
 	Error error = { 0 };
 	Arguments arguments = { .deadline = DEFAULT_DEADLINE };
 	int status = parse(argc, argv, &arguments);
-	if (status != VERB_SUCCESS)
+	if (status != VERB_SUCCESS) {
+		mount_login_free(arguments.user);
 		return status;
+	}
 	raise_file_limit();
 	int r = mount_clear_dead(arguments.mount.directory, &error);
 	if (r > 0)
@@ -292,5 +332,6 @@ int cmd_mount(int argc, char **argv)
 		r = mount_check(&arguments.mount, &error);
 	if (r == 0)
 		r = run(&arguments, &error);
+	mount_login_free(arguments.user);
 	return r < 0 ? verb_fail(VERB, r, &error) : VERB_SUCCESS;
 }

@@ -72,10 +72,15 @@ static const VerbOption *find_option(const char *name, size_t length)
 	return NULL;
 }
 
+/* mount(8) keeps "user" for itself. */
+#define USER_OPTION "username="
+
 /* NAME or NAME=VALUE becomes --NAME or --NAME=VALUE of the verb; the text is the caller's of `ret_argument`. */
 static int translate(const Helper *helper, const char *text, char **ret_argument)
 {
 	char sentence[256];
+	if (strncmp(text, USER_OPTION, strlen(USER_OPTION)) == 0)
+		return asprintf(ret_argument, "--user=%s", text + strlen(USER_OPTION)) < 0 ? EXIT_SYSTEM : 0;
 	size_t length = strcspn(text, "=");
 	const VerbOption *option = find_option(text, length);
 	*ret_argument = NULL;

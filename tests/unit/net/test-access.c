@@ -71,6 +71,11 @@ static void put_login(const Place *place, const char *json)
 	assert_int_equal(fd_replace_file(AT_FDCWD, place->login, json, strlen(json), 0600), 0);
 }
 
+static int load(const char *certs, const char *login, const char *host, NetAccess *ret_access, Error *error)
+{
+	return net_access_load(&(NetAccessOptions){ .certs = certs, .login = login }, host, ret_access, error);
+}
+
 static void expect_base(const NetAccess *access, const char *host, bool plain_http, const char *wanted)
 {
 	_cleanup_free_ char *base = net_access_base(access, host, plain_http);
@@ -81,14 +86,14 @@ static void test_nothing_there(void **state)
 {
 	Place *place = *state;
 	NetAccess access;
-	assert_int_equal(net_access_load(place->certs, NULL, HOST, &access, NULL), 0);
+	assert_int_equal(load(place->certs, NULL, HOST, &access, NULL), 0);
 	assert_null(access.ca);
 	assert_null(access.certificate);
 	assert_null(access.user);
 	expect_base(&access, HOST, false, "https://" HOST);
 	expect_base(&access, HOST, true, "http://" HOST);
 	expect_base(&access, "localhost:1", false, "http://localhost:1");
-	assert_int_equal(net_access_load("/nowhere", NULL, HOST, &access, NULL), 0);
+	assert_int_equal(load("/nowhere", NULL, HOST, &access, NULL), 0);
 }
 
 static void test_everything_there(void **state)
@@ -100,7 +105,7 @@ static void test_everything_there(void **state)
 	put(place, "client.key", PEM "3");
 	put_login(place, "{\"auths\":{\"other:1\":{\"auth\":\"eDp5\"},\"https://" HOST
 			 "/v1/\":{\"auth\":\"YW5uOnNlY3JldA==\"}}}");
-	assert_int_equal(net_access_load(place->certs, NULL, HOST, &access, NULL), 0);
+	assert_int_equal(load(place->certs, NULL, HOST, &access, NULL), 0);
 	assert_string_equal(access.ca, PEM);
 	assert_string_equal(access.certificate, PEM "2");
 	assert_string_equal(access.key, PEM "3");
@@ -137,7 +142,7 @@ static void expect_error(const Place *place, const char *login, const char *host
 {
 	NetAccess access;
 	Error error = { 0 };
-	int r = net_access_load(place->certs, login, host, &access, &error);
+	int r = load(place->certs, login, host, &access, &error);
 	if (r != code || !strstr(error.message, word))
 		fail_msg("%d instead of %d: %s", r, code, error.message);
 }
@@ -178,7 +183,7 @@ static void test_logins_that_are_none(void **state)
 	for (size_t i = 0; i < ELEMENTS(files); i++) {
 		NetAccess access;
 		put_login(place, files[i]);
-		assert_int_equal(net_access_load(place->certs, place->login, HOST, &access, NULL), 0);
+		assert_int_equal(load(place->certs, place->login, HOST, &access, NULL), 0);
 		assert_null(access.user);
 		net_access_done(&access);
 	}

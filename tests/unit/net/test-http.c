@@ -100,7 +100,7 @@ static void test_refusals(void **state)
 	refuse(fixture, FAKE_NOT_FOUND, &whole, -ENOENT, "does not have it");
 	refuse(fixture, FAKE_DENIED, &whole, -EACCES, "does not allow it");
 	refuse(fixture, FAKE_ERROR, &whole, -EREMOTEIO, "failed");
-	refuse(fixture, FAKE_REDIRECT_LOOP, &whole, -EPROTO, "redirects");
+	refuse(fixture, FAKE_REDIRECT_LOOP, &whole, -ELOOP, "redirects");
 	refuse(fixture, FAKE_REDIRECT_FILE, &whole, -EPROTO, "file");
 	refuse(fixture, FAKE_TRUNCATE, &whole, -ECONNRESET, "");
 	refuse(fixture, FAKE_RESET_BODY, &whole, -ECONNRESET, "");
@@ -130,6 +130,22 @@ static void test_redirect(void **state)
 	net_response_done(&response);
 }
 
+/* A server that is briefly busy, or loses a connection, fails nothing. */
+static void test_brief_failures(void **state)
+{
+	NetFixture *fixture = *state;
+	NetRequest whole = { .url = fixture->url, .size = FILE_SIZE };
+	static const FakeFault faults[] = { FAKE_ERROR, FAKE_RESET_BODY, FAKE_TRUNCATE };
+	for (size_t i = 0; i < ELEMENTS(faults); i++) {
+		NetResponse response;
+		fake_server_fault(fixture->server, faults[i], 2);
+		assert_int_equal(perform(fixture, &whole, 1, &response, NULL), 0);
+		assert_int_equal(response.size, FILE_SIZE);
+		assert_memory_equal(response.body, fixture->content, FILE_SIZE);
+		net_response_done(&response);
+	}
+}
+
 static void test_unreachable(void **state _unused_)
 {
 	assert_true(net_is_unreachable(-EHOSTUNREACH));
@@ -150,6 +166,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_one_failure_fails_all, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test_setup_teardown(test_refusals, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test_setup_teardown(test_redirect, net_fixture_start, net_fixture_stop),
+		cmocka_unit_test_setup_teardown(test_brief_failures, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test(test_unreachable),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,6 +18,7 @@ typedef struct Result {
 	unsigned ends;
 	int result;
 	char sentence[256];
+	int64_t retry_after;
 } Result;
 
 static void on_data(void *arg, const uint8_t *data, size_t size)
@@ -27,11 +28,12 @@ static void on_data(void *arg, const uint8_t *data, size_t size)
 	result->size += size;
 }
 
-static void on_end(void *arg, int code, const char *sentence)
+static void on_end(void *arg, int code, const char *sentence, int64_t retry_after)
 {
 	Result *result = arg;
 	result->ends++;
 	result->result = code;
+	result->retry_after = retry_after;
 	(void)snprintf(result->sentence, sizeof(result->sentence), "%s", sentence ?: "");
 }
 
@@ -92,6 +94,7 @@ static void expect(NetFixture *fixture, FakeFault fault, int code, const char *w
 		print_error("%s\n", result.sentence);
 	assert_non_null(strstr(result.sentence, word));
 	assert_int_equal(code < 0, result.sentence[0] != '\0');
+	assert_int_equal(result.retry_after, fault == FAKE_ERROR ? 1000 : 0);
 	if (code == 0)
 		assert_memory_equal(result.bytes, fixture->content + 10, 100000);
 	free(result.bytes);
@@ -116,7 +119,7 @@ static void test_faults(void **state)
 	expect(fixture, FAKE_WHOLE, -EPROTO, "ignores ranges");
 	expect(fixture, FAKE_WRONG_RANGE, -EPROTO, "another range");
 	expect(fixture, FAKE_NO_RANGE, -EPROTO, "Content-Range");
-	expect(fixture, FAKE_REDIRECT_LOOP, -EPROTO, "redirects");
+	expect(fixture, FAKE_REDIRECT_LOOP, -ELOOP, "redirects");
 	expect(fixture, FAKE_REDIRECT_FILE, -EPROTO, "file");
 	fake_server_kill(fixture->server);
 	expect(fixture, FAKE_NONE, -EHOSTUNREACH, "");
