@@ -1,6 +1,7 @@
 """Fixtures: private directories, a store with images, `imgfs serve`, mounts and containers. All is gone after a test."""
 import os
 import shutil
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -11,6 +12,8 @@ import machine
 from container import Container
 from tap import Tap
 from tree import scan_apart
+
+sys.path.append(str(machine.TOP / "tests/fake"))
 
 # Where private directories are made. The default is not /tmp, which may be small and in memory.
 BASE = Path(os.environ.get("IMGFS_CASES_DIR", "/var/tmp"))
