@@ -116,6 +116,13 @@ static size_t list_missing(const Assembly *assembly, NetRequest *requests, size_
 	return count;
 }
 
+static int add_index(Assembly *assembly, size_t layer, const NetResponse *response, Error *error)
+{
+	int r = fetch_index_add(assembly->cache, &assembly->manifest->layers[layer], response->body, response->size,
+				&assembly->indexes[layer], error);
+	return r < 0 ? error_prefix(error, r, "%s", assembly->image.layers[layer].url) : 0;
+}
+
 static int fetch_missing_indexes(Assembly *assembly, NetHttp *http, Error *error)
 {
 	size_t total = assembly->manifest->layer_count;
@@ -132,8 +139,7 @@ static int fetch_missing_indexes(Assembly *assembly, NetHttp *http, Error *error
 		return error_prefix(error, r, "cannot get the index of a layer");
 	for (size_t i = 0; i < count; i++) {
 		if (r == 0)
-			r = fetch_index_add(assembly->cache, &assembly->manifest->layers[layers[i]], responses[i].body,
-					    responses[i].size, &assembly->indexes[layers[i]], error);
+			r = add_index(assembly, layers[i], &responses[i], error);
 		net_response_done(&responses[i]);
 	}
 	return r;

@@ -177,6 +177,7 @@ class Front(Service):
         self.fault = None  # for every blob
         self.faults = None  # (faults, share of the answers about blobs that have one)
         self.retry_after = 1
+        self.manifests = None  # what becomes of a manifest: a function of its bytes
         self.met = {}  # fault: how many times
         self.random, self.lock = random.Random(seed), threading.Lock()
         super().__init__(**options)
@@ -272,6 +273,10 @@ class Front(Service):
 
     def pass_on(self, request, answer, body, fault):
         half = len(body) // 2
+        if self.manifests and "/manifests/" in request.path:
+            body = self.manifests(body)
+            reply(request, answer.status, body, Content_Type=answer.getheader("Content-Type"))
+            return
         if fault == "corrupt" and body:
             body = body[:half] + bytes([body[half] ^ 0x20]) + body[half + 1:]
         length = None if fault == "too-long" else int(answer.getheader("Content-Length") or len(body))
