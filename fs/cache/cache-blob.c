@@ -139,7 +139,7 @@ int cache_blob_write(CacheBlob *blob, uint32_t chunk, const uint8_t *frame, uint
 		return -EINVAL;
 	int r = fd_pwrite_all(blob->data_fd, frame, size, entry.blob_offset);
 	if (r < 0)
-		return r;
+		return r == -EBADF ? -EROFS : r; /* it could only be opened for reading */
 	atomic_store_explicit(&blob->states[chunk], TRUSTED, memory_order_release);
 	store_bit(blob, chunk, true);
 	return 0;

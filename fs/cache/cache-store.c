@@ -231,6 +231,8 @@ int cache_store_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, 
 		     int *ret_present_fd, Error *error)
 {
 	int r = open_blob(store, blob, blob_size, chunk_count, ret_data_fd, ret_present_fd);
+	if (r == -EROFS && cache_store_blob_get(store, blob, ret_data_fd, ret_present_fd) == 0)
+		return 0;
 	return r < 0 ? write_failed(store, "a blob's files", r, error) : 0;
 }
 

@@ -43,7 +43,8 @@ int cache_store_put(CacheStore *store, CacheKind kind, const Digest *digest, con
 
 /*
  * Opens, creating them when missing, the data and bitmap files of a blob, read-write, sized `blob_size` and
- * (chunk_count + 7) / 8. The caller owns both descriptors; a server that got them needs no access to the directory.
+ * (chunk_count + 7) / 8; read-only where the file system is, if they are there. The caller owns both descriptors; a server that got
+ * them needs no access to the directory.
  */
 int cache_store_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, uint32_t chunk_count, int *ret_data_fd,
 		     int *ret_present_fd, Error *error) _must_check_;

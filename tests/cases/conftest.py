@@ -172,8 +172,8 @@ def mount(work):
 def mount_http(mount, work):
     """A function that mounts an image from a host, with the test's cache."""
 
-    def start(host, name, *options):
-        return mount("--plain-http", "--cache", work / "cache", *options, f"{host}/{name}")
+    def start(host, name, *options, **more):
+        return mount("--plain-http", "--cache", work / "cache", *options, f"{host}/{name}", **more)
 
     return start
 
