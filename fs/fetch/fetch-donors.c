@@ -5,9 +5,30 @@
 
 #include "fs/base/bytes.h"
 #include "fs/base/fd.h"
+#include "fs/fetch/fetch-packed.h"
 #include "fs/fetch/fetch-twins.h"
 
 #define OFFSET_MASK ((UINT64_C(1) << FETCH_TWIN_OFFSET_BITS) - 1)
+
+/* What follows the twins in the table: small files. A rest of another length is of a version to come, and passed over. */
+static int read_packed(FetchBlob *blob, int fd, size_t offset)
+{
+	struct stat status;
+	if (fstat(fd, &status) < 0)
+		return -errno;
+	size_t rest = (size_t)status.st_size - offset;
+	if (rest == 0 || rest % FETCH_PACKED_SIZE != 0)
+		return 0;
+	_cleanup_free_ uint8_t *table = malloc(rest);
+	int r = table ? fd_pread_all(fd, table, rest, offset) : -ENOMEM;
+	if (r == 0)
+		r = fetch_packed_check(table, rest / FETCH_PACKED_SIZE);
+	if (r < 0)
+		return r == -EBADMSG ? 0 : r;
+	blob->packed = TAKE_PTR(table);
+	blob->packed_count = rest / FETCH_PACKED_SIZE;
+	return 0;
+}
 
 int fetch_blob_set_twins(FetchBlob *blob, int twins_fd)
 {
@@ -23,7 +44,7 @@ int fetch_blob_set_twins(FetchBlob *blob, int twins_fd)
 	for (uint32_t i = 0; i < count; i++)
 		atomic_init(&twins[i], load_le64(bytes + (size_t)i * FETCH_TWIN_SIZE));
 	blob->twins = twins;
-	return 0;
+	return read_packed(blob, twins_fd, size);
 }
 
 int fetcher_set_donors(Fetcher *fetcher, const int *fds, size_t count)

@@ -57,7 +57,7 @@ int fetch_index_open(CacheStore *cache, const ManifestLayer *layer, FetchIndex *
 	return r;
 }
 
-static int open_tree(FetchIndex *index, Error *error)
+int fetch_index_open_tree(FetchIndex *index, Error *error)
 {
 	if (index->has_tree)
 		return 0;
@@ -87,7 +87,7 @@ int fetch_index_add(CacheStore *cache, const ManifestLayer *layer, const uint8_t
 		r = fetch_index_open(cache, layer, ret_index, error);
 	if (r < 0)
 		return r;
-	r = open_tree(ret_index, error);
+	r = fetch_index_open_tree(ret_index, error);
 	if (r < 0)
 		fetch_index_close(ret_index);
 	return r;
@@ -115,7 +115,7 @@ static int build_view(CacheStore *cache, const Digest *chain_id, const Digest *d
 		return error_set(error, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < count; i++) {
 		char text[DIGEST_TEXT_SIZE];
-		int r = open_tree(&indexes[i], error);
+		int r = fetch_index_open_tree(&indexes[i], error);
 		if (r < 0)
 			return error_prefix(error, r, "index of layer %s", digest_text(&diff_ids[i], text));
 		trees[i] = indexes[i].tree;

@@ -25,6 +25,9 @@ void fetch_index_close(FetchIndex *index); /* safe on a zeroed one: then the des
  */
 int fetch_index_open(CacheStore *cache, const ManifestLayer *layer, FetchIndex *ret_index, Error *error) _must_check_;
 
+/* Opens the tree as well, unless it is open. Errors: tree_open()'s. */
+int fetch_index_open_tree(FetchIndex *index, Error *error) _must_check_;
+
 /*
  * Takes an index as it stands in the blob, verifies it, puts it into the cache, and opens it, tree included.
  * Errors: -EBADMSG, -EPROTONOSUPPORT, -EFBIG, -ENOMEM, or cache_store_put()'s.

@@ -38,7 +38,9 @@ struct FetchBlob {
 	CacheBlob *cache;
 	char *url;
 	_Atomic uint64_t
-		*twins; /* any thread: where a donor has the same frame (fetch-twins.h), by chunk; NULL: nowhere */
+		*twins;  /* any thread: where a donor has the same frame (fetch-twins.h), by chunk; NULL: nowhere */
+	uint8_t *packed; /* immutable, any thread: where donors have small files (fetch-packed.h) */
+	size_t packed_count;
 	_Atomic uint8_t *rotten; /* any thread: a bit a chunk whose frame the disk did not give back as written */
 	FetchWant **wants;       /* by chunk */
 	size_t link_count;       /* of all its wants */

@@ -3,6 +3,7 @@
 
 #include "fs/base/bytes.h"
 #include "fs/fetch/fetch-donors.h"
+#include "fs/fetch/fetch-packed.h"
 #include "fs/fetch/fetch-private.h"
 #include "fs/format/frame.h"
 
@@ -134,7 +135,8 @@ int fetch_read(FetchBlob *blob, FetchReader *reader, uint64_t tar_offset, uint64
 	for (uint32_t number = first; number <= last; number++)
 		complete &= fetch_at_hand(blob, number) || fetch_donor_copy(blob, number, reader->frame);
 	if (!complete)
-		return absent(blob);
+		return fetch_packed_read(blob, reader->decoder, reader->frame, tar_offset, size, buffer) ? 0
+													 : absent(blob);
 
 	for (uint32_t number = first; number <= last; number++) {
 		Chunk chunk;

@@ -6,6 +6,7 @@
 
 #include "fs/base/bytes.h"
 #include "fs/fetch/fetch-manifest.h"
+#include "fs/fetch/fetch-packed.h"
 
 #define MANIFESTS_MAX 16u  /* those got last: with the version before there is little left to find in others */
 #define SEEN_MAX      512u /* blobs looked at */
@@ -19,11 +20,13 @@ typedef struct Lacking {
 
 typedef struct Search {
 	CacheStore *cache;
-	const FetchIndex *indexes;
+	FetchIndex *indexes;
 	FetchImage *image;
 	Lacking *lacking;
 	size_t lacking_count;
+	uint8_t **bits;   /* by layer: which chunks are there */
 	uint8_t **tables; /* of twins, by layer */
+	FetchPackedSearch *packed;
 	Digest seen[SEEN_MAX];
 	size_t seen_count;
 } Search;
@@ -64,10 +67,12 @@ static int list_lacking(Search *search)
 		return -ENOMEM;
 	for (size_t i = 0; i < search->image->layer_count; i++) {
 		const ChunkTable *table = &search->indexes[i].table;
-		_cleanup_free_ uint8_t *bits = read_bits(search->image->layers[i].present_fd, table->count);
-		for (uint32_t chunk = 0; bits && chunk < table->count; chunk++) {
+		search->bits[i] = read_bits(search->image->layers[i].present_fd, table->count);
+		if (!search->bits[i])
+			return -ENOMEM;
+		for (uint32_t chunk = 0; chunk < table->count; chunk++) {
 			Chunk entry;
-			if (bit_is_set(bits, chunk))
+			if (bit_is_set(search->bits[i], chunk))
 				continue;
 			chunk_table_get(table, chunk, &entry);
 			search->lacking[search->lacking_count++] = (Lacking){
@@ -124,18 +129,21 @@ static bool enter(Search *search, const Chunk *entry)
 	return entered;
 }
 
-static bool enter_all(Search *search, const ChunkTable *table, int present_fd)
+static bool enter_all(Search *search, FetchIndex *index, int present_fd)
 {
 	bool entered = false;
+	const ChunkTable *table = &index->table;
 	_cleanup_free_ uint8_t *bits = read_bits(present_fd, table->count);
-	for (uint32_t chunk = 0; bits && chunk < table->count; chunk++) {
+	if (!bits)
+		return false;
+	for (uint32_t chunk = 0; chunk < table->count; chunk++) {
 		Chunk entry;
 		if (!bit_is_set(bits, chunk))
 			continue;
 		chunk_table_get(table, chunk, &entry);
 		entered |= enter(search, &entry);
 	}
-	return entered;
+	return fetch_packed_search_enter(search->packed, index, bits, search->image->donor_count + 1) || entered;
 }
 
 /* Notes a blob; says whether it was met before. */
@@ -160,7 +168,7 @@ static void look_into(Search *search, const ManifestLayer *layer)
 	FetchIndex index = { .fd = -1 };
 	if (fetch_index_open(search->cache, layer, &index, NULL) < 0)
 		return;
-	if (enter_all(search, &index.table, present))
+	if (enter_all(search, &index, present))
 		image->donor_fds[image->donor_count++] = TAKE_FD(data);
 	fetch_index_close(&index);
 }
@@ -180,20 +188,31 @@ static int look_into_all(Search *search)
 	return r;
 }
 
-static int write_table(const uint8_t *table, uint32_t chunk_count, int *ret_fd)
+static int write_table(Search *search, uint32_t layer)
 {
+	if (!search->tables[layer] && fetch_packed_search_count(search->packed, layer) == 0)
+		return 0;
+	const uint8_t *table = table_of(search, layer);
+	if (!table)
+		return -ENOMEM;
 	_cleanup_close_ int fd = memfd_create("imgfs-twins", MFD_CLOEXEC);
-	int r = fd < 0 ? -errno : fd_write_all(fd, table, (size_t)chunk_count * FETCH_TWIN_SIZE);
+	int r = fd < 0 ? -errno : fd_write_all(fd, table, (size_t)search->indexes[layer].table.count * FETCH_TWIN_SIZE);
 	if (r == 0)
-		*ret_fd = TAKE_FD(fd);
+		r = fetch_packed_search_write(search->packed, layer, table, fd);
+	if (r == 0)
+		search->image->layers[layer].twins_fd = TAKE_FD(fd);
 	return r;
 }
 
 static int search_all(Search *search)
 {
 	FetchImage *image = search->image;
-	int r = list_lacking(search);
+	search->bits = calloc(image->layer_count, sizeof(*search->bits));
+	int r = search->bits ? list_lacking(search) : -ENOMEM;
 	if (r < 0 || search->lacking_count == 0)
+		return r;
+	r = fetch_packed_search_new(search->indexes, image->layer_count, search->bits, &search->packed);
+	if (r < 0)
 		return r;
 	search->tables = calloc(image->layer_count, sizeof(*search->tables));
 	image->donor_fds = calloc(FETCH_DONORS_MAX, sizeof(*image->donor_fds));
@@ -203,12 +222,11 @@ static int search_all(Search *search)
 		(void)is_seen(search, &image->layers[i].layer.blob);
 	r = look_into_all(search);
 	for (size_t i = 0; r == 0 && i < image->layer_count; i++)
-		if (search->tables[i])
-			r = write_table(search->tables[i], search->indexes[i].table.count, &image->layers[i].twins_fd);
+		r = write_table(search, (uint32_t)i);
 	return r;
 }
 
-void fetch_twins_find(CacheStore *cache, const FetchIndex *indexes, FetchImage *image)
+void fetch_twins_find(CacheStore *cache, FetchIndex *indexes, FetchImage *image)
 {
 	Search *search = calloc(1, sizeof(*search));
 	if (!search)
@@ -220,7 +238,11 @@ void fetch_twins_find(CacheStore *cache, const FetchIndex *indexes, FetchImage *
 	(void)search_all(search);
 	for (size_t i = 0; search->tables && i < image->layer_count; i++)
 		free(search->tables[i]);
+	for (size_t i = 0; search->bits && i < image->layer_count; i++)
+		free(search->bits[i]);
 	free((void *)search->tables);
+	free((void *)search->bits);
+	fetch_packed_search_free(search->packed);
 	free(search->lacking);
 	free(search);
 }

@@ -52,6 +52,7 @@ static FetchBlob *blob_free(FetchBlob *blob)
 		free((void *)(uintptr_t)blob->rotten);
 		free(blob->wants);
 		free((void *)(uintptr_t)blob->twins);
+		free(blob->packed);
 		free(blob);
 	}
 	return NULL;

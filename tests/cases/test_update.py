@@ -1,7 +1,11 @@
 """A new version of an image, on a node that has the one before: only what changed moves."""
+import pytest
+
 import tree
 
-MOVED_MAX = 4_000_000  # of 357 MB; tests/bench/export counts 1.33 MB from inv-v1 to inv-v2, gaps that ranges go over not included
+# Bytes of 357 MB that move after inv-v1, the index included. inv-v2r is inv-v2 with all its files' times changed: of the chunks of small
+# files few are the same, but most files are. Gaps that ranges go over are included.
+MOVED_MAX = {"inv-v2": 1_400_000, "inv-v2r": 1_700_000}
 
 
 class Counted:
@@ -17,8 +21,9 @@ class Counted:
         return sum(int(line.split()[5]) for line in self.log.read_text().splitlines())
 
 
-def test_only_what_changed_moves(store, serve, mount_http, work, unpacked_scan):
-    old, new = store.add("inv-v1"), store.add("inv-v2")
+@pytest.mark.parametrize("tag", sorted(MOVED_MAX))
+def test_only_what_changed_moves(tag, store, serve, mount_http, work, unpacked_scan):
+    old, new = store.add("inv-v1"), store.add(tag)
     counted = Counted(serve, work)
     first = mount_http(counted.host, old)
     assert not tree.compare(unpacked_scan("inv-v1"), tree.scan_apart(first.directory))
@@ -28,9 +33,10 @@ def test_only_what_changed_moves(store, serve, mount_http, work, unpacked_scan):
 
     # The application's jars were rebuilt with one class changed; the layers below are the same blobs.
     second = mount_http(counted.host, new)
-    assert not tree.compare(unpacked_scan("inv-v2"), tree.scan_apart(second.directory))
+    assert not tree.compare(unpacked_scan(tag), tree.scan_apart(second.directory))
     moved = counted.bytes() - before
-    assert moved < MOVED_MAX
+    print(f"{tag}: {moved} bytes moved")
+    assert moved < MOVED_MAX[tag]
 
     # Both at once over one cache, and the old one comes back.
     third = mount_http(counted.host, old)

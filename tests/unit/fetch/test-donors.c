@@ -5,6 +5,8 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "fs/base/bytes.h"
@@ -125,6 +127,92 @@ static void test_table_too_short(void **state _unused_)
 	check(&donors, 0, CHUNKS);
 }
 
+/* An entry of the table of small files, for `size` bytes of the tar at `tar_offset`, to be found where `chunk` stands in a donor. */
+static void put_packed(uint8_t *entry, const Donors *donors, uint32_t chunk, uint64_t tar_offset, uint32_t size,
+		       uint64_t donor)
+{
+	Chunk place;
+	Digest digest;
+	chunk_table_get(&donors->fixture.layer.table, chunk, &place);
+	assert_int_equal(digest_of(donors->fixture.layer.tar + tar_offset, size, &digest), 0);
+	store_le64(entry, tar_offset);
+	store_le64(entry + 8, AT(donor, place.blob_offset));
+	store_le32(entry + 16, place.blob_size);
+	store_le32(entry + 20, place.tar_size);
+	store_le32(entry + 24, (uint32_t)(tar_offset - place.tar_offset) % place.tar_size);
+	store_le32(entry + 28, size);
+	memcpy(entry + 32, digest.bytes, sizeof(digest.bytes));
+}
+
+static int read_of(Donors *donors, uint64_t offset, uint32_t size)
+{
+	uint8_t *got = malloc(size);
+	assert_non_null(got);
+	int r = fetch_read(donors->fixture.blob, donors->fixture.reader, offset, size, got);
+	if (r == 0)
+		assert_memory_equal(got, donors->fixture.layer.tar + offset, size);
+	free(got);
+	return r;
+}
+
+/* Small files in chunks that no donor has come from the donor's chunk, if what is there is what the digest says. */
+static void test_small_files(void **state _unused_)
+{
+	Donors donors;
+	setup(&donors);
+	enum { FILES = 5, SIZE = 1000 };
+	uint8_t table[CHUNKS * 8 + FILES * 64] = { 0 }, *files = table + (size_t)CHUNKS * 8;
+	put_packed(files, &donors, 0, 100, SIZE, 2);
+	put_packed(files + 64, &donors, 1, CHUNK_SIZE + 5, SIZE, 2);
+	put_packed(files + 128, &donors, 2, 2 * CHUNK_SIZE, SIZE, 1);  /* a donor that has nothing */
+	put_packed(files + 192, &donors, 1, 3 * CHUNK_SIZE, SIZE, 2);  /* other content */
+	put_packed(files + 256, &donors, 4, 4 * CHUNK_SIZE, SIZE, 77); /* no donor */
+	_cleanup_close_ int fd = memory_file(table, sizeof(table));
+	const int fds[] = { memory_file("nothing", 7),
+			    memory_file(donors.fixture.layer.blob, donors.fixture.layer.blob_size) };
+	assert_int_equal(fetcher_set_donors(donors.fixture.fetcher, fds, 2), 0);
+	assert_int_equal(fetch_blob_set_twins(donors.fixture.blob, fd), 0);
+
+	assert_int_equal(read_of(&donors, 100, SIZE), 0);
+	assert_int_equal(read_of(&donors, 101, 7), 0);
+	assert_int_equal(read_of(&donors, 100 + SIZE - 1, 1), 0);
+	assert_int_equal(read_of(&donors, CHUNK_SIZE + 5, SIZE), 0);
+	assert_int_equal(read_of(&donors, 99, 10), -EAGAIN);
+	assert_int_equal(read_of(&donors, 100 + SIZE - 1, 2), -EAGAIN);
+	for (uint32_t i = 2; i < FILES; i++)
+		assert_int_equal(read_of(&donors, (uint64_t)i * CHUNK_SIZE, SIZE), -EAGAIN);
+	assert_int_equal(fetcher_start(donors.fixture.fetcher), 0);
+	check(&donors, 0, CHUNKS);
+}
+
+/* Lengths that cannot be and a wrong order make the table as good as none. */
+static void test_wrong_table_of_small_files(void **state _unused_)
+{
+	static const struct {
+		size_t at;
+		uint32_t value;
+	} wrong[] = { { 16, UINT32_MAX },
+		      { 20, FORMAT_CHUNK_MAX + 1 },
+		      { 24, UINT32_MAX },
+		      { 28, CHUNK_SIZE + 1 },
+		      { 0, UINT32_MAX } };
+	for (size_t i = 0; i < ELEMENTS(wrong); i++) {
+		Donors donors;
+		setup(&donors);
+		uint8_t table[CHUNKS * 8 + 128] = { 0 }, *files = table + (size_t)CHUNKS * 8;
+		put_packed(files, &donors, 0, 0, 500, 2);
+		put_packed(files + 64, &donors, 0, 600, 500, 2);
+		store_le32(files + wrong[i].at, wrong[i].value);
+		_cleanup_close_ int fd = memory_file(table, sizeof(table));
+		const int fds[] = { memory_file("nothing", 7),
+				    memory_file(donors.fixture.layer.blob, donors.fixture.layer.blob_size) };
+		assert_int_equal(fetcher_set_donors(donors.fixture.fetcher, fds, 2), 0);
+		assert_int_equal(fetch_blob_set_twins(donors.fixture.blob, fd), 0);
+		assert_int_equal(read_of(&donors, 600, 500), -EAGAIN);
+		fetch_fixture_stop(&donors.fixture);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -132,6 +220,8 @@ int main(void)
 		cmocka_unit_test(test_what_no_donor_has_is_fetched),
 		cmocka_unit_test(test_wrong_twins_cost_a_fetch),
 		cmocka_unit_test(test_table_too_short),
+		cmocka_unit_test(test_small_files),
+		cmocka_unit_test(test_wrong_table_of_small_files),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
