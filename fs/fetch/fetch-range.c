@@ -35,8 +35,8 @@ static void end_chunk(FetchRange *range)
 	Fetcher *fetcher = range->fetcher;
 	FetchWant *want = blob->wants[range->cursor];
 	Digest digest;
-	if (digest_of(range->frame, range->chunk.blob_size, &digest) == 0 &&
-	    digest_equal(&digest, &range->chunk.digest)) {
+	int r = digest_of(range->frame, range->chunk.blob_size, &digest);
+	if (r == 0 && digest_equal(&digest, &range->chunk.digest)) {
 		fetch_count(&fetcher->chunks, 1);
 		blob->back_off = (FetchBackOff){ 0 };
 		keep_frame(range, want);
@@ -45,10 +45,11 @@ static void end_chunk(FetchRange *range)
 		return;
 	}
 	/* The rest of the range may well be right: only this chunk is asked for again, after a while. */
-	fetch_count(&fetcher->verify_failures, 1);
+	fetch_count(&fetcher->verify_failures, r == 0);
 	fetch_count(&fetcher->retries, 1);
-	fetch_report_failure(fetcher, blob, -EBADMSG,
-			     "what came is not what the index says; the server's copy is corrupt");
+	fetch_report_failure(fetcher, blob, r < 0 ? r : -EBADMSG,
+			     r < 0 ? error_text(NULL, r)
+				   : "what came is not what the index says; the server's copy is corrupt");
 	fetch_back_off(&want->back_off, range->started, 0);
 	fetch_want_return(want);
 }

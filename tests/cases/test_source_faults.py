@@ -25,7 +25,8 @@ DEADLINE = 2
 SLACK = 3
 READS = int(os.environ.get("IMGFS_READS", "400"))
 # Seconds between two losses of all that was fetched. Many reads are to be of what is present, or they would take days.
-SPOIL_SECONDS = 3 if READS < 100_000 else 40
+SPOIL_SECONDS = 3 if READS < 100_000 else 150
+WORKERS = 4 if READS < 100_000 else 16
 SEED = int(os.environ.get("IMGFS_READS_SEED", str(time.time_ns() % 1000000)))
 NOISE = 3_000_000
 READ = "import os, sys\nfd = os.open(sys.argv[1], os.O_RDONLY)\nsys.stdout.buffer.write(os.pread(fd, int(sys.argv[3]), int(sys.argv[2])))\n"
@@ -301,9 +302,9 @@ def test_mixture(store, serve, attach, unpacked, unpacked_scan, work):
         front.faults = (fake.FAULTS, 0.25)
         dice, deaths, spoilt = random.Random(SEED), 0, 0
         workers = [
-            subprocess.Popen([sys.executable, "-c", WORKER, str(mounted.directory), str(reference), str(SEED + number), str(READS // 4),
+            subprocess.Popen([sys.executable, "-c", WORKER, str(mounted.directory), str(reference), str(SEED + number), str(READS // WORKERS),
                               str(10 + SLACK)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            for number in range(4)
+            for number in range(WORKERS)
         ]
         try:
             while any(worker.poll() is None for worker in workers):
@@ -327,7 +328,7 @@ def test_mixture(store, serve, attach, unpacked, unpacked_scan, work):
         print(f"seed {SEED}: {done} reads right, {failed} ended with an error, longest {max(total[2] for total in totals):.1f} s, "
               f"{len(front.log)} requests, {sum(front.met.values())} faults {front.met}, front killed {deaths} times, "
               f"cache spoilt {spoilt} times, {len(warnings_of(mounted))} lines in the log")
-        assert done >= READS // 4 * 4 and front.met
+        assert done >= READS // WORKERS * WORKERS and front.met
         front.faults = None
         assert not tree.compare(unpacked_scan("inv-v1"), tree.scan_apart(mounted.directory))
         mounted.unmount()

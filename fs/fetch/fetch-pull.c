@@ -1,0 +1,394 @@
+#include "fs/fetch/fetch-pull.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/base/fd.h"
+#include "fs/fetch/fetch-donors.h"
+#include "fs/fetch/fetch-private.h"
+#include "fs/fetch/fetch-twins.h"
+
+#define WORKERS    8u
+#define PIECE_MAX  (2u << 20) /* what a worker asks for at once; the fetcher joins neighbours */
+#define VERIFY_MAX (1u << 20)
+
+typedef struct PullLayer {
+	FdMap map;
+	Image index;
+	ChunkTable table;
+	FetchBlob *blob;
+} PullLayer;
+
+typedef struct Pull {
+	const FetchImage *image;
+	const FetchPullOptions *options;
+	Fetcher *fetcher;
+	PullLayer *layers;
+
+	pthread_mutex_t mutex; /* of all below */
+	size_t layer;          /* where the next piece begins */
+	uint32_t chunk;
+	uint64_t done;
+	Error error; /* the first one */
+} Pull;
+
+static int open_index(const FetchImage *image, size_t number, PullLayer *layer, Error *error)
+{
+	int r = fd_load(image->layers[number].index_fd, &layer->map);
+	if (r < 0)
+		return error_set(error, r, "cannot read an index in the cache: %s", error_text(NULL, r));
+	r = image_open(layer->map.data, layer->map.size, &layer->index, error);
+	return r < 0 ? r : chunk_table_open(&layer->index, &layer->table, error);
+}
+
+static int open_blob(Pull *pull, size_t number)
+{
+	const FetchLayerFiles *files = &pull->image->layers[number];
+	PullLayer *layer = &pull->layers[number];
+	int data = fcntl(files->data_fd, F_DUPFD_CLOEXEC, 0);
+	int present = files->present_fd < 0 ? -1 : fcntl(files->present_fd, F_DUPFD_CLOEXEC, 0);
+	CacheBlob *cache;
+	int r = cache_blob_new(&layer->table, data, present, &cache);
+	if (r == 0)
+		r = fetcher_add_blob(pull->fetcher, cache, files->url, &layer->blob);
+	if (r == 0 && files->twins_fd >= 0)
+		r = fetch_blob_set_twins(layer->blob, files->twins_fd);
+	return r;
+}
+
+static int set_donors(Pull *pull)
+{
+	const FetchImage *image = pull->image;
+	int fds[FETCH_DONORS_MAX];
+	for (size_t i = 0; i < image->donor_count; i++)
+		fds[i] = fcntl(image->donor_fds[i], F_DUPFD_CLOEXEC, 0);
+	int r = fetcher_set_donors(pull->fetcher, fds, image->donor_count);
+	for (size_t i = 0; r < 0 && i < image->donor_count; i++)
+		close_p(&fds[i]);
+	return r;
+}
+
+static int pull_open(Pull *pull, const FetchImage *image, const FetchPullOptions *options, Error *error)
+{
+	*pull = (Pull){ .image = image, .options = options };
+	(void)pthread_mutex_init(&pull->mutex, NULL);
+	FetcherOptions fetcher = { .access = image->access, .report = options->report, .report_arg = options->arg };
+	pull->layers = calloc(image->layer_count + 1, sizeof(*pull->layers));
+	int r = pull->layers ? fetcher_new(&fetcher, &pull->fetcher) : -ENOMEM;
+	if (r == 0)
+		r = set_donors(pull);
+	if (r < 0)
+		return error_set(error, r, "cannot prepare fetching: %s", error_text(NULL, r));
+	for (size_t i = 0; i < image->layer_count; i++) {
+		r = open_index(image, i, &pull->layers[i], error);
+		if (r < 0)
+			return r;
+		r = open_blob(pull, i);
+		if (r < 0)
+			return error_set(error, r, "cannot use a blob of the cache: %s", error_text(NULL, r));
+	}
+	return 0;
+}
+
+static void pull_close(Pull *pull)
+{
+	(void)fetcher_free(pull->fetcher);
+	for (size_t i = 0; pull->layers && i < pull->image->layer_count; i++)
+		fd_unmap(&pull->layers[i].map);
+	free(pull->layers);
+	(void)pthread_mutex_destroy(&pull->mutex);
+}
+
+static bool has_twin(const FetchBlob *blob, uint32_t chunk)
+{
+	return blob->twins && atomic_load_explicit(&blob->twins[chunk], memory_order_relaxed) != 0;
+}
+
+static void count_layer(const PullLayer *layer, FetchPlan *plan)
+{
+	for (uint32_t i = 0; i < layer->table.count; i++) {
+		Chunk chunk;
+		chunk_table_get(&layer->table, i, &chunk);
+		plan->total += chunk.blob_size;
+		if (cache_blob_has(layer->blob->cache, i))
+			plan->present += chunk.blob_size;
+		else if (has_twin(layer->blob, i))
+			plan->copied += chunk.blob_size;
+		else
+			plan->missing += chunk.blob_size;
+	}
+}
+
+int fetch_pull_plan(const FetchImage *image, FetchPlan *ret_plan, Error *error)
+{
+	Pull pull;
+	FetchPlan plan = { 0 };
+	int r = pull_open(&pull, image, &(FetchPullOptions){ 0 }, error);
+	for (size_t i = 0; r == 0 && i < image->layer_count; i++)
+		count_layer(&pull.layers[i], &plan);
+	pull_close(&pull);
+	if (r == 0)
+		*ret_plan = plan;
+	return r;
+}
+
+/* A run of chunks of one layer. */
+typedef struct Piece {
+	PullLayer *layer;
+	uint32_t first, last;
+	uint64_t tar_offset, tar_size, blob_size;
+} Piece;
+
+/* Takes the next piece. False: there is none, or something has failed. */
+static bool take_piece(Pull *pull, Piece *piece)
+{
+	*piece = (Piece){ 0 };
+	(void)pthread_mutex_lock(&pull->mutex);
+	while (pull->layer < pull->image->layer_count && pull->chunk == pull->layers[pull->layer].table.count) {
+		pull->layer++;
+		pull->chunk = 0;
+	}
+	if (pull->error.code == 0 && pull->layer < pull->image->layer_count) {
+		piece->layer = &pull->layers[pull->layer];
+		piece->first = pull->chunk;
+		while (pull->chunk < piece->layer->table.count && piece->blob_size < PIECE_MAX) {
+			Chunk chunk;
+			chunk_table_get(&piece->layer->table, pull->chunk, &chunk);
+			if (piece->tar_size == 0)
+				piece->tar_offset = chunk.tar_offset;
+			piece->tar_size += chunk.tar_size;
+			piece->blob_size += chunk.blob_size;
+			piece->last = pull->chunk++;
+		}
+	}
+	(void)pthread_mutex_unlock(&pull->mutex);
+	return piece->layer != NULL;
+}
+
+static void note_failure(Pull *pull, const Error *error)
+{
+	(void)pthread_mutex_lock(&pull->mutex);
+	if (pull->error.code == 0)
+		pull->error = *error;
+	(void)pthread_mutex_unlock(&pull->mutex);
+}
+
+static void note_progress(Pull *pull, uint64_t bytes)
+{
+	(void)pthread_mutex_lock(&pull->mutex);
+	pull->done += bytes;
+	if (pull->options->progress)
+		pull->options->progress(pull->options->arg, pull->done);
+	(void)pthread_mutex_unlock(&pull->mutex);
+}
+
+typedef struct Waiting {
+	sem_t ended;
+	int result;
+} Waiting;
+
+static void on_done(void *arg, int result)
+{
+	Waiting *waiting = arg;
+	waiting->result = result;
+	(void)sem_post(&waiting->ended);
+}
+
+static uint64_t bytes_received(Pull *pull)
+{
+	FetchCounters counters;
+	fetcher_counters(pull->fetcher, &counters);
+	return counters.bytes;
+}
+
+/* Waits for a part of a layer's tar, for as long as bytes come at all: the link may be slow, and others wait for it too. */
+static int await(Pull *pull, FetchBlob *blob, uint64_t tar_offset, uint64_t size, Error *error)
+{
+	uint64_t before;
+	Waiting waiting = { 0 };
+	(void)sem_init(&waiting.ended, 0, 0);
+	int r;
+	do {
+		FetchWait *wait;
+		before = bytes_received(pull);
+		r = fetch_wait(blob, tar_offset, size, fetch_now() + pull->options->timeout, on_done, &waiting, &wait);
+		if (r == 0) {
+			while (sem_wait(&waiting.ended) < 0 && errno == EINTR)
+				;
+			r = waiting.result;
+		}
+	} while (r == -ETIMEDOUT && bytes_received(pull) != before);
+	(void)sem_destroy(&waiting.ended);
+	if (r == -ETIMEDOUT)
+		return error_set(error, r, "%s gave nothing of use within %lld s; what has come is kept, try again",
+				 blob->url, (long long)pull->options->timeout / 1000);
+	return r < 0 ? error_set(error, r, "%s: %s", blob->url ?: "the store", error_text(NULL, r)) : 0;
+}
+
+static int fill_piece(Pull *pull, const Piece *piece, uint8_t *frame, Error *error)
+{
+	FetchBlob *blob = piece->layer->blob;
+	bool complete = true;
+	for (uint32_t i = piece->first; i <= piece->last; i++)
+		complete &= fetch_at_hand(blob, i) || fetch_donor_copy(blob, i, frame);
+	int r = complete ? 0 : await(pull, blob, piece->tar_offset, piece->tar_size, error);
+	for (uint32_t i = piece->first; r == 0 && i <= piece->last; i++)
+		if (!cache_blob_has(blob->cache, i))
+			r = error_set(error, -EIO, "the cache does not keep what it is given; is its disk full?");
+	return r;
+}
+
+static void *worker(void *arg)
+{
+	Pull *pull = arg;
+	Piece piece;
+	Error error = { 0 };
+	uint8_t *frame = malloc(FORMAT_FRAME_MAX);
+	if (!frame) {
+		(void)error_set(&error, -ENOMEM, "out of memory");
+		note_failure(pull, &error);
+	}
+	while (frame && take_piece(pull, &piece)) {
+		if (fill_piece(pull, &piece, frame, &error) < 0)
+			note_failure(pull, &error);
+		else
+			note_progress(pull, piece.blob_size);
+	}
+	free(frame);
+	return NULL;
+}
+
+/* Runs `function` in some threads to its end. */
+static int run_threads(Pull *pull, unsigned count, void *(*function)(void *))
+{
+	pthread_t threads[WORKERS];
+	unsigned started = 0;
+	int r = 0;
+	while (r == 0 && started < count) {
+		r = -pthread_create(&threads[started], NULL, function, pull);
+		started += r == 0;
+	}
+	/* Those that did start can do it all. */
+	for (unsigned i = 0; i < started; i++)
+		(void)pthread_join(threads[i], NULL);
+	return started > 0 ? 0 : r;
+}
+
+static int run(const FetchImage *image, const FetchPullOptions *options, unsigned count, void *(*function)(void *),
+	       Error *error)
+{
+	Pull pull;
+	int r = pull_open(&pull, image, options, error);
+	if (r == 0) {
+		r = fetcher_start(pull.fetcher);
+		if (r == 0)
+			r = run_threads(&pull, count, function);
+		if (r < 0)
+			(void)error_set(error, r, "cannot start threads: %s", error_text(NULL, r));
+	}
+	if (r == 0 && pull.error.code < 0) {
+		r = pull.error.code;
+		if (error)
+			*error = pull.error;
+	}
+	pull_close(&pull);
+	return r;
+}
+
+int fetch_pull(const FetchImage *image, const FetchPullOptions *options, Error *error)
+{
+	return run(image, options, WORKERS, worker, error);
+}
+
+/* The next layer to verify, or NULL. */
+static PullLayer *take_layer(Pull *pull, size_t *ret_number)
+{
+	(void)pthread_mutex_lock(&pull->mutex);
+	PullLayer *layer = NULL;
+	if (pull->error.code == 0 && pull->layer < pull->image->layer_count) {
+		*ret_number = pull->layer;
+		layer = &pull->layers[pull->layer++];
+	}
+	(void)pthread_mutex_unlock(&pull->mutex);
+	return layer;
+}
+
+/* Reads a part of the tar; one whose frames are rotten is fetched again, once. */
+static int read_part(Pull *pull, PullLayer *layer, FetchReader *reader, uint64_t offset, uint64_t size, uint8_t *to,
+		     Error *error)
+{
+	for (unsigned turn = 0;; turn++) {
+		int r = fetch_read(layer->blob, reader, offset, size, to);
+		if (r != -EAGAIN || turn == 2)
+			return r < 0 ? error_set(error, r == -EAGAIN ? -EIO : r,
+						 "the cache gives other bytes than it was given")
+				     : 0;
+		r = await(pull, layer->blob, offset, size, error);
+		if (r < 0)
+			return r;
+	}
+}
+
+static int digest_layer(Pull *pull, PullLayer *layer, FetchReader *reader, uint8_t *part, Digest *ret_digest,
+			Error *error)
+{
+	_cleanup_(digest_state_free_p) DigestState *state = NULL;
+	int r = digest_state_new(&state);
+	for (uint64_t at = 0; r == 0 && at < layer->table.tar_size; at += VERIFY_MAX) {
+		uint64_t size = layer->table.tar_size - at < VERIFY_MAX ? layer->table.tar_size - at : VERIFY_MAX;
+		r = read_part(pull, layer, reader, at, size, part, error);
+		if (r < 0)
+			return r;
+		r = digest_state_add(state, part, size);
+		note_progress(pull, size);
+	}
+	if (r == 0)
+		r = digest_state_end(state, ret_digest);
+	return r < 0 ? error_set(error, r, "out of memory") : 0;
+}
+
+static int verify_layer(Pull *pull, PullLayer *layer, size_t number, FetchReader *reader, uint8_t *part, Error *error)
+{
+	const ManifestLayer *named = &pull->image->layers[number].layer;
+	char text[DIGEST_TEXT_SIZE], got[DIGEST_TEXT_SIZE];
+	Digest digest;
+	int r = digest_layer(pull, layer, reader, part, &digest, error);
+	if (r < 0)
+		return error_prefix(error, r, "layer %s", digest_text(&named->diff_id, text));
+	if (!digest_equal(&digest, &named->diff_id))
+		return error_set(error, -EBADMSG, "layer %s has the digest %s: the image was published wrong",
+				 digest_text(&named->diff_id, text), digest_text(&digest, got));
+	return fsync(pull->image->layers[number].data_fd) < 0 || fsync(pull->image->layers[number].present_fd) < 0
+		       ? error_set(error, -errno, "the cache cannot be written to the disk: %s", strerror(errno))
+		       : 0;
+}
+
+static void *verifier(void *arg)
+{
+	Pull *pull = arg;
+	Error error = { 0 };
+	FetchReader *reader = NULL;
+	uint8_t *part = malloc(VERIFY_MAX);
+	size_t number = 0;
+	if (!part || fetch_reader_new(&reader) < 0) {
+		(void)error_set(&error, -ENOMEM, "out of memory");
+		note_failure(pull, &error);
+	} else {
+		for (PullLayer *layer; (layer = take_layer(pull, &number));)
+			if (verify_layer(pull, layer, number, reader, part, &error) < 0)
+				note_failure(pull, &error);
+	}
+	free(part);
+	(void)fetch_reader_free(reader);
+	return NULL;
+}
+
+int fetch_pull_verify(const FetchImage *image, const FetchPullOptions *options, Error *error)
+{
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned count = processors < 1 ? 1 : processors > (long)WORKERS ? WORKERS : (unsigned)processors;
+	return run(image, options, count, verifier, error);
+}
