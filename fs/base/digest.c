@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <openssl/evp.h>
+#include <stdatomic.h>
 #include <string.h>
 
 struct DigestState {
@@ -67,10 +68,34 @@ int digest_from_text(const char *text, Digest *ret_digest)
 	return digest_from_hex(text + 7, ret_digest);
 }
 
+/*
+ * Fetched once. EVP_sha256() would be fetched with every use, and a process that has no memory when OpenSSL first looks for it has none
+ * of it for ever. NULL: out of memory.
+ */
+static const EVP_MD *sha256(void)
+{
+	static _Atomic(EVP_MD *) fetched;
+	EVP_MD *md = atomic_load(&fetched), *none = NULL;
+	if (md)
+		return md;
+	md = EVP_MD_fetch(NULL, "SHA256", NULL);
+	if (md && !atomic_compare_exchange_strong(&fetched, &none, md)) {
+		EVP_MD_free(md);
+		md = none;
+	}
+	return md;
+}
+
+int digest_prepare(void)
+{
+	return sha256() ? 0 : -ENOMEM;
+}
+
 int digest_of(const void *data, size_t size, Digest *ret_digest)
 {
 	Digest digest;
-	if (EVP_Digest(data, size, digest.bytes, NULL, EVP_sha256(), NULL) != 1)
+	const EVP_MD *md = sha256();
+	if (!md || EVP_Digest(data, size, digest.bytes, NULL, md, NULL) != 1)
 		return -ENOMEM;
 	*ret_digest = digest;
 	return 0;
@@ -82,7 +107,8 @@ int digest_state_new(DigestState **ret_state)
 	if (!state)
 		return -ENOMEM;
 	state->context = EVP_MD_CTX_new();
-	if (!state->context || EVP_DigestInit_ex(state->context, EVP_sha256(), NULL) != 1)
+	const EVP_MD *md = sha256();
+	if (!state->context || !md || EVP_DigestInit_ex(state->context, md, NULL) != 1)
 		return -ENOMEM;
 	*ret_state = TAKE_PTR(state);
 	return 0;
@@ -106,7 +132,7 @@ int digest_state_end(DigestState *state, Digest *ret_digest)
 {
 	Digest digest;
 	if (EVP_DigestFinal_ex(state->context, digest.bytes, NULL) != 1 ||
-	    EVP_DigestInit_ex(state->context, EVP_sha256(), NULL) != 1)
+	    EVP_DigestInit_ex(state->context, sha256(), NULL) != 1)
 		return -ENOMEM;
 	*ret_digest = digest;
 	return 0;

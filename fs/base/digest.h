@@ -30,6 +30,9 @@ int digest_from_hex(const char *hex, Digest *ret_digest) _must_check_;
 /* "sha256:" and 64 lower-case hex digits; other algorithms are refused. Errors: -EINVAL. */
 int digest_from_text(const char *text, Digest *ret_digest) _must_check_;
 
+/* What the functions below do at their first use: for a process that may lack memory later. Errors: -ENOMEM. */
+int digest_prepare(void) _must_check_;
+
 /* The digest of `size` bytes at `data`. Errors: -ENOMEM. */
 int digest_of(const void *data, size_t size, Digest *ret_digest) _must_check_;
 

@@ -77,7 +77,10 @@ typedef struct Process {
 /* All that needs root, or inherited descriptors. */
 static int open_process(const Arguments *arguments, Process *process, Error *error)
 {
-	int r = open_server(arguments, &process->server, error);
+	int r = digest_prepare();
+	if (r < 0)
+		return error_set(error, r, "out of memory");
+	r = open_server(arguments, &process->server, error);
 	if (r < 0)
 		return r;
 	r = journal_open(arguments->journal_fd, &process->journal);

@@ -2,34 +2,23 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "fs/fetch/fetch-image.h"
 #include "fs/mount/fuse-mount.h"
 #include "fs/mount/mount.h"
 #include "fs/net/net-access.h"
 #include "tools/cmd/cmd-store.h"
-#include "tools/cmd/mount-login.h"
+#include "tools/cmd/remote-options.h"
 #include "tools/export/store-image.h"
 
 #define VERB "mount"
 
-#define ROOT_CACHE       "/var/cache/imgfs"
 #define DEFAULT_DEADLINE 30
 #define DEADLINE_MAX     86400
 #define READ_AHEAD_MAX   (64 * 1024)
 
 enum {
-	OPTION_CACHE = VERB_OPTION_LONG,
-	OPTION_DEADLINE,
-	OPTION_PLAIN_HTTP,
-	OPTION_CERTS,
-	OPTION_LOGIN,
-	OPTION_USER,
-	OPTION_PASSWORD_FILE,
-	OPTION_CA,
-	OPTION_CERT,
-	OPTION_KEY,
+	OPTION_DEADLINE = VERB_OPTION_LONG,
 	OPTION_READ_AHEAD,
 	OPTION_FOREGROUND,
 	OPTION_LOG,
@@ -41,17 +30,8 @@ enum {
 
 const VerbOption cmd_mount_options[] = {
 	{ "store", 's', "DIR", "mount NAME[:TAG] from this store; no network is used" },
-	{ "cache", OPTION_CACHE, "DIR", "what was fetched; default " ROOT_CACHE ", a user's: $XDG_CACHE_HOME/imgfs" },
 	{ "deadline", OPTION_DEADLINE, "SECONDS", "a read fails that got no bytes for so long; default 30" },
-	{ "plain-http", OPTION_PLAIN_HTTP, NULL, "speak HTTP without TLS; loopback hosts always may" },
-	{ "certs-dir", OPTION_CERTS, "DIR", "whom to trust by host; default " NET_CERTS_DIRECTORY },
-	{ "ca", OPTION_CA, "FILE", "trust what this PEM file has, instead of ca.crt there" },
-	{ "cert", OPTION_CERT, "FILE", "client certificate (PEM), instead of client.cert there" },
-	{ "key", OPTION_KEY, "FILE", "its key (PEM)" },
-	{ "login", OPTION_LOGIN, "FILE", "user and password; default docker's config.json, with its helpers" },
-	{ "user", OPTION_USER, "NAME[:PASSWORD]", "as this user; a password that is not given is asked for" },
-	{ "password-file", OPTION_PASSWORD_FILE, "FILE",
-	  "its first line is the password of --user; -: standard input" },
+	REMOTE_OPTIONS,
 	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
 	{ "foreground", OPTION_FOREGROUND, NULL, "stay until the image is unmounted; a signal unmounts it" },
 	{ "log", OPTION_LOG, "FILE", "append the log of the mount to FILE; default none, in the foreground stderr" },
@@ -66,14 +46,10 @@ const VerbOption cmd_mount_options[] = {
 
 typedef struct Arguments {
 	const char *store;
-	const char *cache;
 	const char *reference;
-	NetAccessOptions access;
-	char *user;
-	const char *password_file;
+	RemoteOptions remote;
 	unsigned long deadline;
 	unsigned long read_ahead;
-	bool plain_http;
 	bool quiet;
 	MountOptions mount;
 } Arguments;
@@ -107,37 +83,9 @@ static int parse_option(int id, Arguments *arguments)
 	case 's':
 		arguments->store = optarg;
 		return VERB_SUCCESS;
-	case OPTION_CACHE:
-		arguments->cache = optarg;
-		return VERB_SUCCESS;
 	case OPTION_DEADLINE:
 		if (verb_number(optarg, 1, DEADLINE_MAX, &arguments->deadline) < 0)
 			return verb_usage_error(VERB, "--deadline %s: give seconds, 1 to %d", optarg, DEADLINE_MAX);
-		return VERB_SUCCESS;
-	case OPTION_PLAIN_HTTP:
-		arguments->plain_http = true;
-		return VERB_SUCCESS;
-	case OPTION_CERTS:
-		arguments->access.certs = optarg;
-		return VERB_SUCCESS;
-	case OPTION_CA:
-		arguments->access.ca = optarg;
-		return VERB_SUCCESS;
-	case OPTION_CERT:
-		arguments->access.certificate = optarg;
-		return VERB_SUCCESS;
-	case OPTION_KEY:
-		arguments->access.key = optarg;
-		return VERB_SUCCESS;
-	case OPTION_LOGIN:
-		arguments->access.login = optarg;
-		return VERB_SUCCESS;
-	case OPTION_USER:
-		mount_login_free(arguments->user);
-		arguments->user = mount_login_take(optarg);
-		return arguments->user ? VERB_SUCCESS : VERB_FAILURE;
-	case OPTION_PASSWORD_FILE:
-		arguments->password_file = optarg;
 		return VERB_SUCCESS;
 	case OPTION_READ_AHEAD:
 		if (verb_number(optarg, 4, READ_AHEAD_MAX, &arguments->read_ahead) < 0)
@@ -154,7 +102,7 @@ static int parse_option(int id, Arguments *arguments)
 		return VERB_SUCCESS;
 	default:
 		arguments->mount.flags |= mount_flag(id);
-		return mount_flag(id) ? VERB_SUCCESS : VERB_USAGE;
+		return mount_flag(id) ? VERB_SUCCESS : remote_options_take(&arguments->remote, id);
 	}
 }
 
@@ -167,25 +115,11 @@ static int parse(int argc, char **argv, Arguments *arguments)
 	}
 	if (argc - optind != 2)
 		return verb_usage_error(VERB, "give a reference and a directory");
-	if (arguments->password_file && !arguments->user)
-		return verb_usage_error(VERB, "--password-file is for the user that --user names");
-	if (!arguments->access.certificate != !arguments->access.key)
-		return verb_usage_error(VERB, "--cert and --key go together");
 	arguments->reference = argv[optind];
 	arguments->mount.directory = argv[optind + 1];
 	arguments->mount.deadline = (int64_t)arguments->deadline * 1000;
 	arguments->mount.read_ahead_kb = (unsigned)arguments->read_ahead;
-	return VERB_SUCCESS;
-}
-
-/* Each layer has three open files, and the server inherits them all. */
-static void raise_file_limit(void)
-{
-	struct rlimit limit;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-		limit.rlim_cur = limit.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &limit);
-	}
+	return remote_options_check(&arguments->remote, VERB);
 }
 
 static int open_store_blob(void *arg, const Digest *blob)
@@ -224,28 +158,6 @@ static int find_local(const Arguments *arguments, CacheStore *cache, Reference *
 	return fetch_image_local(json, size, open_store_blob, store, cache, ret_image, error);
 }
 
-static int find_remote(const Arguments *arguments, CacheStore *cache, Reference *ret_reference, FetchImage *ret_image,
-		       Error *error)
-{
-	char *login = NULL;
-	int r = reference_parse_remote(arguments->reference, ret_reference, error);
-	if (r == 0 && arguments->user)
-		r = mount_login_read(arguments->user, arguments->password_file, &login, error);
-	if (r < 0)
-		return r;
-	FetchRemote remote = {
-		.reference = ret_reference,
-		.plain_http = arguments->plain_http,
-		.timeout = arguments->mount.deadline,
-		.cache = cache,
-		.access = arguments->access,
-	};
-	remote.access.user = login;
-	r = fetch_image_remote(&remote, ret_image, error);
-	mount_login_free(login);
-	return r;
-}
-
 static void print_mounted(void *arg)
 {
 	const Mounted *mounted = arg;
@@ -281,32 +193,17 @@ static int mount_found(const Arguments *arguments, Reference *reference, const F
 	return mount_image(image, &options, error);
 }
 
-/* Where a cache is kept that nobody named; malloc'ed. NULL: a user without a home, or out of memory. */
-static char *default_cache(void)
-{
-	char *path = NULL;
-	const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-	if (geteuid() == 0)
-		return strdup(ROOT_CACHE);
-	/* XDG Base Directory Specification: a path that is not absolute is to be ignored. */
-	if (cache && cache[0] == '/')
-		return asprintf(&path, "%s/imgfs", cache) < 0 ? NULL : path;
-	return !home || home[0] != '/' || asprintf(&path, "%s/.cache/imgfs", home) < 0 ? NULL : path;
-}
-
 static int run(const Arguments *arguments, Error *error)
 {
 	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
-	_cleanup_free_ char *usual = arguments->cache ? NULL : default_cache();
-	if (!arguments->cache && !usual)
-		return error_set(error, -ENOENT, "neither XDG_CACHE_HOME nor HOME is set; say where with --cache");
-	int r = cache_store_open(arguments->cache ?: usual, &cache, error);
+	int r = remote_options_cache(&arguments->remote, &cache, error);
 	if (r < 0)
 		return r;
 	Reference reference;
 	FetchImage image = { 0 };
 	r = arguments->store ? find_local(arguments, cache, &reference, &image, error)
-			     : find_remote(arguments, cache, &reference, &image, error);
+			     : remote_options_fetch(&arguments->remote, arguments->reference, arguments->mount.deadline,
+						    cache, &reference, &image, error);
 	if (r < 0)
 		return r;
 	r = mount_found(arguments, &reference, &image, error);
@@ -320,10 +217,10 @@ int cmd_mount(int argc, char **argv)
 	Arguments arguments = { .deadline = DEFAULT_DEADLINE };
 	int status = parse(argc, argv, &arguments);
 	if (status != VERB_SUCCESS) {
-		mount_login_free(arguments.user);
+		remote_options_done(&arguments.remote);
 		return status;
 	}
-	raise_file_limit();
+	remote_options_raise_file_limit();
 	int r = mount_clear_dead(arguments.mount.directory, &error);
 	if (r > 0)
 		fprintf(stderr, "imgfs mount: detached a dead mount from %s: its keeper had ended\n",
@@ -332,6 +229,6 @@ int cmd_mount(int argc, char **argv)
 		r = mount_check(&arguments.mount, &error);
 	if (r == 0)
 		r = run(&arguments, &error);
-	mount_login_free(arguments.user);
+	remote_options_done(&arguments.remote);
 	return r < 0 ? verb_fail(VERB, r, &error) : VERB_SUCCESS;
 }

@@ -12,6 +12,8 @@ const Verb verbs[] = {
 	{ "serve", "", "be a read-only registry of the store's images", cmd_serve, cmd_serve_options },
 	{ "trust", "HOST:PORT", "believe a server's private authority on this machine", cmd_trust, cmd_trust_options },
 	{ "mount", "REFERENCE DIR", "make an image usable at a directory", cmd_mount, cmd_mount_options },
+	{ "pull", "REFERENCE", "fetch all of an image, so that mounts of it need nobody else", cmd_pull,
+	  cmd_pull_options },
 	{ "umount", "DIR", "take a mounted image away", cmd_umount, cmd_umount_options },
 	{ "upgrade", "[DIR...]", "let mounted images go on under this version of imgfs", cmd_upgrade, NULL },
 	{ "ls", "", "list the images of the store", cmd_ls, cmd_ls_options },

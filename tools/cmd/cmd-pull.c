@@ -1,0 +1,178 @@
+/* imgfs pull: all of an image into the cache, so that mounts of it need nobody else. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "fs/fetch/fetch-pull.h"
+#include "tools/cmd/output.h"
+#include "tools/cmd/remote-options.h"
+
+#define VERB "pull"
+
+#define DEFAULT_TIMEOUT 30
+#define TIMEOUT_MAX     86400
+
+enum { OPTION_PLAN = VERB_OPTION_LONG, OPTION_SEAL, OPTION_TIMEOUT, OPTION_JSON };
+
+const VerbOption cmd_pull_options[] = {
+	REMOTE_OPTIONS,
+	{ "plan", OPTION_PLAN, NULL, "only say how many bytes would be fetched; fetches no more than the indexes" },
+	{ "seal", OPTION_SEAL, NULL, "check every layer's diffID afterwards, and wait until all is on the disk" },
+	{ "timeout", OPTION_TIMEOUT, "SECONDS", "give up when no byte came for so long; default 30" },
+	{ "json", OPTION_JSON, NULL, "print a JSON object" },
+	{ "quiet", 'q', NULL, "no progress bar" },
+	{ 0 },
+};
+
+typedef struct Arguments {
+	const char *reference;
+	RemoteOptions remote;
+	unsigned long timeout;
+	bool plan;
+	bool seal;
+	bool json;
+	bool quiet;
+} Arguments;
+
+typedef struct Transfer {
+	OutputProgress bar;
+	uint64_t total;
+} Transfer;
+
+static int parse_option(int id, Arguments *arguments)
+{
+	switch (id) {
+	case OPTION_PLAN:
+		arguments->plan = true;
+		return VERB_SUCCESS;
+	case OPTION_SEAL:
+		arguments->seal = true;
+		return VERB_SUCCESS;
+	case OPTION_TIMEOUT:
+		if (verb_number(optarg, 1, TIMEOUT_MAX, &arguments->timeout) < 0)
+			return verb_usage_error(VERB, "--timeout %s: give seconds, 1 to %d", optarg, TIMEOUT_MAX);
+		return VERB_SUCCESS;
+	case OPTION_JSON:
+		arguments->json = true;
+		return VERB_SUCCESS;
+	case 'q':
+		arguments->quiet = true;
+		return VERB_SUCCESS;
+	default:
+		return remote_options_take(&arguments->remote, id);
+	}
+}
+
+static int parse(int argc, char **argv, Arguments *arguments)
+{
+	for (int id; (id = verb_getopt(argc, argv, cmd_pull_options)) != -1;) {
+		int status = parse_option(id, arguments);
+		if (status != VERB_SUCCESS)
+			return status;
+	}
+	if (argc - optind != 1)
+		return verb_usage_error(VERB, "give one reference");
+	if (arguments->plan && arguments->seal)
+		return verb_usage_error(VERB, "--plan fetches nothing, so that nothing can be sealed");
+	arguments->reference = argv[optind];
+	return remote_options_check(&arguments->remote, VERB);
+}
+
+static void on_progress(void *arg, uint64_t done)
+{
+	Transfer *transfer = arg;
+	output_progress_update(&transfer->bar, done);
+}
+
+static void on_report(void *arg, const char *sentence)
+{
+	Transfer *transfer = arg;
+	output_progress_clear(&transfer->bar);
+	fprintf(stderr, "imgfs pull: %s\n", sentence);
+}
+
+static int pull(const Arguments *arguments, const FetchImage *image, const FetchPlan *plan, Error *error)
+{
+	Transfer transfer = { 0 };
+	FetchPullOptions options = {
+		.timeout = (int64_t)arguments->timeout * 1000,
+		.progress = on_progress,
+		.report = on_report,
+		.arg = &transfer,
+	};
+	output_progress_start(&transfer.bar, "pulling", plan->total, arguments->quiet);
+	int r = fetch_pull(image, &options, error);
+	output_progress_end(&transfer.bar);
+	if (r < 0 || !arguments->seal)
+		return r;
+	output_progress_start(&transfer.bar, "verifying", image->image_size, arguments->quiet);
+	r = fetch_pull_verify(image, &options, error);
+	output_progress_end(&transfer.bar);
+	return r;
+}
+
+static int print(const Arguments *arguments, const FetchImage *image, const FetchPlan *plan)
+{
+	char manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE], total[OUTPUT_SIZE_TEXT], present[OUTPUT_SIZE_TEXT],
+		copied[OUTPUT_SIZE_TEXT], missing[OUTPUT_SIZE_TEXT];
+	(void)digest_text(&image->manifest, manifest);
+	(void)digest_text(&image->config, config);
+	if (arguments->json)
+		return output_json(json_pack(
+			"{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:b}", "reference", arguments->reference,
+			"manifest", manifest, "image", config, "totalBytes", (json_int_t)plan->total, "presentBytes",
+			(json_int_t)plan->present, "copiedBytes", (json_int_t)plan->copied, "fetchedBytes",
+			(json_int_t)plan->missing, "complete", !arguments->plan || plan->present == plan->total,
+			"sealed", arguments->seal, "stale", image->stale));
+	printf("%s %s\nmanifest %s\nimage    %s\n%s in all: %s here, %s %s from other images here, %s %s\n",
+	       arguments->plan   ? "plan for"
+	       : arguments->seal ? "sealed  "
+				 : "pulled  ",
+	       arguments->reference, manifest, config, output_size(plan->total, total),
+	       output_size(plan->present, present), output_size(plan->copied, copied),
+	       arguments->plan ? "to copy" : "copied", output_size(plan->missing, missing),
+	       arguments->plan ? "to fetch" : "fetched");
+	return fflush(stdout) == 0 ? 0 : -EIO;
+}
+
+static int run(const Arguments *arguments, Error *error)
+{
+	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
+	int r = remote_options_cache(&arguments->remote, &cache, error);
+	if (r < 0)
+		return r;
+	Reference reference;
+	FetchImage image = { 0 };
+	r = remote_options_fetch(&arguments->remote, arguments->reference, (int64_t)arguments->timeout * 1000, cache,
+				 &reference, &image, error);
+	if (r < 0)
+		return r;
+	if (image.stale)
+		fprintf(stderr,
+			"imgfs pull: warning: the registry could not be asked what %s is now; this is what it was when "
+			"last seen\n",
+			arguments->reference);
+	FetchPlan plan = { 0 };
+	r = fetch_pull_plan(&image, &plan, error);
+	if (r == 0 && !arguments->plan)
+		r = pull(arguments, &image, &plan, error);
+	if (r == 0 && print(arguments, &image, &plan) < 0)
+		r = error_set(error, -EIO, "standard output cannot be written");
+	fetch_image_done(&image);
+	return r;
+}
+
+int cmd_pull(int argc, char **argv)
+{
+	Error error = { 0 };
+	Arguments arguments = { .timeout = DEFAULT_TIMEOUT };
+	int status = parse(argc, argv, &arguments);
+	if (status == VERB_SUCCESS) {
+		remote_options_raise_file_limit();
+		(void)signal(SIGPIPE, SIG_IGN);
+		int r = run(&arguments, &error);
+		status = r < 0 ? verb_fail(VERB, r, &error) : VERB_SUCCESS;
+	}
+	remote_options_done(&arguments.remote);
+	return status;
+}
