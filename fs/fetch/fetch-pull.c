@@ -197,30 +197,32 @@ static void on_done(void *arg, int result)
 	(void)sem_post(&waiting->ended);
 }
 
-static uint64_t bytes_received(Pull *pull)
+/* Does something come, and is it right? The link may be slow, and others wait for it too; but a source may be corrupt as well. */
+static bool goes_on(Pull *pull, const FetchCounters *before)
 {
-	FetchCounters counters;
-	fetcher_counters(pull->fetcher, &counters);
-	return counters.bytes;
+	FetchCounters now;
+	fetcher_counters(pull->fetcher, &now);
+	return now.chunks != before->chunks ||
+	       (now.bytes != before->bytes && now.verify_failures == before->verify_failures);
 }
 
-/* Waits for a part of a layer's tar, for as long as bytes come at all: the link may be slow, and others wait for it too. */
+/* Waits for a part of a layer's tar, for as long as anything comes. */
 static int await(Pull *pull, FetchBlob *blob, uint64_t tar_offset, uint64_t size, Error *error)
 {
-	uint64_t before;
+	FetchCounters before;
 	Waiting waiting = { 0 };
 	(void)sem_init(&waiting.ended, 0, 0);
 	int r;
 	do {
 		FetchWait *wait;
-		before = bytes_received(pull);
+		fetcher_counters(pull->fetcher, &before);
 		r = fetch_wait(blob, tar_offset, size, fetch_now() + pull->options->timeout, on_done, &waiting, &wait);
 		if (r == 0) {
 			while (sem_wait(&waiting.ended) < 0 && errno == EINTR)
 				;
 			r = waiting.result;
 		}
-	} while (r == -ETIMEDOUT && bytes_received(pull) != before);
+	} while (r == -ETIMEDOUT && goes_on(pull, &before));
 	(void)sem_destroy(&waiting.ended);
 	if (r == -ETIMEDOUT)
 		return error_set(error, r, "%s gave nothing of use within %lld s; what has come is kept, try again",
@@ -316,13 +318,15 @@ static PullLayer *take_layer(Pull *pull, size_t *ret_number)
 	return layer;
 }
 
-/* Reads a part of the tar; one whose frames are rotten is fetched again, once. */
+/* Reads a part of the tar. A frame that is rotten is found by a read of its own, and fetched again, once. */
 static int read_part(Pull *pull, PullLayer *layer, FetchReader *reader, uint64_t offset, uint64_t size, uint8_t *to,
 		     Error *error)
 {
-	for (unsigned turn = 0;; turn++) {
+	uint32_t chunks =
+		chunk_table_find(&layer->table, offset + size - 1) - chunk_table_find(&layer->table, offset) + 1;
+	for (uint32_t turn = 0;; turn++) {
 		int r = fetch_read(layer->blob, reader, offset, size, to);
-		if (r != -EAGAIN || turn == 2)
+		if (r != -EAGAIN || turn == chunks + 1)
 			return r < 0 ? error_set(error, r == -EAGAIN ? -EIO : r,
 						 "the cache gives other bytes than it was given")
 				     : 0;
@@ -361,9 +365,7 @@ static int verify_layer(Pull *pull, PullLayer *layer, size_t number, FetchReader
 	if (!digest_equal(&digest, &named->diff_id))
 		return error_set(error, -EBADMSG, "layer %s has the digest %s: the image was published wrong",
 				 digest_text(&named->diff_id, text), digest_text(&digest, got));
-	return fsync(pull->image->layers[number].data_fd) < 0 || fsync(pull->image->layers[number].present_fd) < 0
-		       ? error_set(error, -errno, "the cache cannot be written to the disk: %s", strerror(errno))
-		       : 0;
+	return 0;
 }
 
 static void *verifier(void *arg)
@@ -390,5 +392,9 @@ int fetch_pull_verify(const FetchImage *image, const FetchPullOptions *options, 
 {
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned count = processors < 1 ? 1 : processors > (long)WORKERS ? WORKERS : (unsigned)processors;
-	return run(image, options, count, verifier, error);
+	int r = run(image, options, count, verifier, error);
+	/* Manifest, indexes, view and tag as well, which are written without fsync. */
+	if (r == 0 && syncfs(image->layers[0].index_fd) < 0)
+		r = error_set(error, -errno, "the cache cannot be written to the disk: %s", strerror(errno));
+	return r;
 }
