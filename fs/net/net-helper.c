@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "fs/base/fd.h"
 #include "fs/net/net-easy.h"
@@ -71,7 +72,6 @@ static bool is_name(const char *name)
 /* `host` becomes its standard input; what it prints comes from `ret_output`. */
 static int spawn(char *program, const char *host, pid_t *ret_pid, int *ret_output)
 {
-	extern char **environ;
 	char verb[] = "get";
 	char *argv[] = { program, verb, NULL };
 	int ends[2];
