@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "fs/base/fd.h"
+#include "fs/cache/cache-private.h"
 
 #define MARKER         "imgfs-cache"
 #define MARKER_TEXT    "imgfs cache 1\n"
@@ -18,15 +19,11 @@
 #define DIRECTORY_MODE 0700 /* images may hold secrets */
 #define FILE_MODE      0600
 
-struct CacheStore {
-	int dirfd;
-	char *path;
-};
-
-static const char *const kind_directories[] = {
+const char *const cache_kind_directories[CACHE_KINDS] = {
 	[CACHE_INDEX] = "indexes",
 	[CACHE_VIEW] = "views",
 	[CACHE_MANIFEST] = "manifests",
+	[CACHE_BLOB] = "blobs",
 };
 
 /* Is the directory empty, but for what an interrupted creation may have left? */
@@ -112,12 +109,13 @@ static void sweep(int dirfd, const char *name)
 
 static int prepare_directories(int dirfd)
 {
-	static const char *const names[] = { "blobs", "tags", "indexes", "views", "manifests" };
-	for (size_t i = 0; i < ELEMENTS(names); i++)
-		if (mkdirat(dirfd, names[i], DIRECTORY_MODE) < 0 && errno != EEXIST)
+	if (mkdirat(dirfd, "tags", DIRECTORY_MODE) < 0 && errno != EEXIST)
+		return -errno;
+	for (size_t i = 0; i < CACHE_KINDS; i++) {
+		if (mkdirat(dirfd, cache_kind_directories[i], DIRECTORY_MODE) < 0 && errno != EEXIST)
 			return -errno;
-	for (size_t i = 0; i < ELEMENTS(kind_directories); i++)
-		sweep(dirfd, kind_directories[i]);
+		sweep(dirfd, cache_kind_directories[i]);
+	}
 	return 0;
 }
 
@@ -163,7 +161,7 @@ CacheStore *cache_store_free(CacheStore *store)
 int cache_store_get(CacheStore *store, CacheKind kind, const Digest *digest, int *ret_fd)
 {
 	char hex[DIGEST_HEX_SIZE], path[OBJECT_PATH_SIZE];
-	(void)snprintf(path, sizeof(path), "%s/%s", kind_directories[kind], digest_hex(digest, hex));
+	(void)snprintf(path, sizeof(path), "%s/%s", cache_kind_directories[kind], digest_hex(digest, hex));
 	int fd = openat(store->dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return -errno;
@@ -182,9 +180,10 @@ int cache_store_put(CacheStore *store, CacheKind kind, const Digest *digest, con
 		    Error *error)
 {
 	char hex[DIGEST_HEX_SIZE];
-	_cleanup_close_ int dirfd = openat(store->dirfd, kind_directories[kind], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int dirfd =
+		openat(store->dirfd, cache_kind_directories[kind], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int r = dirfd < 0 ? -errno : put_file(dirfd, digest_hex(digest, hex), data, size);
-	return r < 0 ? write_failed(store, kind_directories[kind], r, error) : 0;
+	return r < 0 ? write_failed(store, cache_kind_directories[kind], r, error) : 0;
 }
 
 /* Opens a file read-write, creating it, and gives it its size; the contents go if `keep` is false and the size was another. */
@@ -291,7 +290,7 @@ static int list_dated(DIR *directory, Dated **ret_list, size_t *ret_count)
 
 int cache_store_newest(CacheStore *store, CacheKind kind, size_t max, Digest *ret_digests, size_t *ret_count)
 {
-	int fd = openat(store->dirfd, kind_directories[kind], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(store->dirfd, cache_kind_directories[kind], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	_cleanup_closedir_ DIR *directory = fdopendir(fd);

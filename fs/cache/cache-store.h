@@ -24,7 +24,8 @@
 
 typedef struct CacheStore CacheStore;
 
-typedef enum CacheKind { CACHE_INDEX, CACHE_VIEW, CACHE_MANIFEST } CacheKind;
+/* A blob is a directory: cache_store_blob(); the others are files. */
+typedef enum CacheKind { CACHE_INDEX, CACHE_VIEW, CACHE_MANIFEST, CACHE_BLOB } CacheKind;
 
 /*
  * Opens or creates the cache at `path`, and sweeps temporaries that a crash left long ago. Errors: -EEXIST (a directory that is

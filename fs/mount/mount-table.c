@@ -82,6 +82,27 @@ int mount_table_find(const char *directory, MountEntry *ret_entry)
 	return mount_table_search(table, directory, ret_entry);
 }
 
+int mount_table_each(int (*each)(void *arg, const char *source), void *arg)
+{
+	static const char type[] = " - " MOUNT_TABLE_TYPE " ";
+	_cleanup_free_ char *table = NULL;
+	char *state = NULL;
+	size_t size;
+	int r = proc_file_read("/proc/self/mountinfo", TABLE_MAX, &table, &size);
+	if (r < 0)
+		return r;
+	for (char *line = strtok_r(table, "\n", &state); r >= 0 && line; line = strtok_r(NULL, "\n", &state)) {
+		char *source = strstr(line, type); /* a space in a path stands as \040 */
+		if (!source)
+			continue;
+		source += strlen(type);
+		source[strcspn(source, " ")] = '\0';
+		unescape(source);
+		r = each(arg, source);
+	}
+	return r < 0 ? r : 0;
+}
+
 /* The path with all but its last component resolved. */
 static int resolve_parent(const char *directory, char ret_path[static PATH_MAX])
 {

@@ -25,6 +25,9 @@ int mount_table_search(char *table, const char *directory, MountEntry *ret_entry
 /* The same in this process's mountinfo. Further errors: read's. */
 int mount_table_find(const char *directory, MountEntry *ret_entry) _must_check_;
 
+/* Calls each(arg, source) for every mount of imgfs that this process sees, until that fails. Errors: each's, read's. */
+int mount_table_each(int (*each)(void *arg, const char *source), void *arg) _must_check_;
+
 /*
  * The absolute path of a directory as mountinfo shows it, without symbolic links. What is mounted there is not looked at:
  * its server may be the very thing that does not answer. Errors: realpath's.

@@ -14,6 +14,7 @@ const Verb verbs[] = {
 	{ "mount", "REFERENCE DIR", "make an image usable at a directory", cmd_mount, cmd_mount_options },
 	{ "pull", "REFERENCE", "fetch all of an image, so that mounts of it need nobody else", cmd_pull,
 	  cmd_pull_options },
+	{ "cache", "ls|size|prune", "show what this node has fetched, and clear it up", cmd_cache, cmd_cache_options },
 	{ "umount", "DIR", "take a mounted image away", cmd_umount, cmd_umount_options },
 	{ "upgrade", "[DIR...]", "let mounted images go on under this version of imgfs", cmd_upgrade, NULL },
 	{ "ls", "", "list the images of the store", cmd_ls, cmd_ls_options },

@@ -1,0 +1,135 @@
+#include "fs/fetch/fetch-contents.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "fs/base/fd.h"
+#include "fs/fetch/fetch-layer.h"
+#include "fs/fetch/fetch-manifest.h"
+#include "fs/view/view.h"
+
+static uint64_t count_present(CacheStore *cache, const ManifestLayer *layer)
+{
+	FetchIndex index = { .fd = -1 };
+	_cleanup_close_ int data = -1, present = -1;
+	uint64_t bytes = 0;
+	if (cache_store_blob_get(cache, &layer->blob, &data, &present) < 0 ||
+	    fetch_index_open(cache, layer, &index, NULL) < 0)
+		return 0;
+	size_t size = ((size_t)index.table.count + 7) / 8;
+	_cleanup_free_ uint8_t *bits = calloc(1, size + 1);
+	_unused_ int r = bits ? fd_pread_all(present, bits, size, 0) : -ENOMEM;
+	for (uint32_t i = 0; bits && i < index.table.count; i++) {
+		Chunk chunk;
+		chunk_table_get(&index.table, i, &chunk);
+		if (bits[i / 8] >> (i % 8) & 1)
+			bytes += chunk.blob_size;
+	}
+	fetch_index_close(&index);
+	return bytes;
+}
+
+int fetch_contents_describe(CacheStore *cache, const Digest *manifest, FetchContents *ret_contents)
+{
+	_cleanup_(fetch_manifest_done) FetchManifest image = { 0 };
+	int r = fetch_manifest_cached(cache, manifest, &image);
+	if (r < 0)
+		return r == -ENOMEM ? r : -ENOENT;
+	*ret_contents = (FetchContents){ .config = image.manifest.config };
+	for (size_t i = 0; i < image.manifest.layer_count; i++) {
+		ret_contents->total += image.manifest.layers[i].index_offset;
+		ret_contents->present += count_present(cache, &image.manifest.layers[i]);
+	}
+	return 0;
+}
+
+/* Digests of objects to keep, ascending once all are there. */
+typedef struct Keep {
+	Digest *digests;
+	size_t count, room;
+} Keep;
+
+static int keep_add(Keep *keep, const Digest *digest)
+{
+	if (keep->count == keep->room) {
+		size_t room = 2 * keep->room + 64;
+		Digest *digests = reallocarray(keep->digests, room, sizeof(*digests));
+		if (!digests)
+			return -ENOMEM;
+		keep->digests = digests;
+		keep->room = room;
+	}
+	keep->digests[keep->count++] = *digest;
+	return 0;
+}
+
+static int compare(const void *left, const void *right)
+{
+	return digest_compare(left, right);
+}
+
+static bool keep_has(const Keep *keep, const Digest *digest)
+{
+	return keep->count > 0 && bsearch(digest, keep->digests, keep->count, sizeof(*digest), compare);
+}
+
+/* Manifest, blobs, indexes and view of an image. One whose manifest is not there keeps nothing. */
+static int keep_image(CacheStore *cache, const Digest *manifest, Keep *keep)
+{
+	_cleanup_(fetch_manifest_done) FetchManifest image = { 0 };
+	int r = fetch_manifest_cached(cache, manifest, &image);
+	if (r < 0)
+		return r == -ENOMEM ? r : 0;
+	size_t count = image.manifest.layer_count;
+	_cleanup_free_ Digest *diff_ids = calloc(count + 1, sizeof(*diff_ids));
+	r = diff_ids ? keep_add(keep, manifest) : -ENOMEM;
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		diff_ids[i] = image.manifest.layers[i].diff_id;
+		r = keep_add(keep, &image.manifest.layers[i].blob);
+		if (r == 0)
+			r = keep_add(keep, &image.manifest.layers[i].index);
+	}
+	Digest chain_id;
+	if (r == 0 && count > 0)
+		r = view_chain_id(diff_ids, count, &chain_id);
+	return r == 0 && count > 0 ? keep_add(keep, &chain_id) : r;
+}
+
+static int prune_kind(CacheStore *cache, CacheKind kind, const FetchPrune *prune, const Keep *keep, FetchPruned *pruned)
+{
+	_cleanup_free_ CacheObject *objects = NULL;
+	size_t count = 0;
+	int r = cache_contents_list(cache, kind, &objects, &count);
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		if (objects[i].age < prune->min_age || keep_has(keep, &objects[i].digest))
+			continue;
+		if (!prune->dry_run)
+			r = cache_contents_remove(cache, kind, &objects[i].digest);
+		if (r == 0) {
+			pruned->objects++;
+			pruned->bytes += objects[i].bytes;
+		}
+	}
+	return r;
+}
+
+int fetch_contents_prune(CacheStore *cache, const FetchPrune *prune, FetchPruned *ret_pruned, Error *error)
+{
+	/* Manifests first: who finds one expects the rest to be worth looking for. */
+	static const CacheKind kinds[] = { CACHE_MANIFEST, CACHE_VIEW, CACHE_INDEX, CACHE_BLOB };
+	Keep keep = { 0 };
+	FetchPruned pruned = { 0 };
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < prune->manifest_count; i++)
+		r = keep_image(cache, &prune->manifests[i], &keep);
+	if (r == 0 && keep.count > 0)
+		qsort(keep.digests, keep.count, sizeof(*keep.digests), compare);
+	for (size_t i = 0; r == 0 && i < ELEMENTS(kinds); i++)
+		r = prune_kind(cache, kinds[i], prune, &keep, &pruned);
+	free(keep.digests);
+	if (r < 0)
+		return error_set(error, r, "the cache cannot be cleared up: %s", error_text(NULL, r));
+	*ret_pruned = pruned;
+	return 0;
+}

@@ -1,0 +1,32 @@
+/* Images in a cache: how much of each is there, and what of it all nobody needs any more. All calls block on the disk. */
+#pragma once
+
+#include "fs/cache/cache-contents.h"
+
+typedef struct FetchContents {
+	Digest config;  /* image ID */
+	uint64_t total; /* bytes of the blobs, indexes not included */
+	uint64_t present;
+} FetchContents;
+
+/* What the cache has of the image with this manifest, by its bitmaps. Errors: -ENOENT (the manifest is not there, or rotten), -ENOMEM. */
+int fetch_contents_describe(CacheStore *cache, const Digest *manifest, FetchContents *ret_contents) _must_check_;
+
+typedef struct FetchPrune {
+	const Digest *manifests; /* of the images to keep, with all that is theirs */
+	size_t manifest_count;
+	int64_t min_age; /* seconds; what was written to since stays: somebody may be getting that image just now */
+	bool dry_run;
+} FetchPrune;
+
+typedef struct FetchPruned {
+	uint64_t objects;
+	uint64_t bytes;
+} FetchPruned;
+
+/*
+ * Removes what belongs to no image that is to be kept. Mounts of others go on, since their servers have the files open; they only keep
+ * nothing. Errors: -ENOMEM, unlink's, with a sentence; what was removed before stays removed.
+ */
+int fetch_contents_prune(CacheStore *cache, const FetchPrune *prune, FetchPruned *ret_pruned, Error *error)
+	_must_check_;
