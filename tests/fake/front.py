@@ -12,6 +12,7 @@ import secrets
 import socket
 import ssl
 import struct
+import subprocess
 import threading
 import time
 import urllib.parse
@@ -309,8 +310,6 @@ class Front(Service):
 
 def make_authority(directory, name):
     """A private CA and a certificate of it for 127.0.0.1, localhost and registry.test; returns the paths of CA, certificate and key."""
-    import subprocess  # pylint: disable=import-outside-toplevel # only here
-
     directory.mkdir(parents=True, exist_ok=True)
     ca, ca_key, cert, key = (directory / f"{name}-{part}" for part in ("ca.crt", "ca.key", "cert.pem", "key.pem"))
     subprocess.run(
