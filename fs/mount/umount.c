@@ -62,7 +62,8 @@ int mount_unmount(const char *directory, bool lazy, Error *error)
 	/* A mount that has lost its keeper has nobody to wait for. */
 	if (r < 0 || keepers.count == 0 || wait_keeper(&keepers, lazy ? WAIT_LAZY_MS : WAIT_MS) == 0 || lazy)
 		return r;
-	return error_set(
-		error, -ETIMEDOUT,
-		"%s is unmounted, but its " KEEPER_PROGRAM " has not ended; another mount namespace may hold it", path);
+	return error_set(error, -ETIMEDOUT,
+			 "%s is unmounted, but its " KEEPER_PROGRAM " has not ended; an overlay on it or another mount "
+			 "namespace may hold it",
+			 path);
 }
