@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "fs/base/digest-list.h"
 #include "fs/base/fd.h"
 #include "fs/fetch/fetch-layer.h"
 #include "fs/fetch/fetch-manifest.h"
@@ -44,38 +45,8 @@ int fetch_contents_describe(CacheStore *cache, const Digest *manifest, FetchCont
 	return 0;
 }
 
-/* Digests of objects to keep, ascending once all are there. */
-typedef struct Keep {
-	Digest *digests;
-	size_t count, room;
-} Keep;
-
-static int keep_add(Keep *keep, const Digest *digest)
-{
-	if (keep->count == keep->room) {
-		size_t room = 2 * keep->room + 64;
-		Digest *digests = reallocarray(keep->digests, room, sizeof(*digests));
-		if (!digests)
-			return -ENOMEM;
-		keep->digests = digests;
-		keep->room = room;
-	}
-	keep->digests[keep->count++] = *digest;
-	return 0;
-}
-
-static int compare(const void *left, const void *right)
-{
-	return digest_compare(left, right);
-}
-
-static bool keep_has(const Keep *keep, const Digest *digest)
-{
-	return keep->count > 0 && bsearch(digest, keep->digests, keep->count, sizeof(*digest), compare);
-}
-
 /* Manifest, blobs, indexes and view of an image. One whose manifest is not there keeps nothing. */
-static int keep_image(CacheStore *cache, const Digest *manifest, Keep *keep)
+static int keep_image(CacheStore *cache, const Digest *manifest, DigestList *keep)
 {
 	_cleanup_(fetch_manifest_done) FetchManifest image = { 0 };
 	int r = fetch_manifest_cached(cache, manifest, &image);
@@ -83,26 +54,27 @@ static int keep_image(CacheStore *cache, const Digest *manifest, Keep *keep)
 		return r == -ENOMEM ? r : 0;
 	size_t count = image.manifest.layer_count;
 	_cleanup_free_ Digest *diff_ids = calloc(count + 1, sizeof(*diff_ids));
-	r = diff_ids ? keep_add(keep, manifest) : -ENOMEM;
+	r = diff_ids ? digest_list_add(keep, manifest) : -ENOMEM;
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		diff_ids[i] = image.manifest.layers[i].diff_id;
-		r = keep_add(keep, &image.manifest.layers[i].blob);
+		r = digest_list_add(keep, &image.manifest.layers[i].blob);
 		if (r == 0)
-			r = keep_add(keep, &image.manifest.layers[i].index);
+			r = digest_list_add(keep, &image.manifest.layers[i].index);
 	}
 	Digest chain_id;
 	if (r == 0 && count > 0)
 		r = view_chain_id(diff_ids, count, &chain_id);
-	return r == 0 && count > 0 ? keep_add(keep, &chain_id) : r;
+	return r == 0 && count > 0 ? digest_list_add(keep, &chain_id) : r;
 }
 
-static int prune_kind(CacheStore *cache, CacheKind kind, const FetchPrune *prune, const Keep *keep, FetchPruned *pruned)
+static int prune_kind(CacheStore *cache, CacheKind kind, const FetchPrune *prune, const DigestList *keep,
+		      FetchPruned *pruned)
 {
 	_cleanup_free_ CacheObject *objects = NULL;
 	size_t count = 0;
 	int r = cache_contents_list(cache, kind, &objects, &count);
 	for (size_t i = 0; r == 0 && i < count; i++) {
-		if (objects[i].age < prune->min_age || keep_has(keep, &objects[i].digest))
+		if (objects[i].age < prune->min_age || digest_list_has(keep, &objects[i].digest))
 			continue;
 		if (!prune->dry_run)
 			r = cache_contents_remove(cache, kind, &objects[i].digest);
@@ -118,16 +90,15 @@ int fetch_contents_prune(CacheStore *cache, const FetchPrune *prune, FetchPruned
 {
 	/* Manifests first: who finds one expects the rest to be worth looking for. */
 	static const CacheKind kinds[] = { CACHE_MANIFEST, CACHE_VIEW, CACHE_INDEX, CACHE_BLOB };
-	Keep keep = { 0 };
+	DigestList keep = { 0 };
 	FetchPruned pruned = { 0 };
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < prune->manifest_count; i++)
 		r = keep_image(cache, &prune->manifests[i], &keep);
-	if (r == 0 && keep.count > 0)
-		qsort(keep.digests, keep.count, sizeof(*keep.digests), compare);
+	digest_list_sort(&keep);
 	for (size_t i = 0; r == 0 && i < ELEMENTS(kinds); i++)
 		r = prune_kind(cache, kinds[i], prune, &keep, &pruned);
-	free(keep.digests);
+	digest_list_done(&keep);
 	if (r < 0)
 		return error_set(error, r, "the cache cannot be cleared up: %s", error_text(NULL, r));
 	*ret_pruned = pruned;

@@ -41,13 +41,6 @@ static bool bit_is_set(const uint8_t *bits, uint32_t chunk)
 	return bits[chunk / 8] >> (chunk % 8) & 1;
 }
 
-/* docs/format.md, type 10: which inodes have a digest. */
-static bool is_packed(const TreeInode *inode)
-{
-	return S_ISREG(inode->mode) && !(inode->flags & TREE_SPARSE) && inode->size > 0 &&
-	       inode->size < FORMAT_LARGE_FILE;
-}
-
 /* Calls `each` for the packed files of an index that lie in one chunk, as those of imgfs do. Errors: each's, tree_open()'s. */
 static int for_each_packed(FetchIndex *index, int (*each)(void *arg, const Place *place), void *arg)
 {
@@ -60,7 +53,7 @@ static int for_each_packed(FetchIndex *index, int (*each)(void *arg, const Place
 		TreeInode inode;
 		Chunk chunk;
 		tree_inode(&index->tree, i, &inode);
-		if (!is_packed(&inode))
+		if (!tree_is_packed(&inode))
 			continue;
 		Place place = {
 			.tar_offset = inode.data,

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "fs/base/bytes.h"
 #include "fs/format/tree-layout.h"
@@ -14,6 +15,12 @@ static TreeString string_at(const Tree *tree, uint64_t offset, size_t size)
 {
 	const uint8_t *strings = tree->image->sections[FORMAT_SECTION_STRINGS].data;
 	return (TreeString){ .data = (const char *)strings + offset, .size = size };
+}
+
+bool tree_is_packed(const TreeInode *inode)
+{
+	return S_ISREG(inode->mode) && !(inode->flags & TREE_SPARSE) && inode->size > 0 &&
+	       inode->size < FORMAT_LARGE_FILE;
 }
 
 void tree_inode(const Tree *tree, uint32_t number, TreeInode *ret_inode)

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -67,6 +68,9 @@ int tree_open(const Image *image, Tree *ret_tree, Error *error) _must_check_;
 
 /* Inode `number`, which must be below inode_count. */
 void tree_inode(const Tree *tree, uint32_t number, TreeInode *ret_inode);
+
+/* Is it one of those that the packed digests are of, in their order (docs/format.md section 3, type 10)? */
+bool tree_is_packed(const TreeInode *inode);
 
 /* Directory entry `number` of the whole table, as in [inode.data, inode.data + inode.count) of a directory. */
 void tree_dirent(const Tree *tree, uint64_t number, TreeDirent *ret_dirent);

@@ -9,6 +9,7 @@
 #include "fs/net/net-basic.h"
 #include "fs/net/net-login.h"
 #include "fs/net/net-registry.h"
+#include "fs/net/net-secret.h"
 
 #define PEM_MAX (1u << 20)
 
@@ -17,22 +18,14 @@ static void json_decref_p(json_t **value)
 	json_decref(*value);
 }
 
-static void wipe(char **text)
-{
-	if (*text)
-		OPENSSL_cleanse(*text, strlen(*text));
-	free(*text);
-	*text = NULL;
-}
-
 void net_access_done(NetAccess *access)
 {
 	free(access->ca);
 	free(access->certificate);
-	wipe(&access->key);
-	wipe(&access->user);
-	wipe(&access->identity);
-	wipe(&access->bearer);
+	net_secret_wipe(&access->key);
+	net_secret_wipe(&access->user);
+	net_secret_wipe(&access->identity);
+	net_secret_wipe(&access->bearer);
 	*access = (NetAccess){ 0 };
 }
 

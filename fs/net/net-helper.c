@@ -13,24 +13,17 @@
 
 #include "fs/base/fd.h"
 #include "fs/net/net-easy.h"
+#include "fs/net/net-secret.h"
 
 #define PREFIX     "docker-credential-"
 #define NAME_MAX_  64u
 #define ANSWER_MAX (64u << 10)
 #define TIMEOUT    60000
 
-static void wipe(char **text)
-{
-	if (*text)
-		OPENSSL_cleanse(*text, strlen(*text));
-	free(*text);
-	*text = NULL;
-}
-
 void net_helper_login_done(NetHelperLogin *login)
 {
-	wipe(&login->user);
-	wipe(&login->secret);
+	net_secret_wipe(&login->user);
+	net_secret_wipe(&login->secret);
 }
 
 /* One line of text, as a header can carry it. */

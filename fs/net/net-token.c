@@ -7,6 +7,7 @@
 
 #include "fs/net/net-easy.h"
 #include "fs/net/net-headers.h"
+#include "fs/net/net-secret.h"
 #include "fs/net/net-tls.h"
 
 #define ANSWER_MAX      (256u << 10)
@@ -34,18 +35,10 @@ struct NetTokens {
 	char curl_text[CURL_ERROR_SIZE];
 };
 
-static void wipe(char **text)
-{
-	if (*text)
-		OPENSSL_cleanse(*text, strlen(*text));
-	free(*text);
-	*text = NULL;
-}
-
 void net_token_done(NetToken *token)
 {
-	wipe(&token->text);
-	wipe(&token->refresh);
+	net_secret_wipe(&token->text);
+	net_secret_wipe(&token->refresh);
 	*token = (NetToken){ 0 };
 }
 
@@ -115,8 +108,8 @@ NetTokens *net_tokens_free(NetTokens *tokens)
 	if (!tokens)
 		return NULL;
 	stop(tokens);
-	wipe(&tokens->token);
-	wipe(&tokens->refresh);
+	net_secret_wipe(&tokens->token);
+	net_secret_wipe(&tokens->refresh);
 	free(tokens);
 	return NULL;
 }
@@ -328,13 +321,13 @@ int net_tokens_complete(NetTokens *tokens, CURLcode code, Error *error)
 		return error_set(error, r, "no token of %s: %s", tokens->challenge.realm, error_text(&why, r));
 	}
 	int64_t now = net_now();
-	wipe(&tokens->token);
+	net_secret_wipe(&tokens->token);
 	tokens->token = TAKE_PTR(token.text);
 	tokens->serial++;
 	tokens->renew_at = now + token.seconds * 800;
 	tokens->expires_at = now + token.seconds * 1000;
 	if (token.refresh) {
-		wipe(&tokens->refresh);
+		net_secret_wipe(&tokens->refresh);
 		tokens->refresh = TAKE_PTR(token.refresh);
 	}
 	return 0;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/base/digest-list.h"
 #include "fs/fetch/fetch-contents.h"
 #include "fs/mount/mount-table.h"
 #include "tools/cmd/output.h"
@@ -154,26 +155,6 @@ static int measure(const Arguments *arguments, CacheStore *cache, Error *error)
 	return r < 0 ? error_set(error, r, "the cache cannot be measured: %s", error_text(NULL, r)) : 0;
 }
 
-/* Manifests to keep. */
-typedef struct Roots {
-	Digest *digests;
-	size_t count, room;
-} Roots;
-
-static int roots_add(Roots *roots, const Digest *digest)
-{
-	if (roots->count == roots->room) {
-		size_t room = 2 * roots->room + 64;
-		Digest *digests = reallocarray(roots->digests, room, sizeof(*digests));
-		if (!digests)
-			return -ENOMEM;
-		roots->digests = digests;
-		roots->room = room;
-	}
-	roots->digests[roots->count++] = *digest;
-	return 0;
-}
-
 /* Adds what is mounted where this process sees it: a source ends in the manifest's digest (cmd-mount.c). */
 static int add_mounted(void *arg, const char *source)
 {
@@ -181,28 +162,28 @@ static int add_mounted(void *arg, const char *source)
 	Digest digest;
 	if (!at || digest_from_text(at + 1, &digest) < 0)
 		return 0;
-	return roots_add(arg, &digest);
+	return digest_list_add(arg, &digest);
 }
 
-static int add_newest(CacheStore *cache, unsigned long keep, Roots *roots)
+static int add_newest(CacheStore *cache, unsigned long keep, DigestList *roots)
 {
 	_cleanup_free_ Digest *newest = calloc(keep + 1, sizeof(*newest));
 	size_t count = 0;
 	int r = newest ? cache_store_newest(cache, CACHE_MANIFEST, keep, newest, &count) : -ENOMEM;
 	for (size_t i = 0; r == 0 && i < count; i++)
-		r = roots_add(roots, &newest[i]);
+		r = digest_list_add(roots, &newest[i]);
 	return r;
 }
 
 /* Tags keep what they mean, or go. */
-static int use_tags(const Arguments *arguments, CacheStore *cache, Roots *roots)
+static int use_tags(const Arguments *arguments, CacheStore *cache, DigestList *roots)
 {
 	CacheTag *tags = NULL;
 	size_t count = 0;
 	int r = cache_contents_tags(cache, &tags, &count);
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		if (!arguments->all)
-			r = roots_add(roots, &tags[i].manifest);
+			r = digest_list_add(roots, &tags[i].manifest);
 		else if (!arguments->dry_run)
 			r = cache_contents_tag_remove(cache, &tags[i]);
 	}
@@ -212,7 +193,7 @@ static int use_tags(const Arguments *arguments, CacheStore *cache, Roots *roots)
 
 static int prune(const Arguments *arguments, CacheStore *cache, Error *error)
 {
-	Roots roots = { 0 };
+	DigestList roots = { 0 };
 	FetchPruned pruned = { 0 };
 	int r = mount_table_each(add_mounted, &roots);
 	if (r == 0)
@@ -220,7 +201,7 @@ static int prune(const Arguments *arguments, CacheStore *cache, Error *error)
 	if (r == 0)
 		r = use_tags(arguments, cache, &roots);
 	if (r < 0) {
-		free(roots.digests);
+		digest_list_done(&roots);
 		return error_set(error, r, "cannot find out what to keep: %s", error_text(NULL, r));
 	}
 	FetchPrune options = {
@@ -230,7 +211,7 @@ static int prune(const Arguments *arguments, CacheStore *cache, Error *error)
 		.dry_run = arguments->dry_run,
 	};
 	r = fetch_contents_prune(cache, &options, &pruned, error);
-	free(roots.digests);
+	digest_list_done(&roots);
 	if (r < 0)
 		return r;
 	char size[OUTPUT_SIZE_TEXT];

@@ -22,13 +22,6 @@ static int compare_packed(const void *left, const void *right)
 	return first->offset < second->offset ? -1 : first->offset > second->offset;
 }
 
-/* Has this inode of an index a packed digest? */
-static bool is_packed(const TreeInode *inode)
-{
-	return S_ISREG(inode->mode) && !(inode->flags & TREE_SPARSE) && inode->size > 0 &&
-	       inode->size < FORMAT_LARGE_FILE;
-}
-
 /* Digests stand in the order of inodes; a view knows the offset of the data. */
 static int load_packed(const Tree *tree, ImageViewLayer *layer)
 {
@@ -42,7 +35,7 @@ static int load_packed(const Tree *tree, ImageViewLayer *layer)
 	for (uint32_t i = 0; i < tree->inode_count && used < count; i++) {
 		TreeInode inode;
 		tree_inode(tree, i, &inode);
-		if (!is_packed(&inode))
+		if (!tree_is_packed(&inode))
 			continue;
 		packed[used] = (PackedDigest){ .offset = inode.data, .digest = section->data + used * DIGEST_SIZE };
 		used++;
@@ -150,7 +143,7 @@ int image_view_packed(const ImageView *view, const TreeInode *inode, Digest *ret
 {
 	const ImageViewLayer *layer = &view->layers[inode->layer];
 	PackedDigest key = { .offset = inode->data };
-	if (!is_packed(inode) || layer->packed_count == 0)
+	if (!tree_is_packed(inode) || layer->packed_count == 0)
 		return -ENOENT;
 	const PackedDigest *found =
 		bsearch(&key, layer->packed, layer->packed_count, sizeof(*layer->packed), compare_packed);

@@ -134,13 +134,6 @@ static int add_inode(Finish *finish, const LayerNode *node, uint32_t *ret_number
 	return tree_writer_add_inode(finish->writer, &inode, &extras, ret_number);
 }
 
-static bool has_digest(const LayerNode *node)
-{
-	const TreeInode *inode = &node->inode;
-	return S_ISREG(inode->mode) && !(inode->flags & TREE_SPARSE) && inode->size > 0 &&
-	       inode->size < FORMAT_LARGE_FILE;
-}
-
 /* Nodes are in the order of the tar; those that are alive get the numbers from 0 on. */
 static int add_inodes(Finish *finish, Buffer *digests)
 {
@@ -150,7 +143,7 @@ static int add_inodes(Finish *finish, Buffer *digests)
 		if (finish->numbers[i] == LAYER_NONE)
 			continue;
 		int r = add_inode(finish, node, &finish->numbers[i]);
-		if (r == 0 && has_digest(node))
+		if (r == 0 && tree_is_packed(&node->inode))
 			r = buffer_append(digests, tree->digests.data + node->digest * sizeof(Digest), sizeof(Digest));
 		if (r < 0)
 			return r;

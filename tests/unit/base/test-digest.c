@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/base/digest-list.h"
 #include "fs/base/digest.h"
 
 #define EMPTY "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -83,13 +84,29 @@ static void test_refused(void **state)
 	assert_int_equal(digest.bytes[0], 42);
 }
 
+static void test_list(void **state _unused_)
+{
+	_cleanup_(digest_list_done) DigestList list = { 0 };
+	Digest digest = { 0 };
+	assert_false(digest_list_has(&list, &digest));
+	for (unsigned i = 0; i < 200; i++) {
+		digest.bytes[0] = (uint8_t)(i * 77);
+		assert_int_equal(digest_list_add(&list, &digest), 0);
+	}
+	digest_list_sort(&list);
+	for (unsigned i = 0; i < 256; i++) {
+		digest.bytes[0] = (uint8_t)(i * 77);
+		assert_int_equal(digest_list_has(&list, &digest), i < 200);
+	}
+	digest_list_done(&list);
+	assert_int_equal(list.count, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_vectors),
-		cmocka_unit_test(test_pieces),
-		cmocka_unit_test(test_text),
-		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_list), cmocka_unit_test(test_vectors), cmocka_unit_test(test_pieces),
+		cmocka_unit_test(test_text), cmocka_unit_test(test_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
