@@ -12,7 +12,7 @@
 #include "fs/cache/cache-private.h"
 
 #define TAG_MARK  "_tags"
-#define DEPTH_MAX 64 /* of a repository's name, which has 255 bytes */
+#define DEPTH_MAX (REFERENCE_NAME_MAX / 2 + 4) /* host, the parts of a name, mark, tag */
 
 static int open_directory(int at, const char *name, DIR **ret_directory)
 {
@@ -75,7 +75,7 @@ static int walk(TagList *list, int at, const char *name, const char *repository,
 	_cleanup_closedir_ DIR *directory = NULL;
 	int r = depth < DEPTH_MAX ? open_directory(at, name, &directory) : -ELOOP;
 	if (r < 0)
-		return r == -ENOMEM ? r : 0; /* no directory, or gone meanwhile */
+		return r == -ENOENT || r == -ENOTDIR ? 0 : r; /* no directory, or gone meanwhile */
 	for (struct dirent *entry; r == 0 && (entry = readdir(directory));)
 		if (entry->d_name[0] != '.')
 			r = walk_entry(list, dirfd(directory), entry->d_name, repository, tags, depth + 1);

@@ -78,6 +78,11 @@ def test_what_is_no_object_stays(cache, work, tmp_path):
         (work / "cache" / path).write_text("hello")
     assert cache("ls") == [] and cache("prune", "--all")["objects"] == 0
     assert (work / "cache/blobs/README").exists()
+    # As many parts as a name can have: a tag that is not seen would lose its image.
+    name = "/".join("a" * 128)
+    (work / f"cache/tags/host:1/{name}/_tags").mkdir(parents=True)
+    (work / f"cache/tags/host:1/{name}/_tags/v1").write_text(f"sha256:{'0' * 64}\n")
+    assert [row["reference"] for row in cache("ls")] == [f"host:1/{name}:v1"]
     (tmp_path / "file").write_text("x")
     done = machine.imgfs("cache", "--cache", tmp_path, "prune", "--all", check=False)
     assert done.returncode == 1 and "is not an imgfs cache" in done.stderr and (tmp_path / "file").exists()
