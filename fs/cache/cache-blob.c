@@ -14,7 +14,14 @@ struct CacheBlob {
 	_Atomic uint8_t *states;
 };
 
-/* The bitmap is a hint: what cannot be read of it counts as absent. */
+uint8_t *cache_bits_read(int present_fd, uint32_t count)
+{
+	size_t size = ((size_t)count + 7) / 8;
+	uint8_t *bits = calloc(1, size + 1);
+	_unused_ int r = bits ? fd_pread_all(present_fd, bits, size, 0) : -ENOMEM;
+	return bits;
+}
+
 static int load_states(CacheBlob *blob)
 {
 	uint32_t count = blob->table->count;
@@ -23,13 +30,11 @@ static int load_states(CacheBlob *blob)
 			atomic_init(&blob->states[i], PRESENT);
 		return 0;
 	}
-	size_t size = ((size_t)count + 7) / 8;
-	_cleanup_free_ uint8_t *bits = calloc(1, size + 1);
+	_cleanup_free_ uint8_t *bits = cache_bits_read(blob->present_fd, count);
 	if (!bits)
 		return -ENOMEM;
-	_unused_ int r = fd_pread_all(blob->present_fd, bits, size, 0);
 	for (uint32_t i = 0; i < count; i++)
-		atomic_init(&blob->states[i], bits[i / 8] >> (i % 8) & 1 ? PRESENT : ABSENT);
+		atomic_init(&blob->states[i], cache_bits_have(bits, i) ? PRESENT : ABSENT);
 	return 0;
 }
 

@@ -16,6 +16,17 @@
 typedef struct CacheBlob CacheBlob;
 
 /*
+ * The bitmap of `count` chunks in a blob's file `present`, malloc'ed. It is a hint: what cannot be read of it counts as absent. NULL: out
+ * of memory.
+ */
+uint8_t *cache_bits_read(int present_fd, uint32_t count);
+
+static inline bool cache_bits_have(const uint8_t *bits, uint32_t chunk)
+{
+	return bits[chunk / 8] >> (chunk % 8) & 1;
+}
+
+/*
  * `table` must outlive the blob; the descriptors become the blob's, also on failure. With present_fd < 0 every chunk counts as PRESENT and nothing is
  * ever written: the file is a whole blob, of a local store. Errors: -ENOMEM.
  */

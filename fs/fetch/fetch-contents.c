@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "fs/base/digest-list.h"
-#include "fs/base/fd.h"
+#include "fs/cache/cache-blob.h"
 #include "fs/fetch/fetch-layer.h"
 #include "fs/fetch/fetch-manifest.h"
 #include "fs/view/view.h"
@@ -18,13 +18,11 @@ static uint64_t count_present(CacheStore *cache, const ManifestLayer *layer)
 	if (cache_store_blob_get(cache, &layer->blob, &data, &present) < 0 ||
 	    fetch_index_open(cache, layer, &index, NULL) < 0)
 		return 0;
-	size_t size = ((size_t)index.table.count + 7) / 8;
-	_cleanup_free_ uint8_t *bits = calloc(1, size + 1);
-	_unused_ int r = bits ? fd_pread_all(present, bits, size, 0) : -ENOMEM;
+	_cleanup_free_ uint8_t *bits = cache_bits_read(present, index.table.count);
 	for (uint32_t i = 0; bits && i < index.table.count; i++) {
 		Chunk chunk;
 		chunk_table_get(&index.table, i, &chunk);
-		if (bits[i / 8] >> (i % 8) & 1)
+		if (cache_bits_have(bits, i))
 			bytes += chunk.blob_size;
 	}
 	fetch_index_close(&index);

@@ -36,11 +36,6 @@ struct FetchPackedSearch {
 	size_t count, room;
 };
 
-static bool bit_is_set(const uint8_t *bits, uint32_t chunk)
-{
-	return bits[chunk / 8] >> (chunk % 8) & 1;
-}
-
 /* Calls `each` for the packed files of an index that lie in one chunk, as those of imgfs do. Errors: each's, tree_open()'s. */
 static int for_each_packed(FetchIndex *index, int (*each)(void *arg, const Place *place), void *arg)
 {
@@ -81,7 +76,7 @@ static int list_one(void *arg, const Place *place)
 {
 	const Listing *listing = arg;
 	FetchPackedSearch *search = listing->search;
-	if (bit_is_set(listing->bits, place->chunk))
+	if (cache_bits_have(listing->bits, place->chunk))
 		return 0;
 	if (search->count == search->room) {
 		size_t room = 2 * search->room + 1024;
@@ -154,7 +149,7 @@ static int enter_one(void *arg, const Place *place)
 {
 	Entering *entering = arg;
 	FetchPackedSearch *search = entering->search;
-	if (!bit_is_set(entering->bits, place->chunk))
+	if (!cache_bits_have(entering->bits, place->chunk))
 		return 0;
 	for (size_t i = find_wanted(search, place->digest); i < search->count; i++) {
 		Wanted *wanted = &search->wanted[i];

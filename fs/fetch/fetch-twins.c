@@ -42,21 +42,6 @@ static int compare_lacking(const void *left, const void *right)
 	return (a->key > b->key) - (a->key < b->key);
 }
 
-/* The bits of a bitmap file; chunks it does not speak of are absent. NULL when memory is out. */
-static uint8_t *read_bits(int present_fd, uint32_t count)
-{
-	size_t size = (size_t)count / 8 + 1;
-	uint8_t *bits = calloc(1, size);
-	if (bits && fd_pread_all(present_fd, bits, ((size_t)count + 7) / 8, 0) < 0)
-		memset(bits, 0, size);
-	return bits;
-}
-
-static bool bit_is_set(const uint8_t *bits, uint32_t chunk)
-{
-	return bits[chunk / 8] >> (chunk % 8) & 1;
-}
-
 static int list_lacking(Search *search)
 {
 	size_t total = 0;
@@ -67,12 +52,12 @@ static int list_lacking(Search *search)
 		return -ENOMEM;
 	for (size_t i = 0; i < search->image->layer_count; i++) {
 		const ChunkTable *table = &search->indexes[i].table;
-		search->bits[i] = read_bits(search->image->layers[i].present_fd, table->count);
+		search->bits[i] = cache_bits_read(search->image->layers[i].present_fd, table->count);
 		if (!search->bits[i])
 			return -ENOMEM;
 		for (uint32_t chunk = 0; chunk < table->count; chunk++) {
 			Chunk entry;
-			if (bit_is_set(search->bits[i], chunk))
+			if (cache_bits_have(search->bits[i], chunk))
 				continue;
 			chunk_table_get(table, chunk, &entry);
 			search->lacking[search->lacking_count++] = (Lacking){
@@ -133,12 +118,12 @@ static bool enter_all(Search *search, FetchIndex *index, int present_fd)
 {
 	bool entered = false;
 	const ChunkTable *table = &index->table;
-	_cleanup_free_ uint8_t *bits = read_bits(present_fd, table->count);
+	_cleanup_free_ uint8_t *bits = cache_bits_read(present_fd, table->count);
 	if (!bits)
 		return false;
 	for (uint32_t chunk = 0; chunk < table->count; chunk++) {
 		Chunk entry;
-		if (!bit_is_set(bits, chunk))
+		if (!cache_bits_have(bits, chunk))
 			continue;
 		chunk_table_get(table, chunk, &entry);
 		entered |= enter(search, &entry);
@@ -168,6 +153,12 @@ static void look_into(Search *search, const ManifestLayer *layer)
 	FetchIndex index = { .fd = -1 };
 	if (fetch_index_open(search->cache, layer, &index, NULL) < 0)
 		return;
+	/* Only now there is somebody who may have them. */
+	if (!search->packed &&
+	    fetch_packed_search_new(search->indexes, image->layer_count, search->bits, &search->packed) < 0) {
+		fetch_index_close(&index);
+		return;
+	}
 	if (enter_all(search, &index, present))
 		image->donor_fds[image->donor_count++] = TAKE_FD(data);
 	fetch_index_close(&index);
@@ -211,9 +202,6 @@ static int search_all(Search *search)
 	int r = search->bits ? list_lacking(search) : -ENOMEM;
 	if (r < 0 || search->lacking_count == 0)
 		return r;
-	r = fetch_packed_search_new(search->indexes, image->layer_count, search->bits, &search->packed);
-	if (r < 0)
-		return r;
 	search->tables = calloc(image->layer_count, sizeof(*search->tables));
 	image->donor_fds = calloc(FETCH_DONORS_MAX, sizeof(*image->donor_fds));
 	if (!search->tables || !image->donor_fds)
@@ -221,6 +209,8 @@ static int search_all(Search *search)
 	for (size_t i = 0; i < image->layer_count; i++)
 		(void)is_seen(search, &image->layers[i].layer.blob);
 	r = look_into_all(search);
+	if (!search->packed) /* no donor was found at all */
+		return r;
 	for (size_t i = 0; r == 0 && i < image->layer_count; i++)
 		r = write_table(search, (uint32_t)i);
 	return r;
