@@ -41,7 +41,7 @@ static bool is_redirect(const NetHeaders *headers)
 	return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
-/* Where the host's certificate or a fixed token was refused, or a token that has just come, another will not do either. */
+/* Another host gets no token; and where one that has just come was refused, another will not do either. */
 static bool wants_token(const NetRoute *route, const NetHeaders *headers)
 {
 	return headers->status == 401 && headers->has_challenge && !route->foreign && !route->refused;
