@@ -216,3 +216,10 @@ def make_image(place):
     image = Image(place / "image.tar")
     run(IMGFS, "export", "--store", place / "store", f"docker-archive:{image.path}")
     return image
+
+
+@pytest.fixture(name="backend", scope="module")
+def make_backend(place, image):  # pylint: disable=unused-argument # the image fills the store
+    """The address of a server of the image."""
+    with serving(place / "store", place / "backend.log", "--listen", "127.0.0.1:0") as server:
+        yield server.address

@@ -14,18 +14,12 @@ import pytest
 
 import front as fake
 import machine
-from endpoint import NAME, TAG, serving
-from endpoint import make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
+from endpoint import NAME, TAG
+from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
 
 SECRET = "Geheim-5f3a"
 USER = f"ann:{SECRET}"
 NOISE = 3_000_000
-
-
-@pytest.fixture(name="backend", scope="module")
-def make_backend(place, image):  # pylint: disable=unused-argument # the image fills the store
-    with serving(place / "store", place / "backend.log", "--listen", "127.0.0.1:0") as server:
-        yield server.address
 
 
 @pytest.fixture(name="front")

@@ -9,14 +9,8 @@ import pytest
 import front as fake
 import machine
 import tree
-from endpoint import NAME, TAG, serving
-from endpoint import make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
-
-
-@pytest.fixture(name="backend", scope="module")
-def make_backend(place, image):  # pylint: disable=unused-argument # the image fills the store
-    with serving(place / "store", place / "backend.log", "--listen", "127.0.0.1:0") as server:
-        yield server.address
+from endpoint import NAME, TAG
+from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
 
 
 @pytest.fixture(name="front")

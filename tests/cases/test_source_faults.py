@@ -16,8 +16,8 @@ import pytest
 import front as fake
 import machine
 import tree
-from endpoint import NAME, TAG, serving
-from endpoint import make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
+from endpoint import NAME, TAG
+from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
 from namespace import MountNamespace
 
 DEADLINE = 2
@@ -37,12 +37,6 @@ WORDS = {
     "truncated": "", "too-long": None, "wrong-range": "another range", "whole": "ignores ranges", "corrupt": "copy is corrupt",
     "redirect-loop": "redirects without end",
 }
-
-
-@pytest.fixture(name="backend", scope="module")
-def make_backend(place, image):  # pylint: disable=unused-argument # the image fills the store
-    with serving(place / "store", place / "backend.log", "--listen", "127.0.0.1:0") as server:
-        yield server.address
 
 
 @pytest.fixture(name="front")
