@@ -152,19 +152,25 @@ static void cancel_all(Fetcher *fetcher)
 		fetch_wait_end(fetcher->waits, -ECANCELED);
 }
 
-Fetcher *fetcher_free(Fetcher *fetcher)
+void fetcher_stop(Fetcher *fetcher)
 {
-	if (!fetcher)
-		return NULL;
 	(void)pthread_mutex_lock(&fetcher->mutex);
 	fetcher->stopping = true;
 	(void)pthread_mutex_unlock(&fetcher->mutex);
 	if (fetcher->started) {
 		net_loop_wake(fetcher->loop);
 		(void)pthread_join(fetcher->thread, NULL);
+		fetcher->started = false;
 	}
 	cancel_all(fetcher);
 	fetch_range_cut_unwanted(fetcher);
+}
+
+Fetcher *fetcher_free(Fetcher *fetcher)
+{
+	if (!fetcher)
+		return NULL;
+	fetcher_stop(fetcher);
 	fetcher->loop = net_loop_free(fetcher->loop);
 	net_access_done(&fetcher->access);
 	for (unsigned i = 0; fetcher->ranges && i < fetcher->options.connections; i++)

@@ -29,7 +29,13 @@ typedef struct FetcherOptions {
 /* Errors: -EBADMSG (`access` is of another version), -ENOMEM. */
 int fetcher_new(const FetcherOptions *options, Fetcher **ret_fetcher) _must_check_;
 
-/* Stops the thread; every wait still open ends with -ECANCELED first. */
+/*
+ * Stops the network thread; every wait still open ends with -ECANCELED, and no other can be opened. What is at hand can still be read.
+ * May be called again.
+ */
+void fetcher_stop(Fetcher *fetcher);
+
+/* Stops it and frees all, blobs too: nobody may be reading any more. */
 Fetcher *fetcher_free(Fetcher *fetcher);
 DEFINE_CLEANUP(Fetcher, fetcher_free);
 

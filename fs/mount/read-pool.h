@@ -26,7 +26,7 @@ typedef struct ReadRequest {
 int read_pool_new(MountServer *server, Journal *journal, ReadPool **ret_pool) _must_check_;
 
 /*
- * Ends the threads. Call after the fetcher has ended and with it every wait; reads not answered by then keep their slots
+ * Ends the threads. Call after the fetcher has stopped and with it every wait, but before it is freed; reads not answered by then keep their slots
  * and are the successor's.
  */
 ReadPool *read_pool_free(ReadPool *pool);

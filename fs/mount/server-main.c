@@ -107,8 +107,8 @@ static int start_process(const Arguments *arguments, Process *process, Error *er
 
 static void close_process(Process *process)
 {
-	/* Ends every wait, so that the pool has nothing left to wait for. */
-	process->server->fetcher = fetcher_free(process->server->fetcher);
+	/* Ends every wait, so that the pool has nothing left to wait for; its threads may still be reading what has arrived. */
+	fetcher_stop(process->server->fetcher);
 	read_pool_free(process->pool);
 	session_free(process->session);
 	journal_free(process->journal);

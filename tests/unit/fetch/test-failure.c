@@ -203,6 +203,28 @@ static void test_end_cancels_all(void **state _unused_)
 	fetch_fixture_stop(&fixture);
 }
 
+static void no_call(void *arg _unused_, int result _unused_)
+{
+	fail();
+}
+
+static void test_stopped_reads_on(void **state _unused_)
+{
+	FetchFixture fixture;
+	Pending pending;
+	FetchWait *wait;
+	start(&fixture, 60);
+	assert_int_equal(fetch_and_compare(&fixture, 0, 5 * CHUNK_SIZE, PATIENCE), 0);
+	fake_server_fault(fixture.server, FAKE_STALL_REQUEST, 0);
+	pending_start(&pending, &fixture, 40, 2, PATIENCE);
+	fetcher_stop(fixture.fetcher);
+	assert_int_equal(pending_end(&pending), -ECANCELED);
+	assert_int_equal(fetch_wait(fixture.blob, 0, 1, INT64_MAX, no_call, NULL, &wait), -ECANCELED);
+	assert_int_equal(fetch_and_compare(&fixture, 0, 5 * CHUNK_SIZE, PATIENCE), 0);
+	fetcher_stop(fixture.fetcher);
+	fetch_fixture_stop(&fixture);
+}
+
 static void test_end_before_start(void **state _unused_)
 {
 	FetcherOptions options = { 0 };
@@ -328,6 +350,7 @@ int main(void)
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_unwanted_transfer_is_cut),
 		cmocka_unit_test(test_end_cancels_all),
+		cmocka_unit_test(test_stopped_reads_on),
 		cmocka_unit_test(test_end_before_start),
 		cmocka_unit_test(test_served_without_cache),
 		cmocka_unit_test(test_rot_under_a_trusted_chunk),

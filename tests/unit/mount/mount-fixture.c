@@ -216,7 +216,7 @@ void mount_fixture_stop(MountFixture *fixture, RunningMount *running)
 {
 	(void)shutdown(fixture->device, SHUT_RDWR);
 	assert_int_equal(session_wait(running->session), 0);
-	running->server->fetcher = fetcher_free(running->server->fetcher);
+	fetcher_stop(running->server->fetcher);
 	read_pool_free(running->pool);
 	session_free(running->session);
 	journal_free(running->journal);
