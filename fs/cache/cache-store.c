@@ -11,13 +11,11 @@
 #include "fs/base/fd.h"
 #include "fs/cache/cache-private.h"
 
-#define MARKER         "imgfs-cache"
-#define MARKER_TEXT    "imgfs cache 1\n"
-#define TEMPORARY      ".tmp-"
-#define TEMPORARY_AGE  3600 /* seconds after which nobody is still writing one */
-#define TAG_PATH_SIZE  (3 * REFERENCE_NAME_MAX)
-#define DIRECTORY_MODE 0700 /* images may hold secrets */
-#define FILE_MODE      0600
+#define MARKER        "imgfs-cache"
+#define MARKER_TEXT   "imgfs cache 1\n"
+#define TEMPORARY     ".tmp-"
+#define TEMPORARY_AGE 3600 /* seconds after which nobody is still writing one */
+#define TAG_PATH_SIZE (3 * REFERENCE_NAME_MAX)
 
 const char *const cache_kind_directories[CACHE_KINDS] = {
 	[CACHE_INDEX] = "indexes",
@@ -55,7 +53,7 @@ static int put_file(int dirfd, const char *name, const void *data, size_t size)
 		return -EIO;
 	char temporary[32];
 	(void)snprintf(temporary, sizeof(temporary), TEMPORARY "%016llx", (unsigned long long)random);
-	_cleanup_close_ int fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, FILE_MODE);
+	_cleanup_close_ int fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, CACHE_FILE_MODE);
 	if (fd < 0)
 		return -errno;
 	int r = fd_write_all(fd, data, size);
@@ -109,13 +107,15 @@ static void sweep(int dirfd, const char *name)
 
 static int prepare_directories(int dirfd)
 {
-	if (mkdirat(dirfd, "tags", DIRECTORY_MODE) < 0 && errno != EEXIST)
+	if (mkdirat(dirfd, "tags", CACHE_DIRECTORY_MODE) < 0 && errno != EEXIST)
 		return -errno;
 	for (size_t i = 0; i < CACHE_KINDS; i++) {
-		if (mkdirat(dirfd, cache_kind_directories[i], DIRECTORY_MODE) < 0 && errno != EEXIST)
+		if (mkdirat(dirfd, cache_kind_directories[i], CACHE_DIRECTORY_MODE) < 0 && errno != EEXIST)
 			return -errno;
 		sweep(dirfd, cache_kind_directories[i]);
 	}
+	sweep(dirfd, "pins");
+	sweep(dirfd, "seals");
 	return 0;
 }
 
@@ -129,7 +129,7 @@ int cache_store_open(const char *path, CacheStore **ret_store, Error *error)
 	if (!store->path)
 		return error_set(error, -ENOMEM, "out of memory");
 
-	int r = fd_make_directories(AT_FDCWD, path, DIRECTORY_MODE);
+	int r = fd_make_directories(AT_FDCWD, path, CACHE_DIRECTORY_MODE);
 	if (r == 0) {
 		store->dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		r = store->dirfd < 0 ? -errno : claim(store->dirfd);
@@ -169,8 +169,7 @@ int cache_store_get(CacheStore *store, CacheKind kind, const Digest *digest, int
 	return 0;
 }
 
-/* A failed write, as a person should hear of it. */
-static int write_failed(const CacheStore *store, const char *what, int code, Error *error)
+int cache_write_failed(const CacheStore *store, const char *what, int code, Error *error)
 {
 	return error_set(error, code, "cannot write %s to the cache %s: %s%s", what, store->path,
 			 error_text(NULL, code), code == -ENOSPC || code == -EDQUOT ? "; free some space" : "");
@@ -183,13 +182,13 @@ int cache_store_put(CacheStore *store, CacheKind kind, const Digest *digest, con
 	_cleanup_close_ int dirfd =
 		openat(store->dirfd, cache_kind_directories[kind], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int r = dirfd < 0 ? -errno : put_file(dirfd, digest_hex(digest, hex), data, size);
-	return r < 0 ? write_failed(store, cache_kind_directories[kind], r, error) : 0;
+	return r < 0 ? cache_write_failed(store, cache_kind_directories[kind], r, error) : 0;
 }
 
 /* Opens a file read-write, creating it, and gives it its size; the contents go if `keep` is false and the size was another. */
 static int open_sized(int dirfd, const char *name, uint64_t size, bool keep, int *ret_fd)
 {
-	_cleanup_close_ int fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
+	_cleanup_close_ int fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, CACHE_FILE_MODE);
 	struct stat status;
 	if (fd < 0 || fstat(fd, &status) < 0)
 		return -errno;
@@ -210,7 +209,7 @@ static int open_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, 
 	(void)snprintf(path, sizeof(path), "blobs/%s", digest_hex(blob, hex));
 	if (blob_size > INT64_MAX)
 		return -EFBIG;
-	if (mkdirat(store->dirfd, path, DIRECTORY_MODE) < 0 && errno != EEXIST)
+	if (mkdirat(store->dirfd, path, CACHE_DIRECTORY_MODE) < 0 && errno != EEXIST)
 		return -errno;
 	_cleanup_close_ int dirfd = openat(store->dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (dirfd < 0)
@@ -232,7 +231,7 @@ int cache_store_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, 
 	int r = open_blob(store, blob, blob_size, chunk_count, ret_data_fd, ret_present_fd);
 	if (r == -EROFS && cache_store_blob_get(store, blob, ret_data_fd, ret_present_fd) == 0)
 		return 0;
-	return r < 0 ? write_failed(store, "a blob's files", r, error) : 0;
+	return r < 0 ? cache_write_failed(store, "a blob's files", r, error) : 0;
 }
 
 int cache_store_blob_get(CacheStore *store, const Digest *blob, int *ret_data_fd, int *ret_present_fd)
@@ -342,7 +341,7 @@ static int put_tag(CacheStore *store, const Reference *reference, const Digest *
 	int r = tag_directory(reference, path);
 	if (r < 0)
 		return r;
-	r = fd_make_directories(store->dirfd, path, DIRECTORY_MODE);
+	r = fd_make_directories(store->dirfd, path, CACHE_DIRECTORY_MODE);
 	if (r < 0)
 		return r;
 	_cleanup_close_ int dirfd = openat(store->dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -355,5 +354,5 @@ static int put_tag(CacheStore *store, const Reference *reference, const Digest *
 int cache_store_tag_put(CacheStore *store, const Reference *reference, const Digest *manifest, Error *error)
 {
 	int r = put_tag(store, reference, manifest);
-	return r < 0 ? write_failed(store, "a tag", r, error) : 0;
+	return r < 0 ? cache_write_failed(store, "a tag", r, error) : 0;
 }

@@ -8,8 +8,9 @@
  *   views/<chain ID hex>             view
  *   manifests/<digest hex>           manifest, byte for byte
  *   tags/<host>/<name>/_tags/<tag>   digest a tag was last seen to mean, as text
+ *   pins/, seals/                    what stays (cache-pins.h); durable
  *
- * Everything but blobs is written to a temporary and renamed, without fsync: who reads a manifest checks its digest, who opens
+ * Everything else but blobs is written to a temporary and renamed, without fsync: who reads a manifest checks its digest, who opens
  * an index or a view checks its page sums, and what a power cut left torn or empty is got or built again. So a mount
  * never waits for the disk, and one cut of power costs a fetch at most. All calls may block on the disk.
  */
