@@ -81,6 +81,6 @@ bool fetch_donor_copy(FetchBlob *blob, uint32_t number, uint8_t *frame)
 	}
 	if (cache_blob_write(blob->cache, number, frame, chunk.blob_size) < 0)
 		fetch_recent_put(&blob->fetcher->recent, blob->id, number, frame, chunk.blob_size);
-	fetch_count(&blob->fetcher->copies, 1);
+	fetch_count(&blob->fetcher->metrics->copies, 1);
 	return true;
 }

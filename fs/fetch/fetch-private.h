@@ -118,7 +118,8 @@ struct Fetcher {
 	FetchRecent recent;   /* any thread */
 	FetchDecoded decoded; /* any thread */
 
-	_Atomic uint64_t requests, bytes, chunks, retries, verify_failures, copies; /* any thread */
+	FetchMetrics *metrics; /* any thread; options.metrics, or the next */
+	FetchMetrics own_metrics;
 };
 
 static inline void fetch_count(_Atomic uint64_t *counter, uint64_t by)

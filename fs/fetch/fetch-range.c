@@ -23,8 +23,10 @@ static void keep_frame(FetchRange *range, const FetchWant *want)
 	if (cache_blob_has(blob->cache, range->cursor))
 		return;
 	int r = cache_blob_write(blob->cache, range->cursor, range->frame, range->chunk.blob_size);
-	if (r < 0)
+	if (r < 0) {
+		fetch_count(&fetcher->metrics->disk_failures, 1);
 		fetch_report_disk(fetcher, r);
+	}
 	if ((r < 0 || bit_is_set(blob->rotten, range->cursor)) && want->links)
 		fetch_recent_put(&fetcher->recent, blob->id, range->cursor, range->frame, range->chunk.blob_size);
 }
@@ -37,7 +39,7 @@ static void end_chunk(FetchRange *range)
 	Digest digest;
 	int r = digest_of(range->frame, range->chunk.blob_size, &digest);
 	if (r == 0 && digest_equal(&digest, &range->chunk.digest)) {
-		fetch_count(&fetcher->chunks, 1);
+		fetch_count(&fetcher->metrics->chunks, 1);
 		blob->back_off = (FetchBackOff){ 0 };
 		keep_frame(range, want);
 		fetch_want_arrived(want);
@@ -45,8 +47,8 @@ static void end_chunk(FetchRange *range)
 		return;
 	}
 	/* The rest of the range may well be right: only this chunk is asked for again, after a while. */
-	fetch_count(&fetcher->verify_failures, r == 0);
-	fetch_count(&fetcher->retries, 1);
+	fetch_count(&fetcher->metrics->verify_failures, r == 0);
+	fetch_count(&fetcher->metrics->retries, 1);
 	fetch_report_failure(fetcher, blob, r < 0 ? r : -EBADMSG,
 			     r < 0 ? error_text(NULL, r)
 				   : "what came is not what the index says; the server's copy is corrupt");
@@ -65,7 +67,7 @@ static void set_cursor(FetchRange *range, uint32_t cursor)
 static void on_data(void *arg, const uint8_t *data, size_t size)
 {
 	FetchRange *range = arg;
-	fetch_count(&range->fetcher->bytes, size);
+	fetch_count(&range->fetcher->metrics->bytes, size);
 	while (size > 0 && range->cursor <= range->last) {
 		size_t part = range->chunk.blob_size - range->filled;
 		if (part > size)
@@ -96,10 +98,14 @@ static void release(FetchRange *range)
 static void on_end(void *arg, int result, const char *sentence, int64_t retry_after)
 {
 	FetchRange *range = arg;
+	FetchMetrics *metrics = range->fetcher->metrics;
 	if (result < 0) {
-		fetch_count(&range->fetcher->retries, 1);
+		fetch_count(&metrics->failures, 1);
+		fetch_count(&metrics->retries, 1);
 		fetch_back_off(&range->blob->back_off, range->started, retry_after);
 		fetch_report_failure(range->fetcher, range->blob, result, sentence);
+	} else {
+		histogram_add(&metrics->seconds, (uint64_t)(fetch_now() - range->started) * 1000);
 	}
 	release(range);
 }
@@ -184,7 +190,7 @@ static int start(FetchRange *range, FetchWant *want, int64_t now)
 	if (r == 0)
 		r = range->frame ? net_loop_start(range->fetcher->loop, &transfer, &range->transfer) : -ENOMEM;
 	if (r == 0)
-		fetch_count(&range->fetcher->requests, 1);
+		fetch_count(&range->fetcher->metrics->requests, 1);
 	return r;
 }
 
@@ -243,6 +249,7 @@ void fetch_range_cut_unwanted(Fetcher *fetcher)
 		if (!range->blob || range->cursor > range->last || is_wanted(range))
 			continue;
 		net_loop_cut(fetcher->loop, range->transfer);
+		fetch_count(&fetcher->metrics->abandoned, 1);
 		release(range);
 	}
 }

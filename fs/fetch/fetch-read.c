@@ -10,6 +10,7 @@
 struct FetchReader {
 	FrameDecoder *decoder;
 	uint8_t *frame; /* FORMAT_FRAME_MAX */
+	FetchTally tally;
 };
 
 int fetch_reader_new(FetchReader **ret_reader)
@@ -35,6 +36,11 @@ FetchReader *fetch_reader_free(FetchReader *reader)
 		free(reader);
 	}
 	return NULL;
+}
+
+FetchTally *fetch_reader_tally(FetchReader *reader)
+{
+	return &reader->tally;
 }
 
 static int absent(const FetchBlob *blob)
@@ -111,6 +117,7 @@ static int copy_chunk(FetchBlob *blob, FetchReader *reader, uint32_t number, con
 {
 	FetchDecoded *decoded = &blob->fetcher->decoded;
 	FetchSlot *slot = fetch_decoded_find(decoded, blob->id, number);
+	reader->tally.chunks[slot ? FETCH_TIER_DECODED : FETCH_TIER_CACHE]++;
 	if (!slot && size == chunk->tar_size)
 		return decode(blob, reader, number, chunk, to);
 	int r = slot ? 0 : decode_shared(blob, reader, number, chunk, &slot);
@@ -119,6 +126,25 @@ static int copy_chunk(FetchBlob *blob, FetchReader *reader, uint32_t number, con
 	memcpy(to, slot->content + skip, size);
 	fetch_decoded_unpin(decoded, slot);
 	return 0;
+}
+
+/* Are all of these chunks on this node now? */
+static bool gather(FetchBlob *blob, FetchReader *reader, uint32_t first, uint32_t last)
+{
+	uint32_t absent_before = reader->tally.absent;
+	for (uint32_t number = first; number <= last; number++) {
+		if (fetch_at_hand(blob, number))
+			continue;
+		if (fetch_donor_copy(blob, number, reader->frame)) {
+			reader->tally.chunks[FETCH_TIER_DONOR]++;
+			continue;
+		}
+		Chunk chunk;
+		chunk_table_get(cache_blob_table(blob->cache), number, &chunk);
+		reader->tally.absent++;
+		reader->tally.absent_bytes += chunk.blob_size;
+	}
+	return reader->tally.absent == absent_before;
 }
 
 int fetch_read(FetchBlob *blob, FetchReader *reader, uint64_t tar_offset, uint64_t size, void *buffer)
@@ -131,12 +157,12 @@ int fetch_read(FetchBlob *blob, FetchReader *reader, uint64_t tar_offset, uint64
 		return 0;
 	/* Nothing is decoded for a range that will have to wait, but all that is on this node is brought together: the rest is fetched. */
 	uint32_t first = chunk_table_find(table, tar_offset), last = chunk_table_find(table, tar_offset + size - 1);
-	bool complete = true;
-	for (uint32_t number = first; number <= last; number++)
-		complete &= fetch_at_hand(blob, number) || fetch_donor_copy(blob, number, reader->frame);
-	if (!complete)
-		return fetch_packed_read(blob, reader->decoder, reader->frame, tar_offset, size, buffer) ? 0
-													 : absent(blob);
+	if (!gather(blob, reader, first, last)) {
+		if (!fetch_packed_read(blob, reader->decoder, reader->frame, tar_offset, size, buffer))
+			return absent(blob);
+		reader->tally.chunks[FETCH_TIER_DONOR]++;
+		return 0;
+	}
 
 	for (uint32_t number = first; number <= last; number++) {
 		Chunk chunk;

@@ -26,6 +26,7 @@ int fetcher_new(const FetcherOptions *options, Fetcher **ret_fetcher)
 	fetch_recent_init(&fetcher->recent);
 	fetch_decoded_init(&fetcher->decoded);
 	fetcher->options = *options;
+	fetcher->metrics = options->metrics ?: &fetcher->own_metrics;
 	if (fetcher->options.connections == 0)
 		fetcher->options.connections = CONNECTIONS;
 	fetcher->ranges = calloc(fetcher->options.connections, sizeof(*fetcher->ranges));
@@ -239,11 +240,11 @@ void fetch_cancel(Fetcher *fetcher, FetchWait *wait)
 void fetcher_counters(Fetcher *fetcher, FetchCounters *ret_counters)
 {
 	*ret_counters = (FetchCounters){
-		.requests = atomic_load_explicit(&fetcher->requests, memory_order_relaxed),
-		.bytes = atomic_load_explicit(&fetcher->bytes, memory_order_relaxed),
-		.chunks = atomic_load_explicit(&fetcher->chunks, memory_order_relaxed),
-		.copies = atomic_load_explicit(&fetcher->copies, memory_order_relaxed),
-		.retries = atomic_load_explicit(&fetcher->retries, memory_order_relaxed),
-		.verify_failures = atomic_load_explicit(&fetcher->verify_failures, memory_order_relaxed),
+		.requests = atomic_load_explicit(&fetcher->metrics->requests, memory_order_relaxed),
+		.bytes = atomic_load_explicit(&fetcher->metrics->bytes, memory_order_relaxed),
+		.chunks = atomic_load_explicit(&fetcher->metrics->chunks, memory_order_relaxed),
+		.copies = atomic_load_explicit(&fetcher->metrics->copies, memory_order_relaxed),
+		.retries = atomic_load_explicit(&fetcher->metrics->retries, memory_order_relaxed),
+		.verify_failures = atomic_load_explicit(&fetcher->metrics->verify_failures, memory_order_relaxed),
 	};
 }

@@ -12,6 +12,7 @@
 
 #include "fs/base/error.h"
 #include "fs/cache/cache-blob.h"
+#include "fs/fetch/fetch-metrics.h"
 
 typedef struct Fetcher Fetcher;
 typedef struct FetchBlob FetchBlob; /* owned by its Fetcher */
@@ -24,6 +25,7 @@ typedef struct FetcherOptions {
 	/* What went wrong or right again, for the log; called from the Fetcher's thread, already rate-limited. May be NULL. */
 	void (*report)(void *arg, const char *sentence);
 	void *report_arg;
+	FetchMetrics *metrics; /* where it counts; must outlive it; NULL: in itself */
 } FetcherOptions;
 
 /* Errors: -EBADMSG (`access` is of another version), -ENOMEM. */
@@ -59,6 +61,9 @@ int fetcher_start(Fetcher *fetcher) _must_check_;
 /* Scratch memory of one thread: LZ4 state and a frame. Not thread-safe. */
 int fetch_reader_new(FetchReader **ret_reader) _must_check_;
 FetchReader *fetch_reader_free(FetchReader *reader);
+
+/* What fetch_read() has counted with this reader since the caller zeroed it. */
+FetchTally *fetch_reader_tally(FetchReader *reader);
 DEFINE_CLEANUP(FetchReader, fetch_reader_free);
 
 /*

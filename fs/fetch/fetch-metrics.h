@@ -1,0 +1,39 @@
+/*
+ * What a Fetcher counts, and where a read's bytes came from. Atomics alone, so that it can lie in memory that outlives the process;
+ * several Fetchers may count into the same one.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "fs/base/histogram.h"
+
+/* Where the bytes of a chunk came from, nearest first. The kernel's page cache comes before all of them and cannot be seen. */
+typedef enum FetchTier {
+	FETCH_TIER_DECODED, /* decoded a moment ago for another read */
+	FETCH_TIER_CACHE,   /* this node's cache, or a whole blob */
+	FETCH_TIER_DONOR,   /* another image of this node's cache */
+	FETCH_TIER_NETWORK,
+	FETCH_TIERS,
+} FetchTier;
+
+typedef struct FetchMetrics {
+	_Atomic uint64_t requests;  /* begun */
+	_Atomic uint64_t failures;  /* of them, ended with an error */
+	_Atomic uint64_t abandoned; /* of them, cut since nobody waited any more */
+	_Atomic uint64_t bytes;     /* body bytes received */
+	_Atomic uint64_t chunks;    /* fetched and verified */
+	_Atomic uint64_t copies;    /* chunks copied from donors */
+	_Atomic uint64_t retries;
+	_Atomic uint64_t verify_failures;
+	_Atomic uint64_t disk_failures; /* chunks that the cache could not take */
+	Histogram seconds;              /* of requests that ended well */
+} FetchMetrics;
+
+/* Of reads by one FetchReader, until it is zeroed. */
+typedef struct FetchTally {
+	uint32_t chunks[FETCH_TIERS]; /* that were used, FETCH_TIER_NETWORK none: who waited knows that better */
+	uint32_t absent;              /* chunks that have to be fetched first */
+	uint64_t absent_bytes;        /* of their frames */
+} FetchTally;
