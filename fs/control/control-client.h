@@ -1,0 +1,28 @@
+/* The client's side of the control socket: what `imgfs` and the snapshotter ask imgfsd with. */
+#pragma once
+
+#include <jansson.h>
+
+#include "fs/base/error.h"
+
+#define CONTROL_SOCKET "/run/imgfs/imgfsd.sock"
+
+typedef struct ControlClient ControlClient;
+
+/*
+ * Connects and greets. One thread at a time may use a client. Errors, with a sentence: -ENOENT, -ECONNREFUSED (no daemon), -EACCES, -EPERM (not
+ * for this user), -EPROTONOSUPPORT (another version), -ETIMEDOUT (it does not greet within ten seconds).
+ */
+int control_connect(const char *socket, ControlClient **ret_client, Error *error) _must_check_;
+ControlClient *control_client_free(ControlClient *client);
+DEFINE_CLEANUP(ControlClient, control_client_free);
+
+/* `progress` is the call's, valid only until the function returns. */
+typedef void ControlProgress(void *arg, const json_t *progress);
+
+/*
+ * Sends a request (borrowed) and blocks until the answer is there, the caller's. Errors: the daemon's own, with its sentence; -ECONNRESET
+ * (it ended meanwhile: connect anew), -EMSGSIZE, -EBADMSG, -ENOMEM. After these a client is of no use any more.
+ */
+int control_call(ControlClient *client, const json_t *request, ControlProgress *progress, void *arg,
+		 json_t **ret_answer, Error *error) _must_check_;

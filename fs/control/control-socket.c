@@ -1,0 +1,57 @@
+#include "fs/control/control-socket.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#define BACKLOG 64
+
+static int make_socket(const char *path, int flags, struct sockaddr_un *address, int *ret_fd, Error *error)
+{
+	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof(address->sun_path))
+		return error_set(error, -ENAMETOOLONG, "the path of the socket %s is longer than %zu bytes", path,
+				 sizeof(address->sun_path) - 1);
+	memcpy(address->sun_path, path, strlen(path) + 1);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+	if (fd < 0)
+		return error_set(error, -errno, "cannot make a socket: %s", strerror(errno));
+	*ret_fd = fd;
+	return 0;
+}
+
+int control_socket_listen(const char *path, int *ret_fd, Error *error)
+{
+	struct sockaddr_un address;
+	_cleanup_close_ int fd = -1;
+	int r = make_socket(path, SOCK_NONBLOCK, &address, &fd, error);
+	if (r < 0)
+		return r;
+	(void)unlink(path);
+	mode_t before = umask(0177);
+	r = bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
+	(void)umask(before);
+	if (r == 0 && listen(fd, BACKLOG) < 0)
+		r = -errno;
+	if (r < 0)
+		return error_set(error, r, "cannot listen on %s: %s", path, strerror(-r));
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+int control_socket_connect(const char *path, int *ret_fd, Error *error)
+{
+	struct sockaddr_un address;
+	_cleanup_close_ int fd = -1;
+	int r = make_socket(path, 0, &address, &fd, error);
+	if (r < 0)
+		return r;
+	while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		if (errno != EINTR)
+			return error_set(error, -errno, "imgfsd does not answer at %s: %s", path, strerror(errno));
+	}
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}

@@ -1,0 +1,13 @@
+/* Private to the room: the address of the control socket. */
+#pragma once
+
+#include "fs/base/error.h"
+
+/*
+ * A listening socket at `path`, of mode 0600, non-blocking, in place of what was there. Sets the umask meanwhile. Errors: -ENAMETOOLONG, bind's,
+ * with a sentence.
+ */
+int control_socket_listen(const char *path, int *ret_fd, Error *error) _must_check_;
+
+/* Errors: -ENAMETOOLONG, connect's, with a sentence: -ENOENT and -ECONNREFUSED mean that nobody listens. */
+int control_socket_connect(const char *path, int *ret_fd, Error *error) _must_check_;
