@@ -30,7 +30,7 @@ static int read_packed(FetchBlob *blob, int fd, size_t offset)
 	return 0;
 }
 
-int fetch_blob_set_twins(FetchBlob *blob, int twins_fd)
+int fetch_blob_set_twins(FetchBlob *blob, FetchDonors *donors, int twins_fd)
 {
 	uint32_t count = cache_blob_table(blob->cache)->count;
 	size_t size = (size_t)count * FETCH_TWIN_SIZE;
@@ -44,27 +44,43 @@ int fetch_blob_set_twins(FetchBlob *blob, int twins_fd)
 	for (uint32_t i = 0; i < count; i++)
 		atomic_init(&twins[i], load_le64(bytes + (size_t)i * FETCH_TWIN_SIZE));
 	blob->twins = twins;
+	(void)atomic_fetch_add(&donors->references, 1);
+	blob->donors = donors;
 	return read_packed(blob, twins_fd, size);
 }
 
-int fetcher_set_donors(Fetcher *fetcher, const int *fds, size_t count)
+int fetch_donors_new(const int *fds, size_t count, FetchDonors **ret_donors)
 {
-	fetcher->donor_fds = calloc(count + 1, sizeof(*fetcher->donor_fds));
-	if (!fetcher->donor_fds)
+	static _Atomic uint32_t last_id;
+	FetchDonors *donors = calloc(1, sizeof(*donors) + count * sizeof(donors->fds[0]));
+	if (!donors)
 		return -ENOMEM;
-	fetcher->donor_count = count;
+	atomic_init(&donors->references, 1);
+	donors->id = atomic_fetch_add(&last_id, 1) + 1;
+	donors->count = count;
 	for (size_t i = 0; i < count; i++)
-		fetcher->donor_fds[i] = fds[i];
+		donors->fds[i] = fds[i];
+	*ret_donors = donors;
 	return 0;
+}
+
+FetchDonors *fetch_donors_unref(FetchDonors *donors)
+{
+	if (donors && atomic_fetch_sub(&donors->references, 1) == 1) {
+		for (size_t i = 0; i < donors->count; i++)
+			close_p(&donors->fds[i]);
+		free(donors);
+	}
+	return NULL;
 }
 
 static bool read_twin(const FetchBlob *blob, uint64_t twin, const Chunk *chunk, uint8_t *frame)
 {
-	const Fetcher *fetcher = blob->fetcher;
+	const FetchDonors *donors = blob->donors;
 	size_t donor = (size_t)(twin >> FETCH_TWIN_OFFSET_BITS);
 	Digest digest;
-	return donor >= 1 && donor <= fetcher->donor_count && chunk->blob_size <= FORMAT_FRAME_MAX &&
-	       fd_pread_all(fetcher->donor_fds[donor - 1], frame, chunk->blob_size, twin & OFFSET_MASK) == 0 &&
+	return donor >= 1 && donor <= donors->count && chunk->blob_size <= FORMAT_FRAME_MAX &&
+	       fd_pread_all(donors->fds[donor - 1], frame, chunk->blob_size, twin & OFFSET_MASK) == 0 &&
 	       digest_of(frame, chunk->blob_size, &digest) == 0 && digest_equal(&digest, &chunk->digest);
 }
 

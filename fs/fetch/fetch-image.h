@@ -31,7 +31,7 @@ typedef struct FetchImage {
 	char *access;        /* for FetcherOptions.access; NULL: nothing is known of the host */
 	int view_fd;
 	size_t donor_count;
-	int *donor_fds; /* for fetcher_set_donors() */
+	int *donor_fds; /* for fetch_donors_new() */
 	size_t layer_count;
 	FetchLayerFiles *layers; /* lowest first */
 } FetchImage;

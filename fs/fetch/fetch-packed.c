@@ -256,25 +256,27 @@ static const uint8_t *find_file(const FetchBlob *blob, uint64_t tar_offset, uint
 }
 
 /* The donor's chunk, decoded; pinned. NULL: it cannot be read, or memory is out. */
-static FetchSlot *decode_donor(Fetcher *fetcher, FrameDecoder *decoder, uint8_t *frame, const uint8_t *entry)
+static FetchSlot *decode_donor(const FetchBlob *blob, FrameDecoder *decoder, uint8_t *frame, const uint8_t *entry)
 {
+	FetchDecoded *decoded = &blob->fetcher->decoded;
+	const FetchDonors *donors = blob->donors;
 	uint64_t place = load_le64(entry + AT_FRAME);
 	uint32_t frame_size = load_le32(entry + AT_FRAME_SIZE);
 	size_t donor = (size_t)(place >> FETCH_TWIN_OFFSET_BITS);
-	FetchSlot *slot = fetch_decoded_find(&fetcher->decoded, DECODED_BIT | place, 0);
+	FetchSlot *slot = fetch_decoded_find(decoded, DECODED_BIT | place, donors->id);
 	if (slot)
 		return slot;
-	if (donor < 1 || donor > fetcher->donor_count ||
-	    fd_pread_all(fetcher->donor_fds[donor - 1], frame, frame_size, place & OFFSET_MASK) < 0)
+	if (donor < 1 || donor > donors->count ||
+	    fd_pread_all(donors->fds[donor - 1], frame, frame_size, place & OFFSET_MASK) < 0)
 		return NULL;
-	slot = fetch_decoded_claim(&fetcher->decoded);
+	slot = fetch_decoded_claim(decoded);
 	if (!slot)
 		return NULL;
 	if (frame_decode(decoder, frame, frame_size, slot->content, load_le32(entry + AT_CHUNK_SIZE)) < 0) {
-		fetch_decoded_unpin(&fetcher->decoded, slot);
+		fetch_decoded_unpin(decoded, slot);
 		return NULL;
 	}
-	fetch_decoded_publish(&fetcher->decoded, slot, DECODED_BIT | place, 0);
+	fetch_decoded_publish(decoded, slot, DECODED_BIT | place, donors->id);
 	return slot;
 }
 
@@ -282,7 +284,7 @@ bool fetch_packed_read(FetchBlob *blob, FrameDecoder *decoder, uint8_t *frame, u
 		       void *to)
 {
 	const uint8_t *entry = find_file(blob, tar_offset, size);
-	FetchSlot *slot = entry ? decode_donor(blob->fetcher, decoder, frame, entry) : NULL;
+	FetchSlot *slot = entry ? decode_donor(blob, decoder, frame, entry) : NULL;
 	if (!slot)
 		return false;
 	const uint8_t *content = slot->content + load_le32(entry + AT_SKIP);

@@ -23,6 +23,14 @@ typedef struct FetchRange FetchRange;
 
 #define FETCH_REASONS 16u
 
+/* Files of other blobs; shared by the blobs of an image. Any thread. */
+struct FetchDonors {
+	_Atomic unsigned references;
+	uint32_t id; /* of no other such object of this process */
+	size_t count;
+	int fds[];
+};
+
 /* When something that failed may be tried again. Zeroed: at once. */
 typedef struct FetchBackOff {
 	unsigned failures;
@@ -33,8 +41,10 @@ typedef struct FetchBackOff {
 
 struct FetchBlob {
 	Fetcher *fetcher;
-	FetchBlob *next;
-	uint64_t id; /* of no other blob of this process */
+	FetchBlob *next; /* in the Fetcher's list, or in that of blobs to be let go */
+	bool gone;       /* the network thread has let it go; under the Fetcher's mutex */
+	uint64_t id;     /* of no other blob of this process */
+	FetchDonors *donors;
 	CacheBlob *cache;
 	char *url;
 	_Atomic uint64_t
@@ -102,12 +112,12 @@ struct Fetcher {
 	NetAccess access;
 	pthread_t thread;
 	bool started;
-	FetchBlob *blobs;
-	int *donor_fds; /* immutable, any thread */
-	size_t donor_count;
 
-	pthread_mutex_t mutex; /* of the next two, any thread */
-	FetchWait *incoming;   /* newest first */
+	pthread_mutex_t mutex; /* of the next five, any thread */
+	FetchBlob *blobs;
+	FetchBlob *leaving;  /* to be let go by the network thread */
+	pthread_cond_t left; /* one of them was */
+	FetchWait *incoming; /* newest first */
 	bool stopping;
 
 	FetchWait *waits;           /* open */
@@ -126,6 +136,13 @@ static inline void fetch_count(_Atomic uint64_t *counter, uint64_t by)
 {
 	(void)atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
 }
+
+/* fetch-blobs.c: blobs that come and go. */
+
+FetchBlob *fetch_blob_free(FetchBlob *blob);
+
+/* Gives up what is asked for of the blobs in a list of fetcher_remove_blob(), and tells who waits for that. */
+void fetch_blobs_let_go(Fetcher *fetcher, FetchBlob *leaving);
 
 /* fetch-want.c: waits, wants and the queue. */
 
@@ -160,6 +177,9 @@ int64_t fetch_range_start_all(Fetcher *fetcher, int64_t now);
 
 /* Cuts transfers nobody waits for any more. */
 void fetch_range_cut_unwanted(Fetcher *fetcher);
+
+/* Cuts those of a blob. */
+void fetch_range_cut_blob(Fetcher *fetcher, const FetchBlob *blob);
 
 /* fetch-report.c */
 

@@ -26,6 +26,7 @@ typedef struct Pull {
 	const FetchImage *image;
 	const FetchPullOptions *options;
 	Fetcher *fetcher;
+	FetchDonors *donors;
 	PullLayer *layers;
 
 	pthread_mutex_t mutex; /* of all below */
@@ -55,17 +56,17 @@ static int open_blob(Pull *pull, size_t number)
 	if (r == 0)
 		r = fetcher_add_blob(pull->fetcher, cache, files->url, &layer->blob);
 	if (r == 0 && files->twins_fd >= 0)
-		r = fetch_blob_set_twins(layer->blob, files->twins_fd);
+		r = fetch_blob_set_twins(layer->blob, pull->donors, files->twins_fd);
 	return r;
 }
 
-static int set_donors(Pull *pull)
+static int open_donors(Pull *pull)
 {
 	const FetchImage *image = pull->image;
 	int fds[FETCH_DONORS_MAX];
 	for (size_t i = 0; i < image->donor_count; i++)
 		fds[i] = fcntl(image->donor_fds[i], F_DUPFD_CLOEXEC, 0);
-	int r = fetcher_set_donors(pull->fetcher, fds, image->donor_count);
+	int r = fetch_donors_new(fds, image->donor_count, &pull->donors);
 	for (size_t i = 0; r < 0 && i < image->donor_count; i++)
 		close_p(&fds[i]);
 	return r;
@@ -79,7 +80,7 @@ static int pull_open(Pull *pull, const FetchImage *image, const FetchPullOptions
 	pull->layers = calloc(image->layer_count + 1, sizeof(*pull->layers));
 	int r = pull->layers ? fetcher_new(&fetcher, &pull->fetcher) : -ENOMEM;
 	if (r == 0)
-		r = set_donors(pull);
+		r = open_donors(pull);
 	if (r < 0)
 		return error_set(error, r, "cannot prepare fetching: %s", error_text(NULL, r));
 	for (size_t i = 0; i < image->layer_count; i++) {
@@ -96,6 +97,7 @@ static int pull_open(Pull *pull, const FetchImage *image, const FetchPullOptions
 static void pull_close(Pull *pull)
 {
 	(void)fetcher_free(pull->fetcher);
+	(void)fetch_donors_unref(pull->donors);
 	for (size_t i = 0; pull->layers && i < pull->image->layer_count; i++)
 		fd_unmap(&pull->layers[i].map);
 	free(pull->layers);

@@ -239,6 +239,17 @@ static bool is_wanted(const FetchRange *range)
 	return false;
 }
 
+void fetch_range_cut_blob(Fetcher *fetcher, const FetchBlob *blob)
+{
+	for (unsigned i = 0; i < fetcher->options.connections; i++) {
+		FetchRange *range = &fetcher->ranges[i];
+		if (range->blob != blob)
+			continue;
+		net_loop_cut(fetcher->loop, range->transfer);
+		release(range);
+	}
+}
+
 void fetch_range_cut_unwanted(Fetcher *fetcher)
 {
 	if (!fetcher->loosened)

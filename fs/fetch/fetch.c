@@ -23,6 +23,7 @@ int fetcher_new(const FetcherOptions *options, Fetcher **ret_fetcher)
 	if (!fetcher)
 		return -ENOMEM;
 	(void)pthread_mutex_init(&fetcher->mutex, NULL);
+	(void)pthread_cond_init(&fetcher->left, NULL);
 	fetch_recent_init(&fetcher->recent);
 	fetch_decoded_init(&fetcher->decoded);
 	fetcher->options = *options;
@@ -45,49 +46,13 @@ int fetcher_new(const FetcherOptions *options, Fetcher **ret_fetcher)
 	return 0;
 }
 
-static FetchBlob *blob_free(FetchBlob *blob)
-{
-	if (blob) {
-		(void)cache_blob_free(blob->cache);
-		free(blob->url);
-		free((void *)(uintptr_t)blob->rotten);
-		free(blob->wants);
-		free((void *)(uintptr_t)blob->twins);
-		free(blob->packed);
-		free(blob);
-	}
-	return NULL;
-}
-DEFINE_CLEANUP(FetchBlob, blob_free);
-
-int fetcher_add_blob(Fetcher *fetcher, CacheBlob *cache, const char *url, FetchBlob **ret_blob)
-{
-	static _Atomic uint64_t last_id;
-	size_t count = cache_blob_table(cache)->count;
-	_cleanup_(cache_blob_free_p) CacheBlob *owned = cache;
-	_cleanup_(blob_free_p) FetchBlob *blob = calloc(1, sizeof(*blob));
-	if (!blob)
-		return -ENOMEM;
-	blob->fetcher = fetcher;
-	blob->id = atomic_fetch_add(&last_id, 1) + 1;
-	blob->cache = TAKE_PTR(owned);
-	blob->url = url ? strdup(url) : NULL;
-	blob->rotten = calloc(count / 8 + 1, sizeof(*blob->rotten));
-	blob->wants = calloc(count + 1, sizeof(FetchWant *));
-	if ((url && !blob->url) || !blob->rotten || !blob->wants)
-		return -ENOMEM;
-	blob->next = fetcher->blobs;
-	fetcher->blobs = blob;
-	*ret_blob = TAKE_PTR(blob);
-	return 0;
-}
-
-/* Opens the waits that have come in, in their order. Says whether the Fetcher is to end. */
+/* Opens the waits that have come in, in their order, and lets blobs go. Says whether the Fetcher is to end. */
 static bool take_incoming(Fetcher *fetcher)
 {
 	(void)pthread_mutex_lock(&fetcher->mutex);
 	FetchWait *newest = fetcher->incoming;
 	fetcher->incoming = NULL;
+	FetchBlob *leaving = TAKE_PTR(fetcher->leaving);
 	bool stopping = fetcher->stopping;
 	(void)pthread_mutex_unlock(&fetcher->mutex);
 
@@ -103,6 +68,7 @@ static bool take_incoming(Fetcher *fetcher)
 		oldest = wait->next;
 		fetch_wait_admit(wait);
 	}
+	fetch_blobs_let_go(fetcher, leaving);
 	return stopping;
 }
 
@@ -180,13 +146,11 @@ Fetcher *fetcher_free(Fetcher *fetcher)
 	while (fetcher->blobs) {
 		FetchBlob *blob = fetcher->blobs;
 		fetcher->blobs = blob->next;
-		(void)blob_free(blob);
+		(void)fetch_blob_free(blob);
 	}
-	for (size_t i = 0; i < fetcher->donor_count; i++)
-		close_p(&fetcher->donor_fds[i]);
-	free(fetcher->donor_fds);
 	fetch_recent_done(&fetcher->recent);
 	fetch_decoded_done(&fetcher->decoded);
+	(void)pthread_cond_destroy(&fetcher->left);
 	(void)pthread_mutex_destroy(&fetcher->mutex);
 	free(fetcher);
 	return NULL;

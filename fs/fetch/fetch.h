@@ -42,18 +42,31 @@ Fetcher *fetcher_free(Fetcher *fetcher);
 DEFINE_CLEANUP(Fetcher, fetcher_free);
 
 /*
- * Adds a blob; before fetcher_start() only. `cache` becomes the Fetcher's, also on failure. `url` (copied) is where ranges are
+ * Adds a blob, at any time. `cache` becomes the Fetcher's, also on failure. `url` (copied) is where ranges are
  * asked for; NULL when there is no source but the cache. Errors: -ENOMEM.
  */
 int fetcher_add_blob(Fetcher *fetcher, CacheBlob *cache, const char *url, FetchBlob **ret_blob) _must_check_;
 
 /*
- * Files in which frames can be found that blobs lack, and where (FetchImage.donor_fds and FetchLayerFiles.twins_fd); before
- * fetcher_start() only. The donors become the Fetcher's unless this fails; the other is read at once. What they give is checked before it
- * is used. Errors: -ENOMEM, read's.
+ * Takes a blob away and frees it with its CacheBlob: nobody may be reading it any more, and not while fetcher_stop() runs. What is asked for of
+ * it is given up (-ECANCELED). Waits for the Fetcher's thread, which never takes long; not from inside a FetchDone.
  */
-int fetcher_set_donors(Fetcher *fetcher, const int *fds, size_t count) _must_check_;
-int fetch_blob_set_twins(FetchBlob *blob, int twins_fd) _must_check_;
+void fetcher_remove_blob(FetchBlob *blob);
+
+/*
+ * Files in which frames can be found that the blobs of an image lack (FetchImage.donor_fds); each of these blobs keeps them open. The
+ * descriptors become the object's unless this fails. Errors: -ENOMEM.
+ */
+typedef struct FetchDonors FetchDonors;
+int fetch_donors_new(const int *fds, size_t count, FetchDonors **ret_donors) _must_check_;
+FetchDonors *fetch_donors_unref(FetchDonors *donors);
+DEFINE_CLEANUP(FetchDonors, fetch_donors_unref);
+
+/*
+ * Where they are (FetchLayerFiles.twins_fd, read at once), before anybody reads the blob. What donors give is checked before it is used.
+ * Errors: -ENOMEM, read's.
+ */
+int fetch_blob_set_twins(FetchBlob *blob, FetchDonors *donors, int twins_fd) _must_check_;
 
 /* Starts the network thread, with all signals blocked in it. */
 int fetcher_start(Fetcher *fetcher) _must_check_;

@@ -64,7 +64,7 @@ static int open_blob(MountServer *server, size_t number, const MountPlanLayer *p
 		return r;
 	r = fetcher_add_blob(server->fetcher, cache, plan->url, &layer->blob);
 	if (r == 0 && plan->twins_fd >= 0)
-		r = fetch_blob_set_twins(layer->blob, plan->twins_fd);
+		r = fetch_blob_set_twins(layer->blob, server->donors, plan->twins_fd);
 	return r;
 }
 
@@ -100,7 +100,7 @@ int mount_server_open(const MountPlan *plan, MountServer **ret_server, Error *er
 	int r = fetcher_new(&(FetcherOptions){ .report = report, .access = plan->access }, &server->fetcher);
 	if (r < 0)
 		return error_set(error, r, "cannot prepare fetching: %s", strerror(-r));
-	r = fetcher_set_donors(server->fetcher, plan->donor_fds, plan->donor_count);
+	r = fetch_donors_new(plan->donor_fds, plan->donor_count, &server->donors);
 	if (r < 0)
 		return error_set(error, r, "out of memory");
 	r = open_view(server, plan, error);
@@ -119,6 +119,7 @@ MountServer *mount_server_free(MountServer *server)
 	if (!server)
 		return NULL;
 	fetcher_free(server->fetcher); /* its blobs use the indexes */
+	(void)fetch_donors_unref(server->donors);
 	for (size_t i = 0; i < server->layer_count; i++)
 		fd_unmap(&server->layers[i].map);
 	free(server->layers);

@@ -29,6 +29,7 @@ typedef struct MountServer {
 	size_t layer_count;
 	MountLayer *layers; /* by the view's numbers */
 	Fetcher *fetcher;
+	FetchDonors *donors;
 } MountServer;
 
 /*

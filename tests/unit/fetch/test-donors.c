@@ -55,6 +55,14 @@ static void setup(Donors *donors)
 	assert_int_equal(fetcher_add_blob(fixture->fetcher, fixture->cache, url, &fixture->blob), 0);
 }
 
+static void set_twins(FetchFixture *fixture, const int fds[2], int table)
+{
+	FetchDonors *donors;
+	assert_int_equal(fetch_donors_new(fds, 2, &donors), 0);
+	assert_int_equal(fetch_blob_set_twins(fixture->blob, donors, table), 0);
+	assert_null(fetch_donors_unref(donors)); /* the blob keeps them */
+}
+
 /* Sets the twins as they stand, and two donors: one with nothing of use, and the blob itself. */
 static void start(Donors *donors)
 {
@@ -64,8 +72,7 @@ static void start(Donors *donors)
 		store_le64(bytes + i * 8, donors->twins[i]);
 	_cleanup_close_ int twins = memory_file(bytes, sizeof(bytes));
 	const int fds[] = { memory_file("nothing", 7), memory_file(fixture->layer.blob, fixture->layer.blob_size) };
-	assert_int_equal(fetcher_set_donors(fixture->fetcher, fds, 2), 0);
-	assert_int_equal(fetch_blob_set_twins(fixture->blob, twins), 0);
+	set_twins(fixture, fds, twins);
 	assert_int_equal(fetcher_start(fixture->fetcher), 0);
 }
 
@@ -122,7 +129,10 @@ static void test_table_too_short(void **state _unused_)
 	Donors donors;
 	setup(&donors);
 	_cleanup_close_ int fd = memory_file("short", 5);
-	assert_int_equal(fetch_blob_set_twins(donors.fixture.blob, fd), -ENODATA);
+	FetchDonors *none;
+	assert_int_equal(fetch_donors_new(NULL, 0, &none), 0);
+	assert_int_equal(fetch_blob_set_twins(donors.fixture.blob, none, fd), -ENODATA);
+	assert_null(fetch_donors_unref(none));
 	start(&donors);
 	check(&donors, 0, CHUNKS);
 }
@@ -170,8 +180,7 @@ static void test_small_files(void **state _unused_)
 	_cleanup_close_ int fd = memory_file(table, sizeof(table));
 	const int fds[] = { memory_file("nothing", 7),
 			    memory_file(donors.fixture.layer.blob, donors.fixture.layer.blob_size) };
-	assert_int_equal(fetcher_set_donors(donors.fixture.fetcher, fds, 2), 0);
-	assert_int_equal(fetch_blob_set_twins(donors.fixture.blob, fd), 0);
+	set_twins(&donors.fixture, fds, fd);
 
 	assert_int_equal(read_of(&donors, 100, SIZE), 0);
 	assert_int_equal(read_of(&donors, 101, 7), 0);
@@ -206,8 +215,7 @@ static void test_wrong_table_of_small_files(void **state _unused_)
 		_cleanup_close_ int fd = memory_file(table, sizeof(table));
 		const int fds[] = { memory_file("nothing", 7),
 				    memory_file(donors.fixture.layer.blob, donors.fixture.layer.blob_size) };
-		assert_int_equal(fetcher_set_donors(donors.fixture.fetcher, fds, 2), 0);
-		assert_int_equal(fetch_blob_set_twins(donors.fixture.blob, fd), 0);
+		set_twins(&donors.fixture, fds, fd);
 		assert_int_equal(read_of(&donors, 600, 500), -EAGAIN);
 		fetch_fixture_stop(&donors.fixture);
 	}
