@@ -123,6 +123,7 @@ static int add_index(Assembly *assembly, size_t layer, const NetResponse *respon
 	return r < 0 ? error_prefix(error, r, "%s", assembly->image.layers[layer].url) : 0;
 }
 
+/* `http` NULL: nobody is to be asked. */
 static int fetch_missing_indexes(Assembly *assembly, NetHttp *http, Error *error)
 {
 	size_t total = assembly->manifest->layer_count;
@@ -134,6 +135,10 @@ static int fetch_missing_indexes(Assembly *assembly, NetHttp *http, Error *error
 	size_t count = list_missing(assembly, requests, layers);
 	if (count == 0)
 		return 0;
+	char text[DIGEST_TEXT_SIZE];
+	if (!http)
+		return error_set(error, -ENODATA, "the cache does not have the index of layer %s",
+				 digest_text(&assembly->manifest->layers[layers[0]].diff_id, text));
 	int r = net_http_perform(http, requests, count, responses, error);
 	if (r < 0)
 		return error_prefix(error, r, "cannot get the index of a layer");
@@ -168,39 +173,92 @@ static int open_cached_blobs(Assembly *assembly, Error *error)
 	return 0;
 }
 
-int fetch_image_remote(const FetchRemote *remote, FetchImage *ret_image, Error *error)
+/* How the host of a reference is asked. */
+typedef struct Source {
+	NetAccess access;
+	NetHttp *http;
+	char *base;
+} Source;
+
+static void source_done(Source *source)
+{
+	(void)net_http_free(source->http);
+	net_access_done(&source->access);
+	free(source->base);
+}
+
+static int source_open(const FetchRemote *remote, Source *source, Error *error)
 {
 	const char *host = remote->reference->host;
-	_cleanup_(net_access_done) NetAccess access = { 0 };
-	_cleanup_(net_http_free_p) NetHttp *http = NULL;
-	int r = net_access_load(&remote->access, host, &access, error);
-	if (r < 0)
+	int r = net_access_load(&remote->access, host, &source->access, remote->offline ? NULL : error);
+	if (r < 0 && !remote->offline)
 		return r;
-	_cleanup_free_ char *base = net_access_base(&access, host, remote->plain_http);
-	if (!base || net_http_new(remote->timeout, &http) < 0)
+	source->base = net_access_base(&source->access, host, remote->plain_http);
+	if (!source->base || net_http_new(remote->timeout, &source->http) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
-	net_http_set_access(http, &access);
-	_cleanup_(fetch_manifest_done) FetchManifest manifest = { 0 };
-	r = fetch_manifest_resolve(remote, http, base, &manifest, error);
-	if (r < 0)
-		return r;
+	net_http_set_access(source->http, &source->access);
+	return 0;
+}
 
-	_cleanup_(assembly_done) Assembly assembly = { .cache = remote->cache, .manifest = &manifest.manifest };
-	r = assembly_init(&assembly, &manifest.digest, error);
+/* What is known of the layers now: also of those whose length nobody had named. */
+static int set_sizes(Assembly *assembly, Error *error)
+{
+	FetchImage *image = &assembly->image;
+	image->image_size = 0;
+	for (size_t i = 0; i < image->layer_count; i++) {
+		image->layers[i].layer.tar_size = assembly->indexes[i].table.tar_size;
+		if (__builtin_add_overflow(image->image_size, image->layers[i].layer.tar_size, &image->image_size))
+			return error_set(error, -EBADMSG, "the lengths of the layers are impossible");
+	}
+	return 0;
+}
+
+static int assemble(const FetchRemote *remote, Source *source, const Manifest *manifest, const Digest *digest,
+		    bool stale, FetchImage *ret_image, Error *error)
+{
+	_cleanup_(assembly_done) Assembly assembly = { .cache = remote->cache, .manifest = manifest };
+	int r = assembly_init(&assembly, digest, error);
 	if (r == 0)
-		r = name_sources(&assembly, base, remote->reference->name, error);
-	if (r == 0 && net_access_encode(&access, &assembly.image.access) < 0)
+		r = name_sources(&assembly, source->base, remote->reference->name, error);
+	if (r == 0 && net_access_encode(&source->access, &assembly.image.access) < 0)
 		r = error_set(error, -ENOMEM, "out of memory");
 	if (r < 0)
 		return r;
 	open_cached_indexes(&assembly);
-	assembly.image.stale = manifest.stale;
-	r = fetch_missing_indexes(&assembly, http, error);
+	assembly.image.stale = stale;
+	r = fetch_missing_indexes(&assembly, remote->offline ? NULL : source->http, error);
+	if (r == 0)
+		r = set_sizes(&assembly, error);
 	if (r == 0)
 		r = open_cached_blobs(&assembly, error);
 	if (r == 0)
 		fetch_twins_find(remote->cache, assembly.indexes, &assembly.image);
 	return r < 0 ? r : assembly_finish(&assembly, ret_image, error);
+}
+
+int fetch_image_remote(const FetchRemote *remote, FetchImage *ret_image, Error *error)
+{
+	_cleanup_(source_done) Source source = { 0 };
+	int r = source_open(remote, &source, error);
+	if (r < 0)
+		return r;
+	_cleanup_(fetch_manifest_done) FetchManifest manifest = { 0 };
+	r = fetch_manifest_resolve(remote, source.http, source.base, &manifest, error);
+	return r < 0 ? r
+		     : assemble(remote, &source, &manifest.manifest, &manifest.digest, manifest.stale, ret_image,
+				error);
+}
+
+int fetch_image_layers(const FetchRemote *remote, const ManifestLayer *layers, size_t count, FetchImage *ret_image,
+		       Error *error)
+{
+	_cleanup_(source_done) Source source = { 0 };
+	int r = source_open(remote, &source, error);
+	if (r < 0)
+		return r;
+	/* Only read, as that of any other image. */
+	Manifest manifest = { .layer_count = count, .layers = (ManifestLayer *)(uintptr_t)layers };
+	return assemble(remote, &source, &manifest, &(Digest){ 0 }, false, ret_image, error);
 }
 
 /* Reads the index of a layer from a whole blob. */

@@ -44,10 +44,18 @@ typedef struct FetchRemote {
 	int64_t timeout; /* for each request, milliseconds */
 	CacheStore *cache;
 	NetAccessOptions access; /* whom to trust, and as whom to appear */
+	bool offline; /* ask nobody: what the cache lacks is -ENODATA, and what access needs may be missing */
 } FetchRemote;
 
 /* Blocks on the network. Errors carry a sentence naming what could not be had and from where. */
 int fetch_image_remote(const FetchRemote *remote, FetchImage *ret_image, Error *error) _must_check_;
+
+/*
+ * The same for a chain of layers, lowest first, that need be no whole image: of the reference only host and repository count. A tar_size of 0
+ * is one that is not known, and is taken from the index. `ret_image` has digests of zeros for manifest and config.
+ */
+int fetch_image_layers(const FetchRemote *remote, const ManifestLayer *layers, size_t count, FetchImage *ret_image,
+		       Error *error) _must_check_;
 
 /*
  * The same from blobs at hand: `open_blob(arg, digest)` gives a descriptor of a whole blob or a negative errno. Views are kept in

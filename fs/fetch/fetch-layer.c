@@ -24,7 +24,7 @@ static int check_index(const FetchIndex *index, const ManifestLayer *layer, Erro
 		wrong = "it is of another kind";
 	else if (!digest_equal(&header->id, &layer->diff_id))
 		wrong = "it is of another layer";
-	else if (header->tar_size != layer->tar_size || index->table.tar_size != layer->tar_size)
+	else if (header->tar_size != index->table.tar_size || (layer->tar_size && header->tar_size != layer->tar_size))
 		wrong = "the length of the layer is another";
 	else if (header->chunks_size != layer->index_offset || index->table.blob_size != layer->index_offset)
 		wrong = "the length of the chunks is another";

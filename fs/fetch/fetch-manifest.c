@@ -64,9 +64,12 @@ static int resolve_digest(const FetchRemote *remote, NetHttp *http, const char *
 			  Error *error)
 {
 	const Reference *reference = remote->reference;
+	char text[DIGEST_TEXT_SIZE];
 	if (get_cached(remote->cache, &reference->digest, manifest) == 0)
 		return 0;
-	char text[DIGEST_TEXT_SIZE];
+	if (remote->offline)
+		return error_set(error, -ENODATA, "the cache does not have the manifest %s",
+				 digest_text(&reference->digest, text));
 	_cleanup_free_ char *url =
 		net_registry_manifest_url(base, reference->name, digest_text(&reference->digest, text));
 	if (!url)
@@ -102,7 +105,8 @@ static int resolve_tag(const FetchRemote *remote, NetHttp *http, const char *bas
 		return error_set(error, -ENOMEM, "out of memory");
 	Digest known;
 	bool has_known = cache_store_tag_get(remote->cache, reference, &known) == 0;
-	int r = ask_tag(remote, http, url, has_known ? &known : NULL, manifest, error);
+	int r = remote->offline ? -EHOSTUNREACH
+				: ask_tag(remote, http, url, has_known ? &known : NULL, manifest, error);
 	if (r == 0) {
 		if (has_known && digest_equal(&known, &manifest->digest))
 			return 0;

@@ -391,6 +391,69 @@ static void test_local(void **state)
 	assert_non_null(strstr(fixture->error.message, "export the image again"));
 }
 
+/* A snapshot is a prefix of an image's layers: a chain like any other, without a manifest. */
+static void test_layers(void **state)
+{
+	ImageFixture *fixture = *state;
+	for (size_t count = 1; count <= LAYERS; count++) {
+		ManifestLayer layers[LAYERS];
+		Digest diff_ids[LAYERS], chain_id, none = { 0 };
+		for (size_t i = 0; i < count; i++) {
+			layers[i] = fixture->layers[i].layer;
+			layers[i].tar_size = i % 2 ? layers[i].tar_size : 0;
+			diff_ids[i] = layers[i].diff_id;
+		}
+		FetchImage image;
+		assert_int_equal(view_chain_id(diff_ids, count, &chain_id), 0);
+		assert_int_equal(fetch_image_layers(&fixture->remote, layers, count, &image, NULL), 0);
+		assert_memory_equal(&image.chain_id, &chain_id, sizeof(Digest));
+		assert_memory_equal(&image.manifest, &none, sizeof(Digest));
+		assert_int_equal(image.layer_count, count);
+		assert_int_equal(image.image_size, 5000 * count * (count + 1) / 2);
+		assert_int_equal(image.layers[0].layer.tar_size, 5000);
+		assert_non_null(strstr(image.layers[count - 1].url, "/v2/app/blobs/sha256:"));
+		fetch_image_done(&image);
+	}
+	assert_int_equal(counts_of(fixture).requests, LAYERS); /* an index each, once */
+
+	ManifestLayer wrong = fixture->layers[0].layer;
+	FetchImage image;
+	wrong.tar_size++;
+	assert_int_equal(fetch_image_layers(&fixture->remote, &wrong, 1, &image, &fixture->error), -EBADMSG);
+	assert_non_null(strstr(fixture->error.message, "the length of the layer is another"));
+	assert_int_equal(fetch_image_layers(&fixture->remote, &wrong, 0, &image, &fixture->error), -EBADMSG);
+}
+
+/* Nobody is asked: what is here is enough, or it is not. */
+static void test_offline(void **state)
+{
+	ImageFixture *fixture = *state;
+	FetchImage image;
+	fixture->remote.offline = true;
+	refuse(fixture, -EHOSTUNREACH, "has not seen the tag before");
+	fixture->reference.has_digest = true;
+	fixture->reference.digest = fixture->manifest;
+	refuse(fixture, -ENODATA, "does not have the manifest");
+	assert_int_equal(fetch_image_layers(&fixture->remote, &fixture->layers[0].layer, 1, &image, &fixture->error),
+			 -ENODATA);
+	assert_non_null(strstr(fixture->error.message, "does not have the index of layer sha256:"));
+	assert_int_equal(counts_of(fixture).requests, 0);
+
+	fixture->remote.offline = fixture->reference.has_digest = false;
+	get(fixture, false);
+	unsigned before = counts_of(fixture).requests;
+	fixture->remote.offline = true;
+	fixture->remote.access.ca = "/nowhere"; /* not even what belongs to access has to be there */
+	get(fixture, true);
+	fixture->reference.has_digest = true;
+	get(fixture, false);
+	assert_int_equal(counts_of(fixture).requests, before);
+	damage(fixture->cache_path, "indexes", &fixture->layers[1].layer.index, 0);
+	refuse(fixture, -ENODATA, "does not have the index");
+	fixture->remote.offline = false;
+	refuse(fixture, -ENOENT, "/nowhere");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -409,6 +472,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_rotten_cache, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_bad_manifest, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_local, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_layers, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_offline, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
