@@ -18,7 +18,9 @@ void mount_plan_done(MountPlan *plan)
 	free(plan->donor_fds);
 	free(plan->source);
 	free(plan->access);
-	*plan = (MountPlan){ .view_fd = -1 };
+	free(plan->manifest);
+	free(plan->config);
+	*plan = (MountPlan)MOUNT_PLAN_NULL;
 }
 
 static json_t *encode_layers(const MountPlan *plan)
@@ -59,9 +61,11 @@ int mount_plan_encode(const MountPlan *plan, char **ret_json)
 		return -ENOMEM;
 	}
 	_cleanup_(json_decref_p) json_t *root = json_pack(
-		"{s:i, s:s, s:I, s:I, s:s*, s:i, s:o, s:o}", "version", MOUNT_PLAN_VERSION, "source", plan->source,
-		"deadline", (json_int_t)plan->deadline, "image_size", (json_int_t)plan->image_size, "access",
-		plan->access, "view", plan->view_fd, "donors", donors, "layers", layers);
+		"{s:i, s:s, s:I, s:I, s:s*, s:s*, s:s*, s:i, s:i, s:i, s:i, s:o, s:o}", "version", MOUNT_PLAN_VERSION,
+		"source", plan->source, "deadline", (json_int_t)plan->deadline, "image_size",
+		(json_int_t)plan->image_size, "access", plan->access, "manifest", plan->manifest, "config",
+		plan->config, "record", plan->record_fd, "metrics", plan->metrics_fd, "profile", plan->profile_fd,
+		"view", plan->view_fd, "donors", donors, "layers", layers);
 	if (!root)
 		return -ENOMEM;
 	char *json = json_dumps(root, JSON_COMPACT);
@@ -93,23 +97,29 @@ static int decode_layer(json_t *object, MountPlanLayer *ret_layer)
 static int decode_root(json_t *root, MountPlan *plan)
 {
 	int version;
-	const char *source, *access = NULL;
+	const char *source, *access = NULL, *manifest = NULL, *config = NULL;
 	json_int_t deadline, image_size;
 	json_t *layers, *donors = NULL;
-	if (json_unpack(root, "{s:i, s:s, s:I, s:I, s?s, s:i, s?o, s:o}", "version", &version, "source", &source,
-			"deadline", &deadline, "image_size", &image_size, "access", &access, "view", &plan->view_fd,
-			"donors", &donors, "layers", &layers) < 0)
+	if (json_unpack(root, "{s:i, s:s, s:I, s:I, s?s, s?s, s?s, s?i, s?i, s?i, s:i, s?o, s:o}", "version", &version,
+			"source", &source, "deadline", &deadline, "image_size", &image_size, "access", &access,
+			"manifest", &manifest, "config", &config, "record", &plan->record_fd, "metrics",
+			&plan->metrics_fd, "profile", &plan->profile_fd, "view", &plan->view_fd, "donors", &donors,
+			"layers", &layers) < 0)
 		return -EBADMSG;
 	if (version != MOUNT_PLAN_VERSION || deadline < 0 || image_size < 0 || plan->view_fd < 0 ||
-	    !json_is_array(layers) || (donors && !json_is_array(donors)))
+	    plan->record_fd < -1 || plan->metrics_fd < -1 || plan->profile_fd < -1 || !json_is_array(layers) ||
+	    (donors && !json_is_array(donors)))
 		return -EBADMSG;
 	plan->deadline = deadline;
 	plan->image_size = (uint64_t)image_size;
 	plan->source = strdup(source);
 	plan->access = access ? strdup(access) : NULL;
+	plan->manifest = manifest ? strdup(manifest) : NULL;
+	plan->config = config ? strdup(config) : NULL;
 	plan->layers = calloc(json_array_size(layers) + 1, sizeof(*plan->layers));
 	plan->donor_fds = calloc(json_array_size(donors) + 1, sizeof(*plan->donor_fds));
-	if (!plan->source || (access && !plan->access) || !plan->layers || !plan->donor_fds)
+	if (!plan->source || (access && !plan->access) || (manifest && !plan->manifest) || (config && !plan->config) ||
+	    !plan->layers || !plan->donor_fds)
 		return -ENOMEM;
 	for (; plan->donor_count < json_array_size(donors); plan->donor_count++) {
 		json_int_t fd = json_integer_value(json_array_get(donors, plan->donor_count));
@@ -131,7 +141,7 @@ int mount_plan_decode(const char *json, size_t size, MountPlan *ret_plan, Error 
 	_cleanup_(json_decref_p) json_t *root = json_loadb(json, size, JSON_REJECT_DUPLICATES, &fault);
 	if (!root)
 		return error_set(error, -EBADMSG, "the plan of the mount is not JSON: %s", fault.text);
-	_cleanup_(mount_plan_done) MountPlan plan = { .view_fd = -1 };
+	_cleanup_(mount_plan_done) MountPlan plan = MOUNT_PLAN_NULL;
 	int r = decode_root(root, &plan);
 	if (r == -EBADMSG)
 		return error_set(error, r,
@@ -139,7 +149,7 @@ int mount_plan_decode(const char *json, size_t size, MountPlan *ret_plan, Error 
 	if (r < 0)
 		return error_set(error, r, "out of memory while reading the plan of the mount");
 	*ret_plan = plan;
-	plan = (MountPlan){ .view_fd = -1 };
+	plan = (MountPlan)MOUNT_PLAN_NULL;
 	return 0;
 }
 

@@ -19,12 +19,23 @@ typedef struct MountPlanLayer {
 	int twins_fd;   /* -1: no donor has any of its chunks */
 } MountPlanLayer;
 
+#define MOUNT_PLAN_NAME "imgfs-plan" /* of its memfd */
+#define MOUNT_PLAN_NULL                                                            \
+	{                                                                          \
+		.view_fd = -1, .record_fd = -1, .metrics_fd = -1, .profile_fd = -1 \
+	}
+
 /* The descriptors are numbers only, never closed by this object. */
 typedef struct MountPlan {
 	char *source; /* the reference with its digest, for the log */
 	int64_t deadline;
 	uint64_t image_size;
 	char *access; /* how to speak to the host of the URLs, for the fetcher; NULL: as to a stranger */
+	char *manifest; /* its digest and that of the config ("sha256:..."), for who asks what is mounted; NULL: not known */
+	char *config;
+	int record_fd;  /* start-record.h; -1: reads are not recorded */
+	int metrics_fd; /* server-metrics.h; -1: a server counts for itself alone */
+	int profile_fd; /* docs/format.md section 7; -1: there is none */
 	int view_fd;
 	size_t donor_count;
 	int *donor_fds;

@@ -60,6 +60,43 @@ static int read_sparse(const MountServer *server, FetchReader *reader, const Tre
 	return 0;
 }
 
+/* The data of a sparse file stand together in its tar, so that what lies between two extents of it is of the file, too. */
+static bool sparse_range(const Tree *tree, const TreeInode *inode, uint64_t offset, uint64_t end, uint64_t *ret_from,
+			 uint64_t *ret_to)
+{
+	bool any = false;
+	for (uint32_t i = first_extent(tree, inode, offset); i < inode->count; i++) {
+		TreeExtent extent;
+		tree_extent(tree, inode, i, &extent);
+		if (extent.file_offset >= end)
+			break;
+		uint64_t skip = extent.file_offset < offset ? offset - extent.file_offset : 0;
+		uint64_t until = extent.length < end - extent.file_offset ? extent.length : end - extent.file_offset;
+		if (!any)
+			*ret_from = extent.tar_offset + skip;
+		*ret_to = extent.tar_offset + until;
+		any = true;
+	}
+	return any;
+}
+
+bool mount_server_chunks(const MountServer *server, const TreeInode *inode, uint64_t offset, uint32_t size,
+			 MountChunks *ret_chunks)
+{
+	uint64_t from = inode->data + offset, to = from + size;
+	if (size == 0 || inode->layer >= server->layer_count)
+		return false;
+	if (inode->flags & TREE_SPARSE && !sparse_range(&server->tree, inode, offset, offset + size, &from, &to))
+		return false;
+	const ChunkTable *table = &server->layers[inode->layer].chunks;
+	if (to <= from || to > table->tar_size)
+		return false;
+	ret_chunks->layer = inode->layer;
+	ret_chunks->first = chunk_table_find(table, from);
+	ret_chunks->count = chunk_table_find(table, to - 1) - ret_chunks->first + 1;
+	return true;
+}
+
 int mount_server_read(const MountServer *server, FetchReader *reader, const TreeInode *inode, uint64_t offset,
 		      uint32_t size, void *buffer, MountMissing *ret_missing)
 {

@@ -85,6 +85,15 @@ static int open_layers(MountServer *server, const MountPlan *plan, Error *error)
 	return 0;
 }
 
+static int open_recorder(MountServer *server, const MountPlan *plan, Error *error)
+{
+	_cleanup_free_ uint32_t *counts = calloc(server->layer_count + 1, sizeof(*counts));
+	for (size_t i = 0; counts && i < server->layer_count; i++)
+		counts[i] = server->layers[i].chunks.count;
+	int r = counts ? start_recorder_new(plan->record_fd, counts, server->layer_count, &server->recorder) : -ENOMEM;
+	return r < 0 ? error_set(error, r, "out of memory") : 0;
+}
+
 int mount_server_open(const MountPlan *plan, MountServer **ret_server, Error *error)
 {
 	_cleanup_(mount_server_free_p) MountServer *server = calloc(1, sizeof(*server));
@@ -97,7 +106,12 @@ int mount_server_open(const MountPlan *plan, MountServer **ret_server, Error *er
 	server->deadline = plan->deadline;
 	server->image_size = plan->image_size;
 
-	int r = fetcher_new(&(FetcherOptions){ .report = report, .access = plan->access }, &server->fetcher);
+	int r = server_metrics_open(plan->metrics_fd, &server->metrics);
+	if (r < 0)
+		return error_set(error, r, "out of memory");
+	(void)atomic_fetch_add(&server->metrics->servers, 1);
+	FetcherOptions options = { .report = report, .access = plan->access, .metrics = &server->metrics->fetch };
+	r = fetcher_new(&options, &server->fetcher);
 	if (r < 0)
 		return error_set(error, r, "cannot prepare fetching: %s", strerror(-r));
 	r = fetch_donors_new(plan->donor_fds, plan->donor_count, &server->donors);
@@ -108,6 +122,8 @@ int mount_server_open(const MountPlan *plan, MountServer **ret_server, Error *er
 		return damage(r);
 	server->has_xattrs = server->tree.xattr_set_count > 0;
 	r = open_layers(server, plan, error);
+	if (r == 0)
+		r = open_recorder(server, plan, error);
 	if (r < 0)
 		return r;
 	*ret_server = TAKE_PTR(server);
@@ -124,6 +140,8 @@ MountServer *mount_server_free(MountServer *server)
 		fd_unmap(&server->layers[i].map);
 	free(server->layers);
 	fd_unmap(&server->view_map);
+	start_recorder_free(server->recorder);
+	server_metrics_close(server->metrics);
 	free(server);
 	return NULL;
 }

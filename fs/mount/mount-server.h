@@ -12,6 +12,8 @@
 #include "fs/fetch/fetch.h"
 #include "fs/format/tree.h"
 #include "fs/mount/mount-plan.h"
+#include "fs/mount/server-metrics.h"
+#include "fs/mount/start-recorder.h"
 
 typedef struct MountLayer {
 	FdMap map;
@@ -30,6 +32,8 @@ typedef struct MountServer {
 	MountLayer *layers; /* by the view's numbers */
 	Fetcher *fetcher;
 	FetchDonors *donors;
+	ServerMetrics *metrics;
+	StartRecorder *recorder;
 } MountServer;
 
 /*
@@ -53,6 +57,13 @@ typedef struct MountMissing {
  * regular file.
  */
 uint32_t mount_server_read_size(const TreeInode *inode, uint64_t offset, uint32_t size);
+
+/* The chunks that a read of so many bytes uses, all of one layer; false for none. */
+typedef struct MountChunks {
+	uint32_t layer, first, count;
+} MountChunks;
+bool mount_server_chunks(const MountServer *server, const TreeInode *inode, uint64_t offset, uint32_t size,
+			 MountChunks *ret_chunks);
 
 /*
  * Reads exactly `size` bytes, a count from mount_server_read_size(). Blocks on the disk at most. Errors: -EAGAIN (`ret_missing`

@@ -14,6 +14,8 @@
 #include "fs/mount/mount-plan.h"
 #include "fs/mount/mount-table.h"
 #include "fs/mount/programs.h"
+#include "fs/mount/server-metrics.h"
+#include "fs/mount/start-record.h"
 
 #define READ_AHEAD_KB 512u
 #define LOG_MODE      0640
@@ -28,6 +30,7 @@ typedef struct Launch {
 	bool foreground;
 	int null_fd;
 	int log_fd; /* becomes standard error; -1: it stays */
+	int record_fd, metrics_fd;
 	int plan_fd;
 	int ready[2];
 	const FetchImage *image;
@@ -72,7 +75,7 @@ static int view_has_xattrs(const FetchImage *image, bool *ret_has, Error *error)
 	return r;
 }
 
-static int encode_plan(const FetchImage *image, const MountOptions *options, char **ret_json)
+static int encode_plan(const FetchImage *image, const MountOptions *options, const Launch *launch, char **ret_json)
 {
 	_cleanup_free_ MountPlanLayer *layers = calloc(image->layer_count + 1, sizeof(*layers));
 	_cleanup_free_ char *source = strdup(options->source);
@@ -88,11 +91,17 @@ static int encode_plan(const FetchImage *image, const MountOptions *options, cha
 			.url = files->url,
 		};
 	}
+	char manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE];
 	MountPlan plan = {
 		.source = source,
 		.deadline = options->deadline,
 		.image_size = image->image_size,
 		.access = image->access,
+		.manifest = digest_text(&image->manifest, manifest),
+		.config = digest_text(&image->config, config),
+		.record_fd = launch->record_fd,
+		.metrics_fd = launch->metrics_fd,
+		.profile_fd = -1,
 		.view_fd = image->view_fd,
 		.donor_count = image->donor_count,
 		.donor_fds = image->donor_fds,
@@ -102,18 +111,22 @@ static int encode_plan(const FetchImage *image, const MountOptions *options, cha
 	return mount_plan_encode(&plan, ret_json);
 }
 
-static int write_plan(const FetchImage *image, const MountOptions *options, int *ret_fd, Error *error)
+static int write_plan(const FetchImage *image, const MountOptions *options, Launch *launch, Error *error)
 {
 	_cleanup_free_ char *json = NULL;
-	int r = encode_plan(image, options, &json);
-	_cleanup_close_ int fd = r == 0 ? memfd_create("imgfs-plan", MFD_CLOEXEC | MFD_ALLOW_SEALING) : -1;
+	int r = start_record_create(&launch->record_fd);
+	if (r == 0)
+		r = server_metrics_create(&launch->metrics_fd);
+	if (r == 0)
+		r = encode_plan(image, options, launch, &json);
+	_cleanup_close_ int fd = r == 0 ? memfd_create(MOUNT_PLAN_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING) : -1;
 	if (r == 0)
 		r = fd < 0 ? -errno : fd_write_all(fd, json, strlen(json));
 	if (r == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
 		r = -errno;
 	if (r < 0)
 		return error_set(error, r, "cannot write the plan of the mount: %s", strerror(-r));
-	*ret_fd = TAKE_FD(fd);
+	launch->plan_fd = TAKE_FD(fd);
 	return 0;
 }
 
@@ -154,6 +167,8 @@ _Noreturn static void run_keeper(const Launch *launch)
 		(void)dup2(launch->log_fd, STDERR_FILENO);
 	(void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
 	inherit(launch->plan_fd);
+	inherit(launch->record_fd);
+	inherit(launch->metrics_fd);
 	inherit(launch->ready[1]);
 	inherit(launch->image->view_fd);
 	for (size_t i = 0; i < launch->image->layer_count; i++) {
@@ -186,7 +201,7 @@ static int prepare(const FetchImage *image, const MountOptions *options, Launch 
 	if (r == 0)
 		r = open_log(options, launch, error);
 	if (r == 0)
-		r = write_plan(image, options, &launch->plan_fd, error);
+		r = write_plan(image, options, launch, error);
 	if (r < 0)
 		return r;
 	if (pipe2(launch->ready, O_CLOEXEC) < 0)
@@ -204,7 +219,8 @@ static int prepare(const FetchImage *image, const MountOptions *options, Launch 
 
 static void launch_done(Launch *launch)
 {
-	const int fds[] = { launch->null_fd, launch->log_fd, launch->plan_fd, launch->ready[0], launch->ready[1] };
+	const int fds[] = { launch->null_fd, launch->log_fd,   launch->record_fd, launch->metrics_fd,
+			    launch->plan_fd, launch->ready[0], launch->ready[1] };
 	for (size_t i = 0; i < ELEMENTS(fds); i++)
 		close_p(&fds[i]);
 }
@@ -252,7 +268,9 @@ static int run(Launch *launch, const MountOptions *options, const sigset_t *sign
 
 int mount_image(const FetchImage *image, const MountOptions *options, Error *error)
 {
-	_cleanup_(launch_done) Launch launch = { .null_fd = -1, .log_fd = -1, .plan_fd = -1, .ready = { -1, -1 } };
+	_cleanup_(launch_done) Launch launch = {
+		.null_fd = -1, .log_fd = -1, .record_fd = -1, .metrics_fd = -1, .plan_fd = -1, .ready = { -1, -1 }
+	};
 	int r = prepare(image, options, &launch, error);
 	if (r < 0)
 		return r;

@@ -20,11 +20,21 @@ static int regular(const Tree *tree, fuse_ino_t node, uint32_t *ret_number, Tree
 	return S_ISREG(ret_inode->mode) ? 0 : -EINVAL;
 }
 
+/* Who reads is looked up before the answer: until then the reader is there. */
+static void note_read(const MountServer *server, const TreeInode *inode, bool waits, ReadRequest *what)
+{
+	MountChunks chunks;
+	if ((waits || start_recorder_is_on(server->recorder)) &&
+	    mount_server_chunks(server, inode, what->offset, what->size, &chunks))
+		start_recorder_touch(server->recorder, chunks.layer, chunks.first, chunks.count,
+				     (uint32_t)fuse_req_ctx(what->request)->pid, waits, &what->trace);
+}
+
 void ops_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset, _unused_ struct fuse_file_info *file)
 {
 	const Ops *ops = ops_of(request);
 	Worker *worker = worker_current();
-	ReadRequest what = { .request = request, .offset = (uint64_t)offset };
+	ReadRequest what = { .request = request, .offset = (uint64_t)offset, .began = shared_memory_clock() };
 	TreeInode inode;
 	int r = regular(&ops->server->tree, node, &what.inode, &inode);
 	/* The mount's max_read keeps the kernel from asking for more than a buffer holds; less than asked for would be wrong bytes. */
@@ -36,13 +46,21 @@ void ops_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset, _u
 	}
 	MountMissing missing;
 	what.size = mount_server_read_size(&inode, what.offset, (uint32_t)size);
+	*fetch_reader_tally(worker->reader) = (FetchTally){ 0 };
 	r = mount_server_read(ops->server, worker->reader, &inode, what.offset, what.size, worker->buffer, &missing);
+	note_read(ops->server, &inode, r == -EAGAIN, &what);
+	if (r == -EAGAIN) {
+		read_pool_add(ops->pool, &what, &missing);
+		return;
+	}
+	FetchTally tally = *fetch_reader_tally(worker->reader);
+	tally.absent = 0; /* what lacked was found elsewhere */
+	tally.absent_bytes = 0;
 	if (r == 0)
 		(void)fuse_reply_buf(request, (const char *)worker->buffer, what.size);
-	else if (r == -EAGAIN)
-		read_pool_add(ops->pool, &what, &missing);
 	else
 		read_pool_fail(ops->pool, &what, r);
+	read_request_answered(ops->server, &what, &tally, r);
 }
 
 /* Where data (or a hole) begins at `offset` or after it, as lseek(2) says; the end of a file is a hole. */

@@ -27,6 +27,7 @@ typedef struct Read {
 	int64_t deadline;
 	FetchWait *wait;
 	int result;
+	FetchTally tally; /* of all its tries; what was absent at the first */
 } Read;
 
 typedef struct ReadList {
@@ -49,6 +50,22 @@ struct ReadPool {
 	int64_t failure_logged;
 	unsigned failures_unlogged;
 };
+
+void read_request_answered(MountServer *server, ReadRequest *request, const FetchTally *tally, int error)
+{
+	int64_t took = shared_memory_clock() - request->began;
+	Histogram *histogram = tally->absent > 0 ? &server->metrics->waited : &server->metrics->at_once;
+	histogram_add(histogram, took > 0 ? (uint64_t)took : 0);
+	StartAnswer answer = {
+		.inode = request->inode,
+		.offset = request->offset,
+		.size = request->size,
+		.began = request->began,
+		.tally = tally,
+		.error = error,
+	};
+	start_recorder_end(server->recorder, &answer, &request->trace);
+}
 
 static void list_append(ReadList *list, Read *read)
 {
@@ -136,6 +153,7 @@ static void finish(Read *read, const Worker *worker, int result)
 	else
 		read_pool_fail(pool, &read->what, result);
 	journal_end(pool->journal, read->slot);
+	read_request_answered(pool->server, &read->what, &read->tally, result);
 	free(read);
 }
 
@@ -149,8 +167,11 @@ static void read_again(Read *read, Worker *worker)
 		TreeInode inode;
 		MountMissing missing;
 		tree_inode(&pool->server->tree, read->what.inode, &inode);
+		*fetch_reader_tally(worker->reader) = (FetchTally){ 0 };
 		r = mount_server_read(pool->server, worker->reader, &inode, read->what.offset, read->what.size,
 				      worker->buffer, &missing);
+		for (size_t i = 0; i < FETCH_TIERS; i++)
+			read->tally.chunks[i] = fetch_reader_tally(worker->reader)->chunks[i];
 		if (r == -EAGAIN) {
 			r = fetch_now() < read->deadline ? wait_for(read, &missing) : -ETIMEDOUT;
 			if (r == 0)
@@ -321,7 +342,7 @@ static bool failed_just_now(ReadPool *pool, const ReadRequest *request)
 	return failed;
 }
 
-void read_pool_add(ReadPool *pool, const ReadRequest *request, const MountMissing *missing)
+void read_pool_add(ReadPool *pool, ReadRequest *request, const MountMissing *missing)
 {
 	Worker *worker = worker_current();
 	Read *read = NULL;
@@ -333,6 +354,7 @@ void read_pool_add(ReadPool *pool, const ReadRequest *request, const MountMissin
 			.pool = pool,
 			.what = *request,
 			.thread = fuse_req_ctx(request->request)->pid,
+			.tally = *fetch_reader_tally(worker->reader),
 		};
 		r = journal_park(pool->journal, worker->slot, fetch_now() + pool->server->deadline, &read->slot);
 	}
@@ -340,11 +362,13 @@ void read_pool_add(ReadPool *pool, const ReadRequest *request, const MountMissin
 		free(read);
 		/* Once more would keep the window open for ever. */
 		(void)fuse_reply_err(request->request, reply_errno_data(r));
+		read_request_answered(pool->server, request, fetch_reader_tally(worker->reader), r);
 		return;
 	}
 	worker->slot = WORKER_NO_SLOT;
 	/* One taken over from a server that died has the deadline it had there. */
 	read->deadline = journal_deadline(pool->journal, read->slot);
+	start_recorder_wait(pool->server->recorder, request->inode, (uint32_t)read->thread, &read->what.trace);
 	r = wait_for(read, missing);
 	if (r < 0)
 		finish(read, worker, r);

@@ -20,7 +20,12 @@ typedef struct ReadRequest {
 	uint32_t inode;
 	uint64_t offset;
 	uint32_t size; /* from mount_server_read_size() */
+	int64_t began; /* shared_memory_clock() */
+	StartTrace trace;
 } ReadRequest;
+
+/* Counts and records a read that has been answered, with what it used and 0 or a negative errno. */
+void read_request_answered(MountServer *server, ReadRequest *request, const FetchTally *tally, int error);
 
 /* Starts the threads, with all signals blocked in them. Errors: -ENOMEM, pthread_create's. */
 int read_pool_new(MountServer *server, Journal *journal, ReadPool **ret_pool) _must_check_;
@@ -36,7 +41,7 @@ DEFINE_CLEANUP(ReadPool, read_pool_free);
  * Takes over a read of the calling thread's worker that lacks `missing`: parks its slot and replies exactly once, at the
  * server's deadline at the latest. May wait for a slot to become free.
  */
-void read_pool_add(ReadPool *pool, const ReadRequest *request, const MountMissing *missing);
+void read_pool_add(ReadPool *pool, ReadRequest *request, const MountMissing *missing);
 
 /* Replies that the bytes cannot be had (`error`: negative errno), and logs it, at most once a second. */
 void read_pool_fail(ReadPool *pool, const ReadRequest *request, int error);

@@ -48,7 +48,7 @@ static void ignore_signals(void)
 
 static int open_server(const Arguments *arguments, MountServer **ret_server, Error *error)
 {
-	_cleanup_(mount_plan_done) MountPlan plan = { .view_fd = -1 };
+	_cleanup_(mount_plan_done) MountPlan plan = MOUNT_PLAN_NULL;
 	int r = mount_plan_read(arguments->plan_fd, &plan, error);
 	return r < 0 ? r : mount_server_open(&plan, ret_server, error);
 }
@@ -100,7 +100,8 @@ static int start_process(const Arguments *arguments, Process *process, Error *er
 	r = open_session(arguments, &process->ops, process->journal, &process->session, error);
 	if (r < 0)
 		return r;
-	session_recover(process->session);
+	size_t taken_over = session_recover(process->session);
+	(void)atomic_fetch_add(&process->server->metrics->taken_over, taken_over);
 	r = session_start(process->session);
 	return r < 0 ? error_set(error, r, "cannot start threads: %s", strerror(-r)) : 0;
 }

@@ -142,7 +142,7 @@ static void give_up(Session *session, unsigned slot)
 	journal_end(session->journal, slot);
 }
 
-void session_recover(Session *session)
+size_t session_recover(Session *session)
 {
 	static unsigned slots[JOURNAL_SLOTS];
 	Worker *worker = &session->receivers[0].worker;
@@ -157,6 +157,7 @@ void session_recover(Session *session)
 	worker_set_current(NULL);
 	if (count > 0)
 		log_info("took over %zu requests", count);
+	return count;
 }
 
 static int receive(Session *session, Receiver *receiver)

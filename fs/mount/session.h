@@ -22,8 +22,8 @@ int session_new(int fuse_fd, const void *init, size_t init_size, const Ops *ops,
 Session *session_free(Session *session);
 DEFINE_CLEANUP(Session, session_free);
 
-/* Answers what the predecessor left behind, in the calling thread. */
-void session_recover(Session *session);
+/* Answers what the predecessor left behind, in the calling thread; returns how many requests that were. */
+size_t session_recover(Session *session);
 
 /* Starts the receive threads. Errors: pthread_create's. */
 int session_start(Session *session) _must_check_;

@@ -19,6 +19,8 @@
 
 static uint64_t last_unique = 100;
 
+uint32_t request_thread;
+
 /* The thread sanitizer asks for this; servers are forked while the fake registry's threads run. */
 const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
@@ -144,8 +146,14 @@ void mount_fixture_make(MountFixture *fixture, const MountFixtureOptions *option
 	if (options->source)
 		start_source(fixture);
 	static char source[] = "test";
+	int record, metrics;
+	assert_int_equal(start_record_create(&record), 0);
+	assert_int_equal(server_metrics_create(&metrics), 0);
 	fixture->plan = (MountPlan){
 		.source = source,
+		.record_fd = record,
+		.metrics_fd = metrics,
+		.profile_fd = -1,
 		.deadline = options->deadline ? options->deadline : 10000,
 		.image_size = 123456789,
 		.view_fd = memory_file(fixture->view, fixture->view_size),
@@ -166,9 +174,9 @@ void mount_fixture_done(MountFixture *fixture)
 	fake_server_free(fixture->source);
 	if (fixture->directory)
 		scratch_remove(fixture->directory);
-	const int fds[] = { fixture->layer.index_fd, fixture->layer.data_fd, fixture->layer.present_fd,
-			    fixture->plan.view_fd,   fixture->kernel,        fixture->device,
-			    fixture->journal_fd };
+	const int fds[] = { fixture->layer.index_fd, fixture->layer.data_fd,  fixture->layer.present_fd,
+			    fixture->plan.view_fd,   fixture->kernel,         fixture->device,
+			    fixture->journal_fd,     fixture->plan.record_fd, fixture->plan.metrics_fd };
 	for (size_t i = 0; i < ELEMENTS(fds); i++)
 		close_p(&fds[i]);
 	free(fixture->layer.url);
@@ -240,9 +248,11 @@ pid_t mount_fixture_fork(MountFixture *fixture)
 uint64_t request_send(MountFixture *fixture, uint32_t opcode, uint64_t node, const void *body, size_t size)
 {
 	uint8_t message[4096];
-	struct fuse_in_header header = {
-		.len = (uint32_t)(sizeof(header) + size), .opcode = opcode, .nodeid = node, .unique = last_unique += 2
-	};
+	struct fuse_in_header header = { .len = (uint32_t)(sizeof(header) + size),
+					 .opcode = opcode,
+					 .nodeid = node,
+					 .unique = last_unique += 2,
+					 .pid = request_thread };
 	memcpy(message, &header, sizeof(header));
 	if (size > 0)
 		memcpy(message + sizeof(header), body, size);

@@ -61,6 +61,9 @@ void mount_fixture_stop(MountFixture *fixture, RunningMount *running);
 /* The same in a child, which the caller kills. */
 pid_t mount_fixture_fork(MountFixture *fixture);
 
+/* The thread that requests say they are of; 0: one of another namespace. */
+extern uint32_t request_thread;
+
 /* Sends a request of `opcode` with `body`; returns its unique. */
 uint64_t request_send(MountFixture *fixture, uint32_t opcode, uint64_t node, const void *body, size_t size);
 

@@ -15,6 +15,8 @@
 static char url[] = "http://build:8500/imgfs/blobs/sha256:00";
 static char source[] = "imgfs:build:8500/whisk/\"invoker\":v2";
 
+static char manifest[] = "sha256:11", config[] = "sha256:22";
+
 static MountPlanLayer layers[] = {
 	{ .index_fd = 5, .data_fd = 6, .present_fd = 7, .url = url, .twins_fd = 10 },
 	{ .index_fd = 8, .data_fd = 9, .present_fd = -1, .url = NULL, .twins_fd = -1 },
@@ -24,6 +26,11 @@ static const MountPlan plan = {
 	.source = source,
 	.deadline = 30000,
 	.image_size = UINT64_C(1) << 40,
+	.manifest = manifest,
+	.config = config,
+	.record_fd = 13,
+	.metrics_fd = 14,
+	.profile_fd = -1,
 	.view_fd = 4,
 	.donor_count = ELEMENTS(donors),
 	.donor_fds = donors,
@@ -37,6 +44,11 @@ static void check_equal(const MountPlan *got)
 	assert_int_equal(got->deadline, 30000);
 	assert_int_equal(got->image_size, UINT64_C(1) << 40);
 	assert_int_equal(got->view_fd, 4);
+	assert_string_equal(got->manifest, manifest);
+	assert_string_equal(got->config, config);
+	assert_int_equal(got->record_fd, 13);
+	assert_int_equal(got->metrics_fd, 14);
+	assert_int_equal(got->profile_fd, -1);
 	assert_int_equal(got->layer_count, 2);
 	assert_int_equal(got->layers[0].index_fd, 5);
 	assert_int_equal(got->layers[0].data_fd, 6);
