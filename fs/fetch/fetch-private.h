@@ -2,8 +2,9 @@
  * Private to the room: what a Fetcher is made of.
  *
  * A wait asks for a run of chunks. Each chunk of it that is missing has one FetchWant, shared by all waits for it through
- * FetchLinks. A want is either queued (in the Fetcher's queue, oldest first) or in flight (part of one FetchRange). A range is one
- * transfer; it may hold wants that nobody waits for: the gaps between wanted chunks, and those whose waits have ended.
+ * FetchLinks. A want is either queued (in the Fetcher's queue of its class, oldest first) or in flight (part of one FetchRange). A range is
+ * one transfer; it may hold wants that nobody waits for: the gaps between wanted chunks, and those whose waits have ended. A want has the
+ * class of the most urgent wait for it, a range that of the want it was started for.
  *
  * Everything is the network thread's but what says otherwise.
  */
@@ -53,8 +54,9 @@ struct FetchBlob {
 	size_t packed_count;
 	_Atomic uint8_t *rotten; /* any thread: a bit a chunk whose frame the disk did not give back as written */
 	FetchWant **wants;       /* by chunk */
-	size_t link_count;       /* of all its wants */
+	size_t demand_count;     /* links of all its wants to waits of FETCH_DEMAND */
 	FetchBackOff back_off;   /* of its source */
+	FetchBackOff patience;   /* the same for the other classes, whose failures demand does not wait for */
 	bool failing;            /* the report was told so */
 };
 
@@ -67,6 +69,7 @@ struct FetchLink {
 struct FetchWant {
 	FetchBlob *blob;
 	uint32_t chunk;
+	FetchClass class; /* where it is queued */
 	FetchLink *links;
 	FetchRange *range;          /* in flight in it, or NULL: queued */
 	FetchWant *previous, *next; /* in the queue */
@@ -78,8 +81,9 @@ struct FetchWait {
 	uint32_t first;
 	uint32_t count; /* of chunks, and of links */
 	uint32_t missing;
+	FetchClass class;
 	int64_t deadline;
-	FetchDone *done;
+	FetchDone *done; /* NULL: nobody wants to know */
 	void *arg;
 	_Atomic bool cancelled;     /* any thread */
 	FetchWait *previous, *next; /* in the Fetcher's list of open or of incoming waits */
@@ -88,12 +92,14 @@ struct FetchWait {
 
 struct FetchRange {
 	Fetcher *fetcher;
-	FetchBlob *blob;       /* NULL: the slot is free */
+	FetchBlob *blob; /* NULL: the slot is free */
+	FetchClass class;
 	uint32_t cursor, last; /* the chunk that is arriving, and the last one */
 	Chunk chunk;           /* that at the cursor */
 	uint32_t filled;       /* bytes of its frame that have come */
 	uint8_t *frame;        /* FORMAT_FRAME_MAX bytes; stays with the slot */
 	int64_t started;
+	int64_t asked; /* microseconds, while nothing has come; then 0 */
 	NetTransfer *transfer;
 };
 
@@ -105,6 +111,22 @@ typedef struct FetchTold {
 	} failures[FETCH_REASONS]; /* each reason for itself, so that none hides another */
 	int64_t disk_at;
 } FetchTold;
+
+typedef struct FetchQueue {
+	FetchWant *oldest, *newest;
+} FetchQueue;
+
+/* What was measured of the way to the source, and when the lower classes may go on (fetch-pace.c). */
+typedef struct FetchPace {
+	int64_t round_trip; /* microseconds, the least of late; 0: not known */
+	int64_t round_trip_at;
+	uint64_t bandwidth; /* bytes a second, of all transfers together; 0: not known */
+	int64_t window_at;  /* microseconds, since when bytes are counted; 0: nothing arrives */
+	uint64_t window_bytes;
+	int64_t demand_at;  /* milliseconds, when demand was seen last */
+	int64_t held_since; /* since when the fill has had to wait; 0: it has not */
+	int64_t fill_at;    /* when its rate allows the next range */
+} FetchPace;
 
 struct Fetcher {
 	FetcherOptions options;
@@ -120,10 +142,11 @@ struct Fetcher {
 	FetchWait *incoming; /* newest first */
 	bool stopping;
 
-	FetchWait *waits;           /* open */
-	FetchWant *oldest, *newest; /* the queue */
-	FetchRange *ranges;         /* options.connections slots */
-	bool loosened;              /* a want in flight has lost its last wait */
+	FetchWait *waits; /* open */
+	FetchQueue queues[FETCH_CLASSES];
+	FetchRange *ranges; /* options.connections slots */
+	FetchPace pace;
+	bool loosened; /* a want in flight has lost its last wait */
 	FetchTold told;
 	FetchRecent recent;   /* any thread */
 	FetchDecoded decoded; /* any thread */
@@ -158,7 +181,7 @@ void fetch_wait_end(FetchWait *wait, int result);
 /* Ends those whose time is over or which are cancelled. */
 void fetch_wait_expire(Fetcher *fetcher, int64_t now);
 
-/* The want of a chunk that has none yet, in flight in `range`. NULL when memory is out. */
+/* The want of a chunk that has none yet, in flight in `range` and of its class. NULL when memory is out. */
 FetchWant *fetch_want_new(FetchBlob *blob, uint32_t chunk, FetchRange *range);
 
 /* Takes a queued want out of the queue and into `range`. */
@@ -180,6 +203,29 @@ void fetch_range_cut_unwanted(Fetcher *fetcher);
 
 /* Cuts those of a blob. */
 void fetch_range_cut_blob(Fetcher *fetcher, const FetchBlob *blob);
+
+/* fetch-pace.c: how much of each class may be in flight. */
+
+/* Somebody reads; any thread. */
+void fetch_pace_touch(void);
+
+void fetch_pace_sent(FetchRange *range);                  /* a range was asked for */
+void fetch_pace_received(FetchRange *range, size_t size); /* bytes of it have come */
+void fetch_pace_idle(Fetcher *fetcher);                   /* nothing is in flight any more */
+
+/* How many ranges of all classes may be in flight, how long one of a class may be, and over which gap it joins chunks, in bytes. */
+unsigned fetch_pace_connections(const Fetcher *fetcher);
+uint64_t fetch_pace_range_max(const Fetcher *fetcher, FetchClass class);
+uint64_t fetch_pace_gap_max(FetchClass class);
+
+/* May another range of this class start now? If it is only too early for it, `retry` becomes the time when it may, if that is sooner. */
+bool fetch_pace_allows(Fetcher *fetcher, FetchClass class, int64_t now, int64_t *retry);
+
+/* A range of the fill was started. */
+void fetch_pace_filled(Fetcher *fetcher, uint64_t size, int64_t now);
+
+/* Would the rest of a range keep the link busy for longer than demand should wait? */
+bool fetch_pace_hinders(const FetchRange *range);
 
 /* fetch-report.c */
 

@@ -3,9 +3,6 @@
 
 #include "fs/fetch/fetch-private.h"
 
-#define RANGE_MAX (4u << 20)
-#define GAP_MAX   (64u << 10)
-
 /* Bounds of the time without progress after which a transfer is cut; in between a third of what is left to the deadline. */
 #define STALL_MIN 500
 #define STALL_MAX 5000
@@ -41,6 +38,7 @@ static void end_chunk(FetchRange *range)
 	if (r == 0 && digest_equal(&digest, &range->chunk.digest)) {
 		fetch_count(&fetcher->metrics->chunks, 1);
 		blob->back_off = (FetchBackOff){ 0 };
+		blob->patience = (FetchBackOff){ 0 };
 		keep_frame(range, want);
 		fetch_want_arrived(want);
 		fetch_report_success(fetcher, blob);
@@ -68,6 +66,7 @@ static void on_data(void *arg, const uint8_t *data, size_t size)
 {
 	FetchRange *range = arg;
 	fetch_count(&range->fetcher->metrics->bytes, size);
+	fetch_pace_received(range, size);
 	while (size > 0 && range->cursor <= range->last) {
 		size_t part = range->chunk.blob_size - range->filled;
 		if (part > size)
@@ -93,6 +92,21 @@ static void release(FetchRange *range)
 	}
 	range->blob = NULL;
 	range->transfer = NULL;
+	for (unsigned i = 0; i < range->fetcher->options.connections; i++)
+		if (range->fetcher->ranges[i].blob)
+			return;
+	fetch_pace_idle(range->fetcher);
+}
+
+/* Is somebody reading what is still to come of a range? */
+static bool is_demanded(const FetchRange *range)
+{
+	for (uint32_t chunk = range->cursor; chunk <= range->last; chunk++) {
+		const FetchWant *want = range->blob->wants[chunk];
+		if (want && want->links && want->class == FETCH_DEMAND)
+			return true;
+	}
+	return false;
 }
 
 static void on_end(void *arg, int result, const char *sentence, int64_t retry_after)
@@ -102,7 +116,9 @@ static void on_end(void *arg, int result, const char *sentence, int64_t retry_af
 	if (result < 0) {
 		fetch_count(&metrics->failures, 1);
 		fetch_count(&metrics->retries, 1);
-		fetch_back_off(&range->blob->back_off, range->started, retry_after);
+		fetch_back_off(&range->blob->patience, range->started, retry_after);
+		if (range->class == FETCH_DEMAND || is_demanded(range) || retry_after > 0)
+			fetch_back_off(&range->blob->back_off, range->started, retry_after);
 		fetch_report_failure(range->fetcher, range->blob, result, sentence);
 	} else {
 		histogram_add(&metrics->seconds, (uint64_t)(fetch_now() - range->started) * 1000);
@@ -111,40 +127,44 @@ static void on_end(void *arg, int result, const char *sentence, int64_t retry_af
 }
 
 /*
- * Takes chunks from `from` on, upward or downward, into the range while they are queued, over gaps of unwanted ones if
+ * Takes chunks from `from` on, upward or downward, into the range while they are queued and as urgent as it, over gaps of others if
  * these are small. `size` is the length of the range so far.
  */
 static uint32_t extend(FetchBlob *blob, FetchRange *range, uint32_t from, bool upward, uint64_t *size)
 {
 	const ChunkTable *table = cache_blob_table(blob->cache);
+	uint64_t limit = fetch_pace_range_max(range->fetcher, range->class), gap = 0;
 	uint32_t reached = from, next = from;
-	uint64_t gap = 0;
 	while (upward ? next + 1 < table->count : next > 0) {
 		next = upward ? next + 1 : next - 1;
 		Chunk chunk;
 		chunk_table_get(table, next, &chunk);
 		FetchWant *want = blob->wants[next];
-		if ((want && want->range) || *size + gap + chunk.blob_size > RANGE_MAX)
+		if ((want && want->range) || *size + gap + chunk.blob_size > limit)
 			break;
 		gap += chunk.blob_size;
-		if (want) {
+		if (want && want->class <= range->class) {
 			fetch_want_take(want, range);
 			*size += gap;
 			gap = 0;
 			reached = next;
-		} else if (gap > GAP_MAX) {
+		} else if (gap > fetch_pace_gap_max(range->class)) {
 			break;
 		}
 	}
 	return reached;
 }
 
-/* Gives the unwanted chunks inside the range a want, so that who comes to want one joins. */
+/* Takes the less urgent chunks inside the range as well, and gives the unwanted ones a want, so that who comes to want one joins. */
 static int fill_gaps(FetchBlob *blob, FetchRange *range, uint32_t first, uint32_t last)
 {
-	for (uint32_t chunk = first; chunk <= last; chunk++)
-		if (!blob->wants[chunk] && !fetch_want_new(blob, chunk, range))
+	for (uint32_t chunk = first; chunk <= last; chunk++) {
+		FetchWant *want = blob->wants[chunk];
+		if (!want && !fetch_want_new(blob, chunk, range))
 			return -ENOMEM;
+		if (want && !want->range)
+			fetch_want_take(want, range);
+	}
 	return 0;
 }
 
@@ -164,6 +184,7 @@ static int start(FetchRange *range, FetchWant *want, int64_t now)
 	Chunk low, high;
 	chunk_table_get(cache_blob_table(blob->cache), want->chunk, &low);
 	uint64_t size = low.blob_size;
+	range->class = want->class;
 	fetch_want_take(want, range);
 	uint32_t last = extend(blob, range, want->chunk, true, &size);
 	uint32_t first = extend(blob, range, want->chunk, false, &size);
@@ -181,7 +202,7 @@ static int start(FetchRange *range, FetchWant *want, int64_t now)
 		.offset = low.blob_offset,
 		.size = high.blob_offset + high.blob_size - low.blob_offset,
 		.stall = stall,
-		.fresh = blob->back_off.failures > 0,
+		.fresh = blob->back_off.failures > 0 || blob->patience.failures > 0,
 		.data = on_data,
 		.end = on_end,
 		.arg = range,
@@ -189,26 +210,81 @@ static int start(FetchRange *range, FetchWant *want, int64_t now)
 	int r = fill_gaps(blob, range, first, last);
 	if (r == 0)
 		r = range->frame ? net_loop_start(range->fetcher->loop, &transfer, &range->transfer) : -ENOMEM;
-	if (r == 0)
-		fetch_count(&range->fetcher->metrics->requests, 1);
-	return r;
+	if (r < 0)
+		return r;
+	fetch_count(&range->fetcher->metrics->requests, 1);
+	fetch_pace_sent(range);
+	if (range->class == FETCH_BACKGROUND)
+		fetch_pace_filled(range->fetcher, transfer.size, now);
+	return 0;
 }
 
-static FetchRange *free_slot(Fetcher *fetcher)
+static void cut(FetchRange *range)
 {
-	for (unsigned i = 0; i < fetcher->options.connections; i++)
-		if (!fetcher->ranges[i].blob)
-			return &fetcher->ranges[i];
-	return NULL;
+	net_loop_cut(range->fetcher->loop, range->transfer);
+	fetch_count(&range->fetcher->metrics->abandoned, 1);
+	release(range);
+}
+
+/* Is it in flight, with something still to come that nobody is reading? */
+static bool is_idle(const FetchRange *range)
+{
+	return range->blob && range->class != FETCH_DEMAND && range->cursor <= range->last && !is_demanded(range);
+}
+
+/* Demand has to have a slot: the least urgent range gives up its own. */
+static FetchRange *make_room(Fetcher *fetcher)
+{
+	FetchRange *found = NULL;
+	for (unsigned i = 0; i < fetcher->options.connections; i++) {
+		FetchRange *range = &fetcher->ranges[i];
+		if (is_idle(range) && (!found || range->class > found->class))
+			found = range;
+	}
+	if (found)
+		cut(found);
+	return found;
+}
+
+static FetchRange *free_slot(Fetcher *fetcher, FetchClass class)
+{
+	unsigned used = 0;
+	FetchRange *found = NULL;
+	for (unsigned i = 0; i < fetcher->options.connections; i++) {
+		if (fetcher->ranges[i].blob)
+			used++;
+		else if (!found)
+			found = &fetcher->ranges[i];
+	}
+	if (found && used < fetch_pace_connections(fetcher))
+		return found;
+	return class == FETCH_DEMAND ? make_room(fetcher) : NULL;
+}
+
+/* Has the fill leave the link to demand, but for what will have come in a moment. */
+static void cut_fill(Fetcher *fetcher)
+{
+	for (unsigned i = 0; i < fetcher->options.connections; i++) {
+		FetchRange *range = &fetcher->ranges[i];
+		if (range->class == FETCH_BACKGROUND && is_idle(range) && fetch_pace_hinders(range))
+			cut(range);
+	}
+}
+
+/* When a want may be tried. */
+static int64_t start_time(const FetchWant *want)
+{
+	int64_t at = want->blob->back_off.not_before;
+	if (want->class != FETCH_DEMAND && want->blob->patience.not_before > at)
+		at = want->blob->patience.not_before;
+	return want->back_off.not_before > at ? want->back_off.not_before : at;
 }
 
 /* The oldest want that may be tried now. Otherwise says when one may. */
-static FetchWant *pick(Fetcher *fetcher, int64_t now, int64_t *retry)
+static FetchWant *pick(Fetcher *fetcher, FetchClass class, int64_t now, int64_t *retry)
 {
-	for (FetchWant *want = fetcher->oldest; want; want = want->next) {
-		int64_t at = want->blob->back_off.not_before;
-		if (want->back_off.not_before > at)
-			at = want->back_off.not_before;
+	for (FetchWant *want = fetcher->queues[class].oldest; want; want = want->next) {
+		int64_t at = start_time(want);
 		if (at <= now)
 			return want;
 		if (at < *retry)
@@ -217,18 +293,27 @@ static FetchWant *pick(Fetcher *fetcher, int64_t now, int64_t *retry)
 	return NULL;
 }
 
-int64_t fetch_range_start_all(Fetcher *fetcher, int64_t now)
+static void start_class(Fetcher *fetcher, FetchClass class, int64_t now, int64_t *retry)
 {
-	for (;;) {
-		int64_t retry = INT64_MAX;
-		FetchRange *range = free_slot(fetcher);
-		FetchWant *want = range ? pick(fetcher, now, &retry) : NULL;
-		if (!want)
-			return retry;
+	while (fetcher->queues[class].oldest && fetch_pace_allows(fetcher, class, now, retry)) {
+		FetchWant *want = pick(fetcher, class, now, retry);
+		FetchRange *range = want ? free_slot(fetcher, class) : NULL;
+		if (!range)
+			return;
+		if (class == FETCH_DEMAND)
+			cut_fill(fetcher);
 		int r = start(range, want, now);
 		if (r < 0)
 			on_end(range, r, error_text(NULL, r), 0);
 	}
+}
+
+int64_t fetch_range_start_all(Fetcher *fetcher, int64_t now)
+{
+	int64_t retry = INT64_MAX;
+	for (unsigned class = FETCH_DEMAND; class < FETCH_CLASSES; class ++)
+		start_class(fetcher, (FetchClass) class, now, &retry);
+	return retry;
 }
 
 static bool is_wanted(const FetchRange *range)
@@ -259,8 +344,6 @@ void fetch_range_cut_unwanted(Fetcher *fetcher)
 		FetchRange *range = &fetcher->ranges[i];
 		if (!range->blob || range->cursor > range->last || is_wanted(range))
 			continue;
-		net_loop_cut(fetcher->loop, range->transfer);
-		fetch_count(&fetcher->metrics->abandoned, 1);
-		release(range);
+		cut(range);
 	}
 }

@@ -155,6 +155,7 @@ int fetch_read(FetchBlob *blob, FetchReader *reader, uint64_t tar_offset, uint64
 		return -EINVAL;
 	if (size == 0)
 		return 0;
+	fetch_pace_touch();
 	/* Nothing is decoded for a range that will have to wait, but all that is on this node is brought together: the rest is fetched. */
 	uint32_t first = chunk_table_find(table, tar_offset), last = chunk_table_find(table, tar_offset + size - 1);
 	if (!gather(blob, reader, first, last)) {

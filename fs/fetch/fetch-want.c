@@ -7,40 +7,64 @@ bool fetch_at_hand(FetchBlob *blob, uint32_t chunk)
 	return cache_blob_has(blob->cache, chunk) || fetch_recent_has(&blob->fetcher->recent, blob->id, chunk);
 }
 
+static FetchQueue *queue_of(FetchWant *want)
+{
+	return &want->blob->fetcher->queues[want->class];
+}
+
 static void queue_remove(FetchWant *want)
 {
-	Fetcher *fetcher = want->blob->fetcher;
+	FetchQueue *queue = queue_of(want);
 	if (want->previous)
 		want->previous->next = want->next;
 	else
-		fetcher->oldest = want->next;
+		queue->oldest = want->next;
 	if (want->next)
 		want->next->previous = want->previous;
 	else
-		fetcher->newest = want->previous;
+		queue->newest = want->previous;
 	want->previous = want->next = NULL;
 }
 
 static void queue_append(FetchWant *want)
 {
-	Fetcher *fetcher = want->blob->fetcher;
-	want->previous = fetcher->newest;
+	FetchQueue *queue = queue_of(want);
+	want->previous = queue->newest;
 	if (want->previous)
 		want->previous->next = want;
 	else
-		fetcher->oldest = want;
-	fetcher->newest = want;
+		queue->oldest = want;
+	queue->newest = want;
 }
 
 static void queue_prepend(FetchWant *want)
 {
-	Fetcher *fetcher = want->blob->fetcher;
-	want->next = fetcher->oldest;
+	FetchQueue *queue = queue_of(want);
+	want->next = queue->oldest;
 	if (want->next)
 		want->next->previous = want;
 	else
-		fetcher->newest = want;
-	fetcher->oldest = want;
+		queue->newest = want;
+	queue->oldest = want;
+}
+
+/* Brings a want into the class of the most urgent wait for it; one that nobody waits for keeps its own. */
+static void reclass(FetchWant *want)
+{
+	FetchClass class = want->links ? FETCH_BACKGROUND : want->class;
+	for (const FetchLink *link = want->links; link; link = link->next)
+		if (link->wait->class < class)
+			class = link->wait->class;
+	if (class == want->class)
+		return;
+	if (!want->range)
+		queue_remove(want);
+	/* What failed for others is forgotten, so that who reads it is not made to wait for it. */
+	if (class == FETCH_DEMAND)
+		want->back_off = (FetchBackOff){ 0 };
+	want->class = class;
+	if (!want->range)
+		queue_append(want);
 }
 
 static void want_free(FetchWant *want)
@@ -57,6 +81,7 @@ FetchWant *fetch_want_new(FetchBlob *blob, uint32_t chunk, FetchRange *range)
 	want->blob = blob;
 	want->chunk = chunk;
 	want->range = range;
+	want->class = range ? range->class : FETCH_BACKGROUND;
 	blob->wants[chunk] = want;
 	return want;
 }
@@ -84,8 +109,9 @@ static void link_add(FetchLink *link, FetchWait *wait, FetchWant *want)
 	if (link->next)
 		link->next->previous = link;
 	want->links = link;
-	want->blob->link_count++;
+	want->blob->demand_count += wait->class == FETCH_DEMAND;
 	wait->missing++;
+	reclass(want);
 }
 
 static void link_remove(FetchLink *link)
@@ -100,8 +126,11 @@ static void link_remove(FetchLink *link)
 	link->want = NULL;
 	link->previous = link->next = NULL;
 	link->wait->missing--;
+	reclass(want);
+	if (link->wait->class != FETCH_DEMAND)
+		return;
 	/* Once nobody waits, an old failure is forgotten, so that who comes next is not made to wait for it; a server's wish is not. */
-	if (--want->blob->link_count == 0 && !want->blob->back_off.asked)
+	if (--want->blob->demand_count == 0 && !want->blob->back_off.asked)
 		want->blob->back_off = (FetchBackOff){ 0 };
 }
 
@@ -144,8 +173,15 @@ void fetch_wait_end(FetchWait *wait, int result)
 		wait->previous->next = wait->next;
 	else
 		wait->blob->fetcher->waits = wait->next;
-	wait->done(wait->arg, result);
+	if (wait->done)
+		wait->done(wait->arg, result);
 	free(wait);
+}
+
+/* Readers copy from donors by themselves, the fill does too; what is only expected to be read can wait for that. */
+static bool is_at_donor(const FetchBlob *blob, uint32_t chunk)
+{
+	return blob->twins && atomic_load_explicit(&blob->twins[chunk], memory_order_relaxed) != 0;
 }
 
 /* Links the wait to the wants of what is missing. */
@@ -156,7 +192,7 @@ static int find_missing(FetchWait *wait)
 		uint32_t chunk = wait->first + i;
 		FetchWant *want = blob->wants[chunk];
 		if (!want) {
-			if (fetch_at_hand(blob, chunk))
+			if (fetch_at_hand(blob, chunk) || (!wait->done && is_at_donor(blob, chunk)))
 				continue;
 			if (!blob->url)
 				return -EIO;

@@ -8,7 +8,7 @@
 #include "fs/base/bytes.h"
 #include "fs/fetch/fetch-private.h"
 
-#define CONNECTIONS 8u
+#define CONNECTIONS 16u /* fetch-pace.c says how many of them are used */
 
 int64_t fetch_now(void)
 {
@@ -156,33 +156,27 @@ Fetcher *fetcher_free(Fetcher *fetcher)
 	return NULL;
 }
 
-int fetch_wait(FetchBlob *blob, uint64_t tar_offset, uint64_t size, int64_t deadline, FetchDone *done, void *arg,
-	       FetchWait **ret_wait)
+/* Hands a wait for some chunks to the network thread; what `what` says of the class, the deadline and the end holds. */
+static int submit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWait *what, FetchWait **ret_wait)
 {
 	Fetcher *fetcher = blob->fetcher;
-	const ChunkTable *table = cache_blob_table(blob->cache);
-	if (!range_within(tar_offset, size, table->tar_size))
-		return -EINVAL;
-	uint32_t first = 0, count = 0;
-	if (size > 0) {
-		first = chunk_table_find(table, tar_offset);
-		count = chunk_table_find(table, tar_offset + size - 1) - first + 1;
-	}
 	FetchWait *wait = calloc(1, sizeof(*wait) + count * sizeof(wait->links[0]));
 	if (!wait)
 		return -ENOMEM;
 	wait->blob = blob;
 	wait->first = first;
 	wait->count = count;
-	wait->deadline = deadline;
-	wait->done = done;
-	wait->arg = arg;
+	wait->class = what->class;
+	wait->deadline = what->deadline;
+	wait->done = what->done;
+	wait->arg = what->arg;
 
 	(void)pthread_mutex_lock(&fetcher->mutex);
 	bool stopping = fetcher->stopping;
 	if (!stopping) {
 		/* Before the other thread can see the wait, and end it. */
-		*ret_wait = wait;
+		if (ret_wait)
+			*ret_wait = wait;
 		wait->next = fetcher->incoming;
 		fetcher->incoming = wait;
 	}
@@ -191,8 +185,71 @@ int fetch_wait(FetchBlob *blob, uint64_t tar_offset, uint64_t size, int64_t dead
 		free(wait);
 		return -ECANCELED;
 	}
-	net_loop_wake(fetcher->loop);
 	return 0;
+}
+
+/* The chunks that hold a part of the tar. False: it is not inside. */
+static bool find_chunks(const FetchBlob *blob, uint64_t tar_offset, uint64_t size, uint32_t *ret_first,
+			uint32_t *ret_count)
+{
+	const ChunkTable *table = cache_blob_table(blob->cache);
+	if (!range_within(tar_offset, size, table->tar_size))
+		return false;
+	*ret_first = size > 0 ? chunk_table_find(table, tar_offset) : 0;
+	*ret_count = size > 0 ? chunk_table_find(table, tar_offset + size - 1) - *ret_first + 1 : 0;
+	return true;
+}
+
+int fetch_wait(FetchBlob *blob, uint64_t tar_offset, uint64_t size, int64_t deadline, FetchDone *done, void *arg,
+	       FetchWait **ret_wait)
+{
+	uint32_t first, count;
+	if (!find_chunks(blob, tar_offset, size, &first, &count))
+		return -EINVAL;
+	FetchWait what = { .class = FETCH_DEMAND, .deadline = deadline, .done = done, .arg = arg };
+	int r = submit(blob, first, count, &what, ret_wait);
+	if (r == 0)
+		net_loop_wake(blob->fetcher->loop);
+	return r;
+}
+
+/* Until when somebody is patient who begins now. */
+static int64_t deadline_after(int64_t patience)
+{
+	int64_t now = fetch_now();
+	return patience < INT64_MAX - now ? now + patience : INT64_MAX;
+}
+
+int fetch_prefetch(FetchBlob *blob, FetchClass class, const uint32_t *chunks, size_t count, int64_t patience)
+{
+	uint32_t limit = cache_blob_table(blob->cache)->count;
+	FetchWait what = { .class = class, .deadline = deadline_after(patience) };
+	int r = class == FETCH_PROFILE || class == FETCH_BACKGROUND ? 0 : -EINVAL;
+	for (size_t i = 0; r == 0 && i < count;) {
+		size_t end = i + 1;
+		while (end < count && chunks[end] == chunks[end - 1] + 1)
+			end++;
+		if (chunks[end - 1] >= limit || chunks[i] >= limit)
+			r = -EINVAL;
+		else
+			r = submit(blob, chunks[i], (uint32_t)(end - i), &what, NULL);
+		i = end;
+	}
+	net_loop_wake(blob->fetcher->loop);
+	return r;
+}
+
+int fetch_prefetch_range(FetchBlob *blob, FetchClass class, uint64_t tar_offset, uint64_t size, int64_t patience)
+{
+	uint32_t first, count;
+	if ((class != FETCH_PROFILE && class != FETCH_BACKGROUND) ||
+	    !find_chunks(blob, tar_offset, size, &first, &count))
+		return -EINVAL;
+	FetchWait what = { .class = class, .deadline = deadline_after(patience) };
+	int r = submit(blob, first, count, &what, NULL);
+	if (r == 0)
+		net_loop_wake(blob->fetcher->loop);
+	return r;
 }
 
 void fetch_cancel(Fetcher *fetcher, FetchWait *wait)

@@ -19,8 +19,17 @@ typedef struct FetchBlob FetchBlob; /* owned by its Fetcher */
 typedef struct FetchReader FetchReader;
 typedef struct FetchWait FetchWait;
 
+/* How urgent a wait is. A chunk that several wait for is as urgent as the most urgent of them. */
+typedef enum FetchClass {
+	FETCH_DEMAND,     /* somebody reads it now */
+	FETCH_PROFILE,    /* somebody will soon: a start-up profile, read-ahead */
+	FETCH_BACKGROUND, /* nobody may ever: the background fill */
+} FetchClass;
+#define FETCH_CLASSES 3u
+
 typedef struct FetcherOptions {
-	unsigned connections; /* at once, to one host; 0 means 8 */
+	unsigned connections; /* at once, to one host; 0 means 8, and 16 where the round trip is long */
+	uint64_t fill_rate;   /* bytes a second that FETCH_BACKGROUND may take; 0: what the others leave */
 	const char *access;   /* FetchImage.access of the image; copied; NULL: hosts are strangers */
 	/* What went wrong or right again, for the log; called from the Fetcher's thread, already rate-limited. May be NULL. */
 	void (*report)(void *arg, const char *sentence);
@@ -97,6 +106,19 @@ int fetch_read(FetchBlob *blob, FetchReader *reader, uint64_t tar_offset, uint64
 typedef void FetchDone(void *arg, int result);
 int fetch_wait(FetchBlob *blob, uint64_t tar_offset, uint64_t size, int64_t deadline, FetchDone *done, void *arg,
 	       FetchWait **ret_wait) _must_check_;
+
+/*
+ * Asks for chunks that nobody reads yet, in this order, as FETCH_PROFILE or FETCH_BACKGROUND, and returns at once. What is at hand, on its
+ * way, or in a donor is passed over; neighbours become one range, over gaps of unwanted chunks up to 128 KiB. Whoever comes to read a chunk
+ * of them has it put before all others. After `patience` milliseconds without it a chunk is given up (INT64_MAX: never).
+ * Errors: -EINVAL (no such chunk, no such class), -ENOMEM, -ECANCELED; what came before in the list may then be asked for already.
+ */
+int fetch_prefetch(FetchBlob *blob, FetchClass class, const uint32_t *chunks, size_t count, int64_t patience)
+	_must_check_;
+
+/* The same for the chunks that hold a part of the layer's tar. Errors: as above; -EINVAL also: not inside the tar. */
+int fetch_prefetch_range(FetchBlob *blob, FetchClass class, uint64_t tar_offset, uint64_t size, int64_t patience)
+	_must_check_;
 
 /* Makes an open wait end soon with -EINTR. The caller makes sure that done() was not called yet. */
 void fetch_cancel(Fetcher *fetcher, FetchWait *wait);
