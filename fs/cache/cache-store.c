@@ -18,10 +18,8 @@
 #define TAG_PATH_SIZE (3 * REFERENCE_NAME_MAX)
 
 const char *const cache_kind_directories[CACHE_KINDS] = {
-	[CACHE_INDEX] = "indexes",
-	[CACHE_VIEW] = "views",
-	[CACHE_MANIFEST] = "manifests",
-	[CACHE_BLOB] = "blobs",
+	[CACHE_INDEX] = "indexes", [CACHE_VIEW] = "views",      [CACHE_MANIFEST] = "manifests",
+	[CACHE_BLOB] = "blobs",    [CACHE_DECODED] = "decoded",
 };
 
 /* Is the directory empty, but for what an interrupted creation may have left? */
@@ -45,17 +43,23 @@ static int directory_is_empty(int dirfd, bool *ret_empty)
 	return 0;
 }
 
-/* Writes a temporary in `dirfd` and renames it to `name`; no fsync, see the header. */
-static int put_file(int dirfd, const char *name, const void *data, size_t size)
+int cache_temporary(int dirfd, char ret_name[static CACHE_TEMPORARY_SIZE])
 {
 	uint64_t random;
 	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
 		return -EIO;
-	char temporary[32];
-	(void)snprintf(temporary, sizeof(temporary), TEMPORARY "%016llx", (unsigned long long)random);
-	_cleanup_close_ int fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, CACHE_FILE_MODE);
+	(void)snprintf(ret_name, CACHE_TEMPORARY_SIZE, TEMPORARY "%016llx", (unsigned long long)random);
+	int fd = openat(dirfd, ret_name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, CACHE_FILE_MODE);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Writes a temporary in `dirfd` and renames it to `name`; no fsync, see the header. */
+static int put_file(int dirfd, const char *name, const void *data, size_t size)
+{
+	char temporary[CACHE_TEMPORARY_SIZE];
+	_cleanup_close_ int fd = cache_temporary(dirfd, temporary);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	int r = fd_write_all(fd, data, size);
 	if (r == 0 && renameat(dirfd, temporary, dirfd, name) < 0)
 		r = -errno;
