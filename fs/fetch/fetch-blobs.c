@@ -7,6 +7,7 @@ FetchBlob *fetch_blob_free(FetchBlob *blob)
 {
 	if (blob) {
 		(void)cache_blob_free(blob->cache);
+		(void)cache_decoded_free(blob->decoded);
 		(void)fetch_donors_unref(blob->donors);
 		free(blob->url);
 		free((void *)(uintptr_t)blob->rotten);
@@ -41,6 +42,11 @@ int fetcher_add_blob(Fetcher *fetcher, CacheBlob *cache, const char *url, FetchB
 	(void)pthread_mutex_unlock(&fetcher->mutex);
 	*ret_blob = TAKE_PTR(blob);
 	return 0;
+}
+
+void fetch_blob_set_decoded(FetchBlob *blob, CacheDecoded *copy)
+{
+	blob->decoded = copy;
 }
 
 /* Ends its waits and its transfers, and with them its last wants: what is queued is always waited for. */

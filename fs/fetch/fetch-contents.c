@@ -29,16 +29,23 @@ static uint64_t count_present(CacheStore *cache, const ManifestLayer *layer)
 	return bytes;
 }
 
+static bool has_decoded(CacheStore *cache, const ManifestLayer *layer)
+{
+	_cleanup_close_ int fd = -1;
+	return cache_store_get(cache, CACHE_DECODED, &layer->diff_id, &fd) == 0;
+}
+
 int fetch_contents_describe(CacheStore *cache, const Digest *manifest, FetchContents *ret_contents)
 {
 	_cleanup_(fetch_manifest_done) FetchManifest image = { 0 };
 	int r = fetch_manifest_cached(cache, manifest, &image);
 	if (r < 0)
 		return r == -ENOMEM ? r : -ENOENT;
-	*ret_contents = (FetchContents){ .config = image.manifest.config };
+	*ret_contents = (FetchContents){ .config = image.manifest.config, .layers = image.manifest.layer_count };
 	for (size_t i = 0; i < image.manifest.layer_count; i++) {
 		ret_contents->total += image.manifest.layers[i].index_offset;
 		ret_contents->present += count_present(cache, &image.manifest.layers[i]);
+		ret_contents->decoded += has_decoded(cache, &image.manifest.layers[i]);
 	}
 	return 0;
 }
@@ -58,6 +65,8 @@ static int keep_image(CacheStore *cache, const Digest *manifest, DigestList *kee
 		r = digest_list_add(keep, &image.manifest.layers[i].blob);
 		if (r == 0)
 			r = digest_list_add(keep, &image.manifest.layers[i].index);
+		if (r == 0)
+			r = digest_list_add(keep, &diff_ids[i]); /* its decoded copy */
 	}
 	Digest chain_id;
 	if (r == 0 && count > 0)
@@ -87,7 +96,7 @@ static int prune_kind(CacheStore *cache, CacheKind kind, const FetchPrune *prune
 int fetch_contents_prune(CacheStore *cache, const FetchPrune *prune, FetchPruned *ret_pruned, Error *error)
 {
 	/* Manifests first: who finds one expects the rest to be worth looking for. */
-	static const CacheKind kinds[] = { CACHE_MANIFEST, CACHE_VIEW, CACHE_INDEX, CACHE_BLOB };
+	static const CacheKind kinds[] = { CACHE_MANIFEST, CACHE_VIEW, CACHE_INDEX, CACHE_DECODED, CACHE_BLOB };
 	DigestList keep = { 0 };
 	FetchPruned pruned = { 0 };
 	int r = 0;

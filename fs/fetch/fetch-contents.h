@@ -7,6 +7,8 @@ typedef struct FetchContents {
 	Digest config;  /* image ID */
 	uint64_t total; /* bytes of the blobs, indexes not included */
 	uint64_t present;
+	size_t layers;
+	size_t decoded; /* how many of them have a decoded copy, sound or not */
 } FetchContents;
 
 /* What the cache has of the image with this manifest, by its bitmaps. Errors: -ENOENT (the manifest is not there, or rotten), -ENOMEM. */

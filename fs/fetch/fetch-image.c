@@ -28,6 +28,7 @@ void fetch_image_done(FetchImage *image)
 		close_p(&files->data_fd);
 		close_p(&files->present_fd);
 		close_p(&files->twins_fd);
+		close_p(&files->decoded_fd);
 		free(files->url);
 	}
 	for (size_t i = 0; i < image->donor_count; i++)
@@ -67,6 +68,7 @@ static int assembly_init(Assembly *assembly, const Digest *digest, Error *error)
 			.data_fd = -1,
 			.present_fd = -1,
 			.twins_fd = -1,
+			.decoded_fd = -1,
 		};
 		if (__builtin_add_overflow(image->image_size, manifest->layers[i].tar_size, &image->image_size))
 			return error_set(error, -EBADMSG, "the layers' lengths in the manifest are impossible");
@@ -82,8 +84,12 @@ static int assembly_finish(Assembly *assembly, FetchImage *ret_image, Error *err
 				&image->view_fd, error);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < image->layer_count; i++)
-		image->layers[i].index_fd = TAKE_FD(assembly->indexes[i].fd);
+	for (size_t i = 0; i < image->layer_count; i++) {
+		FetchLayerFiles *files = &image->layers[i];
+		files->index_fd = TAKE_FD(assembly->indexes[i].fd);
+		if (cache_store_get(assembly->cache, CACHE_DECODED, &files->layer.diff_id, &files->decoded_fd) < 0)
+			files->decoded_fd = -1;
+	}
 	*ret_image = *image;
 	*image = (FetchImage){ .view_fd = -1 };
 	return 0;

@@ -19,6 +19,7 @@ typedef struct FetchLayerFiles {
 	int data_fd;    /* blob or its sparse copy */
 	int present_fd; /* bitmap */
 	char *url;      /* of the blob */
+	int decoded_fd; /* decoded copy, for cache_decoded_open(); -1: there is none */
 	int twins_fd;   /* for fetch_blob_set_twins(); -1: no donor has any of its chunks */
 } FetchLayerFiles;
 

@@ -27,8 +27,9 @@ typedef struct FetchMetrics {
 	_Atomic uint64_t copies;    /* chunks copied from donors */
 	_Atomic uint64_t retries;
 	_Atomic uint64_t verify_failures;
-	_Atomic uint64_t disk_failures; /* chunks that the cache could not take */
-	Histogram seconds;              /* of requests that ended well */
+	_Atomic uint64_t disk_failures;    /* chunks that the cache could not take */
+	_Atomic uint64_t decoded_failures; /* reads for which a decoded copy was there, but not as it was written */
+	Histogram seconds;                 /* of requests that ended well */
 } FetchMetrics;
 
 /* Of reads by one FetchReader, until it is zeroed. */

@@ -52,6 +52,7 @@ struct FetchBlob {
 		*twins;  /* any thread: where a donor has the same frame (fetch-twins.h), by chunk; NULL: nowhere */
 	uint8_t *packed; /* immutable, any thread: where donors have small files (fetch-packed.h) */
 	size_t packed_count;
+	CacheDecoded *decoded;   /* immutable, any thread; NULL: there is none */
 	_Atomic uint8_t *rotten; /* any thread: a bit a chunk whose frame the disk did not give back as written */
 	FetchWant **wants;       /* by chunk */
 	size_t demand_count;     /* links of all its wants to waits of FETCH_DEMAND */
@@ -110,6 +111,8 @@ typedef struct FetchTold {
 		int64_t at;        /* 0: never */
 	} failures[FETCH_REASONS]; /* each reason for itself, so that none hides another */
 	int64_t disk_at;
+	int64_t decoded_at;
+	uint64_t decoded_failures; /* how many were told */
 } FetchTold;
 
 typedef struct FetchQueue {
@@ -239,3 +242,6 @@ void fetch_back_off(FetchBackOff *back_off, int64_t started, int64_t wait);
 void fetch_report_failure(Fetcher *fetcher, FetchBlob *blob, int code, const char *sentence);
 void fetch_report_success(Fetcher *fetcher, FetchBlob *blob);
 void fetch_report_disk(Fetcher *fetcher, int code);
+
+/* Tells of decoded copies that were not right since it was told last. */
+void fetch_report_decoded(Fetcher *fetcher);

@@ -338,14 +338,17 @@ static int read_part(Pull *pull, PullLayer *layer, FetchReader *reader, uint64_t
 	}
 }
 
-static int digest_layer(Pull *pull, PullLayer *layer, FetchReader *reader, uint8_t *part, Digest *ret_digest,
-			Error *error)
+/* `writer` (or NULL) is given all that is read. */
+static int digest_layer(Pull *pull, PullLayer *layer, FetchReader *reader, uint8_t *part, CacheDecodedWriter *writer,
+			Digest *ret_digest, Error *error)
 {
 	_cleanup_(digest_state_free_p) DigestState *state = NULL;
 	int r = digest_state_new(&state);
 	for (uint64_t at = 0; r == 0 && at < layer->table.tar_size; at += VERIFY_MAX) {
 		uint64_t size = layer->table.tar_size - at < VERIFY_MAX ? layer->table.tar_size - at : VERIFY_MAX;
 		r = read_part(pull, layer, reader, at, size, part, error);
+		if (r == 0 && writer)
+			r = cache_decoded_writer_add(writer, part, size, error);
 		if (r < 0)
 			return r;
 		r = digest_state_add(state, part, size);
@@ -356,18 +359,34 @@ static int digest_layer(Pull *pull, PullLayer *layer, FetchReader *reader, uint8
 	return r < 0 ? error_set(error, r, "out of memory") : 0;
 }
 
+/* Is there a decoded copy already, of which every page is right? */
+static bool has_copy(const FetchLayerFiles *files)
+{
+	_cleanup_(cache_decoded_free_p) CacheDecoded *copy = NULL;
+	int fd = files->decoded_fd < 0 ? -1 : fcntl(files->decoded_fd, F_DUPFD_CLOEXEC, 0);
+	return fd >= 0 && cache_decoded_open(fd, &files->layer.diff_id, files->layer.tar_size, &copy) == 0 &&
+	       cache_decoded_check(copy) == 0;
+}
+
 static int verify_layer(Pull *pull, PullLayer *layer, size_t number, FetchReader *reader, uint8_t *part, Error *error)
 {
 	const ManifestLayer *named = &pull->image->layers[number].layer;
 	char text[DIGEST_TEXT_SIZE], got[DIGEST_TEXT_SIZE];
 	Digest digest;
-	int r = digest_layer(pull, layer, reader, part, &digest, error);
+	_cleanup_(cache_decoded_writer_free_p) CacheDecodedWriter *writer = NULL;
+	CacheStore *store = pull->options->decoded;
+	int r = 0;
+	if (store && !has_copy(&pull->image->layers[number]))
+		r = cache_decoded_writer_new(store, &named->diff_id, named->tar_size, &writer, error);
+	if (r < 0)
+		return r;
+	r = digest_layer(pull, layer, reader, part, writer, &digest, error);
 	if (r < 0)
 		return error_prefix(error, r, "layer %s", digest_text(&named->diff_id, text));
 	if (!digest_equal(&digest, &named->diff_id))
 		return error_set(error, -EBADMSG, "layer %s has the digest %s: the image was published wrong",
 				 digest_text(&named->diff_id, text), digest_text(&digest, got));
-	return 0;
+	return writer ? cache_decoded_writer_finish(writer, error) : 0;
 }
 
 static void *verifier(void *arg)

@@ -19,7 +19,8 @@ typedef struct FetchPlan {
 int fetch_pull_plan(const FetchImage *image, FetchPlan *ret_plan, Error *error) _must_check_;
 
 typedef struct FetchPullOptions {
-	int64_t timeout; /* milliseconds without a byte after which it fails */
+	CacheStore *decoded; /* fetch_pull_verify(): where to make decoded copies (cache-decoded.h); NULL: nowhere */
+	int64_t timeout;     /* milliseconds without a byte after which it fails */
 	/* How far it is, in bytes of the blobs, of plan.total; called from any thread, one at a time. May be NULL. */
 	void (*progress)(void *arg, uint64_t done);
 	/* What went wrong or right again meanwhile; as FetcherOptions.report. May be NULL. */
@@ -34,7 +35,8 @@ typedef struct FetchPullOptions {
 int fetch_pull(const FetchImage *image, const FetchPullOptions *options, Error *error) _must_check_;
 
 /*
- * Decodes every layer from the cache and compares its diffID; a chunk that is rotten is fetched again. Then waits until all is on the
- * disk. Errors: as above, -EBADMSG (another diffID: what the manifest says of the layer is wrong).
+ * Decodes every layer from the cache and compares its diffID; a chunk that is rotten is fetched again. Makes
+ * decoded copies meanwhile, where that is wanted and no sound one is there. Then waits until all is on the disk. Errors: as above,
+ * -EBADMSG (another diffID: what the manifest says of the layer is wrong), what cache_decoded_writer_new() and _add() say.
  */
 int fetch_pull_verify(const FetchImage *image, const FetchPullOptions *options, Error *error) _must_check_;

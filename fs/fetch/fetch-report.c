@@ -98,6 +98,20 @@ void fetch_report_success(Fetcher *fetcher, FetchBlob *blob)
 	tell(fetcher, &error);
 }
 
+void fetch_report_decoded(Fetcher *fetcher)
+{
+	uint64_t failures = atomic_load_explicit(&fetcher->metrics->decoded_failures, memory_order_relaxed);
+	if (failures == fetcher->told.decoded_failures || !is_time(&fetcher->told.decoded_at))
+		return;
+	fetcher->told.decoded_failures = failures;
+	Error error = { 0 };
+	(void)error_set(&error, -EBADMSG,
+			"the disk does not give a decoded copy back as it was written (%llu reads so far); reading the "
+			"layer itself instead, and imgfs pull --decoded makes the copy anew",
+			(unsigned long long)failures);
+	tell(fetcher, &error);
+}
+
 void fetch_report_disk(Fetcher *fetcher, int code)
 {
 	if (!is_time(&fetcher->told.disk_at))

@@ -86,6 +86,7 @@ static void *network_thread(void *arg)
 	Fetcher *fetcher = arg;
 	while (!take_incoming(fetcher)) {
 		int64_t now = fetch_now();
+		fetch_report_decoded(fetcher);
 		fetch_wait_expire(fetcher, now);
 		fetch_range_cut_unwanted(fetcher);
 		int64_t until = fetch_range_start_all(fetcher, now), deadline = next_deadline(fetcher);
@@ -267,5 +268,6 @@ void fetcher_counters(Fetcher *fetcher, FetchCounters *ret_counters)
 		.copies = atomic_load_explicit(&fetcher->metrics->copies, memory_order_relaxed),
 		.retries = atomic_load_explicit(&fetcher->metrics->retries, memory_order_relaxed),
 		.verify_failures = atomic_load_explicit(&fetcher->metrics->verify_failures, memory_order_relaxed),
+		.decoded_failures = atomic_load_explicit(&fetcher->metrics->decoded_failures, memory_order_relaxed),
 	};
 }

@@ -12,6 +12,7 @@
 
 #include "fs/base/error.h"
 #include "fs/cache/cache-blob.h"
+#include "fs/cache/cache-decoded.h"
 #include "fs/fetch/fetch-metrics.h"
 
 typedef struct Fetcher Fetcher;
@@ -77,6 +78,12 @@ DEFINE_CLEANUP(FetchDonors, fetch_donors_unref);
  */
 int fetch_blob_set_twins(FetchBlob *blob, FetchDonors *donors, int twins_fd) _must_check_;
 
+/*
+ * A decoded copy of the layer, which becomes the blob's: read instead of the frames where it is sound, whatever of them is here. Before
+ * anybody reads the blob, and once.
+ */
+void fetch_blob_set_decoded(FetchBlob *blob, CacheDecoded *copy);
+
 /* Starts the network thread, with all signals blocked in it. */
 int fetcher_start(Fetcher *fetcher) _must_check_;
 
@@ -89,7 +96,7 @@ FetchTally *fetch_reader_tally(FetchReader *reader);
 DEFINE_CLEANUP(FetchReader, fetch_reader_free);
 
 /*
- * Copies `size` bytes of the layer's tar from `tar_offset` to `buffer` if the cache or donors have them all. The range must be inside
+ * Copies `size` bytes of the layer's tar from `tar_offset` to `buffer` if the cache or donors have them all, decoded or not. The range must be inside
  * the tar. Blocks on the disk at most. Returns 0, or -EAGAIN when a chunk is absent (call fetch_wait() and then this
  * again), or -EIO when a chunk is absent and can come from nowhere or its frame is the right one but does not decode, or -EINVAL
  * (not inside the tar), or -ENOMEM.
@@ -134,5 +141,6 @@ typedef struct FetchCounters {
 	uint64_t copies; /* chunks copied from donors */
 	uint64_t retries;
 	uint64_t verify_failures;
+	uint64_t decoded_failures; /* reads for which a decoded copy was there, but not as it was written */
 } FetchCounters;
 void fetcher_counters(Fetcher *fetcher, FetchCounters *ret_counters);

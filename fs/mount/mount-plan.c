@@ -28,9 +28,9 @@ static json_t *encode_layers(const MountPlan *plan)
 	json_t *layers = json_array();
 	for (size_t i = 0; layers && i < plan->layer_count; i++) {
 		const MountPlanLayer *layer = &plan->layers[i];
-		json_t *object =
-			json_pack("{s:i, s:i, s:i, s:i, s:s?}", "index", layer->index_fd, "data", layer->data_fd,
-				  "present", layer->present_fd, "twins", layer->twins_fd, "url", layer->url);
+		json_t *object = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s?}", "index", layer->index_fd, "data",
+					   layer->data_fd, "present", layer->present_fd, "decoded", layer->decoded_fd,
+					   "twins", layer->twins_fd, "url", layer->url);
 		if (json_array_append_new(layers, object) < 0) {
 			json_decref(layers);
 			return NULL;
@@ -78,10 +78,12 @@ int mount_plan_encode(const MountPlan *plan, char **ret_json)
 static int decode_layer(json_t *object, MountPlanLayer *ret_layer)
 {
 	json_t *url;
-	MountPlanLayer layer = { .twins_fd = -1 };
-	if (json_unpack(object, "{s:i, s:i, s:i, s?i, s:o}", "index", &layer.index_fd, "data", &layer.data_fd,
-			"present", &layer.present_fd, "twins", &layer.twins_fd, "url", &url) < 0 ||
-	    layer.index_fd < 0 || layer.data_fd < 0 || layer.present_fd < -1 || layer.twins_fd < -1)
+	MountPlanLayer layer = { .decoded_fd = -1, .twins_fd = -1 };
+	if (json_unpack(object, "{s:i, s:i, s:i, s?i, s?i, s:o}", "index", &layer.index_fd, "data", &layer.data_fd,
+			"present", &layer.present_fd, "decoded", &layer.decoded_fd, "twins", &layer.twins_fd, "url",
+			&url) < 0 ||
+	    layer.index_fd < 0 || layer.data_fd < 0 || layer.present_fd < -1 || layer.decoded_fd < -1 ||
+	    layer.twins_fd < -1)
 		return -EBADMSG;
 	if (!json_is_null(url)) {
 		if (!json_is_string(url))

@@ -9,13 +9,14 @@
 
 #include "fs/base/error.h"
 
-#define MOUNT_PLAN_VERSION 1
+#define MOUNT_PLAN_VERSION 2
 
 typedef struct MountPlanLayer {
 	int index_fd;
 	int data_fd;
 	int present_fd; /* -1: the blob is whole, of a local store */
 	char *url;      /* NULL: there is no source but the blob */
+	int decoded_fd; /* -1: there is no decoded copy */
 	int twins_fd;   /* -1: no donor has any of its chunks */
 } MountPlanLayer;
 

@@ -55,6 +55,21 @@ static int damage(int code)
 	return code == -ENOMEM ? code : -EUCLEAN;
 }
 
+/* A copy that is not whole and sound is done without: the blob has all that it has. */
+static void open_decoded(MountServer *server, size_t number, int fd, const char *source)
+{
+	MountLayer *layer = &server->layers[number];
+	Digest diff_id;
+	CacheDecoded *copy;
+	tree_layer(&server->tree, (uint32_t)number, &diff_id);
+	int r = cache_decoded_open(fd, &diff_id, layer->chunks.tar_size, &copy);
+	if (r == 0)
+		fetch_blob_set_decoded(layer->blob, copy);
+	else
+		log_warning("layer %zu of %s: its decoded copy is not used: %s; imgfs pull --decoded makes it anew",
+			    number, source, r == -EBADMSG ? "it is damaged" : strerror(-r));
+}
+
 static int open_blob(MountServer *server, size_t number, const MountPlanLayer *plan)
 {
 	MountLayer *layer = &server->layers[number];
@@ -76,6 +91,8 @@ static int open_layers(MountServer *server, const MountPlan *plan, Error *error)
 			r = damage(r);
 		else {
 			r = open_blob(server, i, &plan->layers[i]);
+			if (r == 0 && plan->layers[i].decoded_fd >= 0)
+				open_decoded(server, i, plan->layers[i].decoded_fd, plan->source);
 			if (r < 0)
 				(void)error_set(error, r, "cannot use the blob: %s", strerror(-r));
 		}

@@ -37,7 +37,7 @@ typedef struct MountServer {
 } MountServer;
 
 /*
- * Reads and validates everything; the layers' data and bitmap descriptors become the server's, also on failure. The fetcher is not
+ * Reads and validates everything; the layers' data, bitmap and decoded descriptors become the server's, also on failure. The fetcher is not
  * started. Errors: -EUCLEAN (the view or an index is damaged, or cannot be read), -ENOMEM, or what fetch_blob_set_twins() said, each
  * with a sentence.
  */

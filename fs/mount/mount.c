@@ -87,6 +87,7 @@ static int encode_plan(const FetchImage *image, const MountOptions *options, con
 			.index_fd = files->index_fd,
 			.data_fd = files->data_fd,
 			.present_fd = files->present_fd,
+			.decoded_fd = files->decoded_fd,
 			.twins_fd = files->twins_fd,
 			.url = files->url,
 		};
@@ -175,6 +176,7 @@ _Noreturn static void run_keeper(const Launch *launch)
 		inherit(launch->image->layers[i].index_fd);
 		inherit(launch->image->layers[i].data_fd);
 		inherit(launch->image->layers[i].present_fd);
+		inherit(launch->image->layers[i].decoded_fd);
 		inherit(launch->image->layers[i].twins_fd);
 	}
 	for (size_t i = 0; i < launch->image->donor_count; i++)

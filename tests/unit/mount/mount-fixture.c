@@ -124,6 +124,7 @@ static void start_source(MountFixture *fixture)
 
 static void open_cache(MountFixture *fixture, bool absent)
 {
+	fixture->layer.decoded_fd = -1;
 	fixture->layer.twins_fd = -1;
 	if (!absent) {
 		fixture->layer.data_fd = memory_file(fixture->blob.blob, fixture->blob.blob_size);
