@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { READ_EIO, READ_SHORT, READ_FLIP, WRITE_EIO, WRITE_FULL, NO_MEMORY, ILLS };
@@ -74,6 +75,7 @@ static ssize_t (*original(const char *name))(int, void *, size_t, off_t)
 
 ssize_t pread64(int fd, void *buffer, size_t size, off_t offset);
 ssize_t pwrite64(int fd, const void *buffer, size_t size, off_t offset);
+ssize_t preadv64(int fd, const struct iovec *parts, int count, off_t offset);
 
 ssize_t pread64(int fd, void *buffer, size_t size, off_t offset)
 {
@@ -90,6 +92,25 @@ ssize_t pread64(int fd, void *buffer, size_t size, off_t offset)
 	if (count > 0 && meets(READ_FLIP))
 		((uint8_t *)buffer)[dice() % (uint64_t)count] ^= 4;
 	return count;
+}
+
+ssize_t preadv64(int fd, const struct iovec *parts, int count, off_t offset)
+{
+	static ssize_t (*function)(int, const struct iovec *, int, off_t);
+	if (!function)
+		*(void **)&function = dlsym(RTLD_NEXT, "preadv64");
+	if (!is_below(fd))
+		return function(fd, parts, count, offset);
+	if (meets(READ_EIO)) {
+		errno = EIO;
+		return -1;
+	}
+	ssize_t got = function(fd, parts, count > 1 && meets(READ_SHORT) ? count - 1 : count, offset);
+	if (got > 0 && meets(READ_FLIP)) {
+		const struct iovec *part = &parts[dice() % (uint64_t)count];
+		((uint8_t *)part->iov_base)[dice() % part->iov_len] ^= 4;
+	}
+	return got;
 }
 
 ssize_t pwrite64(int fd, const void *buffer, size_t size, off_t offset)

@@ -79,10 +79,11 @@ static json_t *describe(CacheStore *cache, const CacheTag *tag)
 	bool known = fetch_contents_describe(cache, &tag->manifest, &contents) == 0;
 	if (known)
 		(void)digest_text(&contents.config, config);
-	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:b}", "reference", tag->reference, "manifest",
+	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:b}", "reference", tag->reference, "manifest",
 			 digest_text(&tag->manifest, manifest), "image", config, "totalBytes",
 			 (json_int_t)contents.total, "presentBytes", (json_int_t)contents.present, "complete",
-			 known && contents.present == contents.total);
+			 known && contents.present == contents.total, "decoded",
+			 known && contents.decoded == contents.layers);
 }
 
 static int list(const Arguments *arguments, CacheStore *cache, Error *error)
@@ -121,10 +122,8 @@ static int measure(const Arguments *arguments, CacheStore *cache, Error *error)
 		const char *name;
 		CacheKind kind;
 	} kinds[] = {
-		{ "blobs", CACHE_BLOB },
-		{ "indexes", CACHE_INDEX },
-		{ "views", CACHE_VIEW },
-		{ "manifests", CACHE_MANIFEST },
+		{ "blobs", CACHE_BLOB }, { "decoded", CACHE_DECODED },    { "indexes", CACHE_INDEX },
+		{ "views", CACHE_VIEW }, { "manifests", CACHE_MANIFEST },
 	};
 	json_t *sizes = json_object();
 	uint64_t total = 0;

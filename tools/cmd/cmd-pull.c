@@ -12,12 +12,14 @@
 #define DEFAULT_TIMEOUT 30
 #define TIMEOUT_MAX     86400
 
-enum { OPTION_PLAN = VERB_OPTION_LONG, OPTION_SEAL, OPTION_TIMEOUT, OPTION_JSON };
+enum { OPTION_PLAN = VERB_OPTION_LONG, OPTION_SEAL, OPTION_DECODED, OPTION_TIMEOUT, OPTION_JSON };
 
 const VerbOption cmd_pull_options[] = {
 	REMOTE_OPTIONS,
 	{ "plan", OPTION_PLAN, NULL, "only say how many bytes would be fetched; fetches no more than the indexes" },
 	{ "seal", OPTION_SEAL, NULL, "check every layer's diffID afterwards, and wait until all is on the disk" },
+	{ "decoded", OPTION_DECODED, NULL,
+	  "seal, and keep the layers decoded as well: faster first reads, for the image's full size on the disk" },
 	{ "timeout", OPTION_TIMEOUT, "SECONDS", "give up when no byte came for so long; default 30" },
 	{ "json", OPTION_JSON, NULL, "print a JSON object" },
 	{ "quiet", 'q', NULL, "no progress bar" },
@@ -30,6 +32,7 @@ typedef struct Arguments {
 	unsigned long timeout;
 	bool plan;
 	bool seal;
+	bool decoded; /* then seal too */
 	bool json;
 	bool quiet;
 } Arguments;
@@ -47,6 +50,9 @@ static int parse_option(int id, Arguments *arguments)
 		return VERB_SUCCESS;
 	case OPTION_SEAL:
 		arguments->seal = true;
+		return VERB_SUCCESS;
+	case OPTION_DECODED:
+		arguments->seal = arguments->decoded = true;
 		return VERB_SUCCESS;
 	case OPTION_TIMEOUT:
 		if (verb_number(optarg, 1, TIMEOUT_MAX, &arguments->timeout) < 0)
@@ -73,7 +79,7 @@ static int parse(int argc, char **argv, Arguments *arguments)
 	if (argc - optind != 1)
 		return verb_usage_error(VERB, "give one reference");
 	if (arguments->plan && arguments->seal)
-		return verb_usage_error(VERB, "--plan fetches nothing, so that nothing can be sealed");
+		return verb_usage_error(VERB, "--plan fetches nothing, so that nothing can be sealed or decoded");
 	arguments->reference = argv[optind];
 	return remote_options_check(&arguments->remote, VERB);
 }
@@ -91,10 +97,12 @@ static void on_report(void *arg, const char *sentence)
 	fprintf(stderr, "imgfs pull: %s\n", sentence);
 }
 
-static int pull(const Arguments *arguments, const FetchImage *image, const FetchPlan *plan, Error *error)
+static int pull(const Arguments *arguments, CacheStore *cache, const FetchImage *image, const FetchPlan *plan,
+		Error *error)
 {
 	Transfer transfer = { 0 };
 	FetchPullOptions options = {
+		.decoded = arguments->decoded ? cache : NULL,
 		.timeout = (int64_t)arguments->timeout * 1000,
 		.progress = on_progress,
 		.report = on_report,
@@ -119,11 +127,11 @@ static int print(const Arguments *arguments, const FetchImage *image, const Fetc
 	(void)digest_text(&image->config, config);
 	if (arguments->json)
 		return output_json(json_pack(
-			"{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:b}", "reference", arguments->reference,
+			"{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b}", "reference", arguments->reference,
 			"manifest", manifest, "image", config, "totalBytes", (json_int_t)plan->total, "presentBytes",
 			(json_int_t)plan->present, "copiedBytes", (json_int_t)plan->copied, "fetchedBytes",
 			(json_int_t)plan->missing, "complete", !arguments->plan || plan->present == plan->total,
-			"sealed", arguments->seal, "stale", image->stale));
+			"sealed", arguments->seal, "decoded", arguments->decoded, "stale", image->stale));
 	printf("%s %s\nmanifest %s\nimage    %s\n%s in all: %s here, %s %s from other images here, %s %s\n",
 	       arguments->plan   ? "plan for"
 	       : arguments->seal ? "sealed  "
@@ -155,7 +163,7 @@ static int run(const Arguments *arguments, Error *error)
 	FetchPlan plan = { 0 };
 	r = fetch_pull_plan(&image, &plan, error);
 	if (r == 0 && !arguments->plan)
-		r = pull(arguments, &image, &plan, error);
+		r = pull(arguments, cache, &image, &plan, error);
 	if (r == 0 && print(arguments, &image, &plan) < 0)
 		r = error_set(error, -EIO, "standard output cannot be written");
 	fetch_image_done(&image);
