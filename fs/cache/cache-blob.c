@@ -2,16 +2,22 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "fs/base/fd.h"
+#include "fs/cache/cache-present.h"
 
+#define USE_INTERVAL 10u /* seconds that a chunk's last use may be behind */
+
+/* The state of a chunk; from TRUSTED on: trusted under the (even) generation state - TRUSTED. */
 enum { ABSENT, PRESENT, TRUSTED };
 
 struct CacheBlob {
 	const ChunkTable *table;
 	int data_fd;
 	int present_fd; /* -1: a whole blob, not writable */
-	_Atomic uint8_t *states;
+	_Atomic uint32_t *states;
+	_Atomic uint32_t *used; /* when this process last told the file of a use, in seconds */
 };
 
 uint8_t *cache_bits_read(int present_fd, uint32_t count)
@@ -48,7 +54,8 @@ int cache_blob_new(const ChunkTable *table, int data_fd, int present_fd, CacheBl
 	blob->data_fd = TAKE_FD(data);
 	blob->present_fd = TAKE_FD(present);
 	blob->states = calloc((size_t)table->count + 1, sizeof(*blob->states));
-	if (!blob->states)
+	blob->used = calloc((size_t)table->count + 1, sizeof(*blob->used));
+	if (!blob->states || !blob->used)
 		return -ENOMEM;
 	int r = load_states(blob);
 	if (r < 0)
@@ -64,6 +71,7 @@ CacheBlob *cache_blob_free(CacheBlob *blob)
 	close_p(&blob->data_fd);
 	close_p(&blob->present_fd);
 	free((void *)(uintptr_t)blob->states);
+	free((void *)(uintptr_t)blob->used);
 	free(blob);
 	return NULL;
 }
@@ -108,28 +116,73 @@ void cache_blob_forget(CacheBlob *blob, uint32_t chunk)
 	store_bit(blob, chunk, false);
 }
 
+/* For whoever evicts: the chunk is in use, and this is where it is. A mark that cannot be written is not missed. */
+static void mark_used(CacheBlob *blob, uint32_t chunk, const Chunk *entry, bool anyhow)
+{
+	struct timespec now;
+	uint8_t mark[PRESENT_MARK_SIZE - AT_USED];
+	(void)clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	uint32_t seconds = (uint32_t)now.tv_sec,
+		 before = atomic_load_explicit(&blob->used[chunk], memory_order_relaxed);
+	if (!anyhow && seconds - before < USE_INTERVAL)
+		return;
+	atomic_store_explicit(&blob->used[chunk], seconds, memory_order_relaxed);
+	store_le32(mark, seconds);
+	store_le64(mark + AT_PLACE - AT_USED, present_place(entry->blob_offset, entry->blob_size));
+	_unused_ int r =
+		fd_pwrite_all(blob->present_fd, mark, sizeof(mark), present_mark(blob->table->count, chunk) + AT_USED);
+}
+
+static uint32_t generation_of(const CacheBlob *blob, uint32_t chunk)
+{
+	return cache_blob_writable(blob) ? present_generation(blob->present_fd, blob->table->count, chunk) : 0;
+}
+
+/* Copies the frame. What cannot be read is not there. */
+static int read_frame(CacheBlob *blob, uint32_t chunk, const Chunk *entry, uint8_t *frame)
+{
+	if (fd_pread_all(blob->data_fd, frame, entry->blob_size, entry->blob_offset) == 0)
+		return 0;
+	cache_blob_forget(blob, chunk);
+	return -ENODATA;
+}
+
+/* Reads a chunk that nobody has checked, and trusts it from now on unless a hole was being made meanwhile. */
+static int read_untrusted(CacheBlob *blob, uint32_t chunk, const Chunk *entry, uint8_t *frame)
+{
+	uint32_t generation = generation_of(blob, chunk), state = PRESENT;
+	Digest digest;
+	if (read_frame(blob, chunk, entry, frame) < 0 || digest_of(frame, entry->blob_size, &digest) < 0)
+		return -ENODATA;
+	if (!digest_equal(&digest, &entry->digest)) {
+		cache_blob_forget(blob, chunk);
+		return -ENODATA;
+	}
+	/* Fails if the chunk was forgotten or written meanwhile; then its new state stands. */
+	if (!present_is_odd(generation) && generation_of(blob, chunk) == generation)
+		(void)atomic_compare_exchange_strong(&blob->states[chunk], &state, TRUSTED + generation);
+	return 0;
+}
+
 int cache_blob_read(CacheBlob *blob, uint32_t chunk, uint8_t *frame, uint32_t *ret_size)
 {
 	Chunk entry;
 	chunk_table_get(blob->table, chunk, &entry);
-	uint8_t state = atomic_load_explicit(&blob->states[chunk], memory_order_acquire);
+	uint32_t state = atomic_load_explicit(&blob->states[chunk], memory_order_acquire);
 	if (state == ABSENT || entry.blob_size > FORMAT_FRAME_MAX)
 		return -ENODATA;
-	if (fd_pread_all(blob->data_fd, frame, entry.blob_size, entry.blob_offset) < 0) {
-		cache_blob_forget(blob, chunk);
-		return -ENODATA;
+	int r = state == PRESENT ? 0 : read_frame(blob, chunk, &entry, frame);
+	/* Under another generation than that of its trust it has been evicted; perhaps another process has fetched it again. */
+	if (r == 0 && state != PRESENT && generation_of(blob, chunk) != state - TRUSTED) {
+		(void)atomic_compare_exchange_strong(&blob->states[chunk], &state, PRESENT);
+		state = PRESENT;
 	}
-	if (state == PRESENT) {
-		Digest digest;
-		if (digest_of(frame, entry.blob_size, &digest) < 0)
-			return -ENODATA;
-		if (!digest_equal(&digest, &entry.digest)) {
-			cache_blob_forget(blob, chunk);
-			return -ENODATA;
-		}
-		/* Fails if the chunk was forgotten or written meanwhile; then its new state stands. */
-		(void)atomic_compare_exchange_strong(&blob->states[chunk], &state, TRUSTED);
-	}
+	if (r == 0 && state == PRESENT)
+		r = read_untrusted(blob, chunk, &entry, frame);
+	if (r < 0)
+		return r;
+	if (cache_blob_writable(blob))
+		mark_used(blob, chunk, &entry, false);
 	*ret_size = entry.blob_size;
 	return 0;
 }
@@ -142,10 +195,16 @@ int cache_blob_write(CacheBlob *blob, uint32_t chunk, const uint8_t *frame, uint
 	chunk_table_get(blob->table, chunk, &entry);
 	if (size != entry.blob_size)
 		return -EINVAL;
+	uint32_t generation = generation_of(blob, chunk);
+	if (present_is_odd(generation))
+		return -EBUSY;
 	int r = fd_pwrite_all(blob->data_fd, frame, size, entry.blob_offset);
 	if (r < 0)
 		return r == -EBADF ? -EROFS : r; /* it could only be opened for reading */
-	atomic_store_explicit(&blob->states[chunk], TRUSTED, memory_order_release);
+	mark_used(blob, chunk, &entry, true);
+	if (generation_of(blob, chunk) != generation)
+		return -EBUSY;
+	atomic_store_explicit(&blob->states[chunk], TRUSTED + generation, memory_order_release);
 	store_bit(blob, chunk, true);
 	return 0;
 }

@@ -4,7 +4,8 @@
  * A chunk is ABSENT, PRESENT (the bitmap says so; nobody checked since this process started) or TRUSTED (its SHA-256 was
  * checked by this process). Only the bytes of a TRUSTED chunk are ever decoded, and LZ4's checksum is verified at each
  * decode. A failed check makes a chunk ABSENT again, or PRESENT in a blob that is not writable, since its file may be
- * repaired meanwhile. Thread-safe; the states are atomics, no lock is held across I/O.
+ * repaired meanwhile. Other processes may evict chunks at any time (cache-evict.h); a read never gives bytes of a chunk that was being evicted
+ * meanwhile, unless they have passed SHA-256. Thread-safe; the states are atomics, no lock is held across I/O.
  */
 #pragma once
 
@@ -48,7 +49,7 @@ int cache_blob_read(CacheBlob *blob, uint32_t chunk, uint8_t *frame, uint32_t *r
 
 /*
  * Stores the frame of a chunk whose digest the caller has just verified, and makes it TRUSTED.
- * Errors: pwrite's (-ENOSPC...); the chunk then stays ABSENT.
+ * Errors: -EBUSY (the chunk is being evicted just now; that is no fault), pwrite's (-ENOSPC...); the chunk then stays ABSENT.
  */
 int cache_blob_write(CacheBlob *blob, uint32_t chunk, const uint8_t *frame, uint32_t size) _must_check_;
 

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "fs/base/fd.h"
+#include "fs/cache/cache-present.h"
 #include "fs/cache/cache-private.h"
 
 #define MARKER        "imgfs-cache"
@@ -189,15 +190,18 @@ int cache_store_put(CacheStore *store, CacheKind kind, const Digest *digest, con
 	return r < 0 ? cache_write_failed(store, cache_kind_directories[kind], r, error) : 0;
 }
 
-/* Opens a file read-write, creating it, and gives it its size; the contents go if `keep` is false and the size was another. */
-static int open_sized(int dirfd, const char *name, uint64_t size, bool keep, int *ret_fd)
+/*
+ * Opens a file read-write, creating it, and gives it its size. The contents stay if `keep`, or if the size was `old`: a bitmap without the
+ * marks that came later.
+ */
+static int open_sized(int dirfd, const char *name, uint64_t size, bool keep, uint64_t old, int *ret_fd)
 {
 	_cleanup_close_ int fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, CACHE_FILE_MODE);
 	struct stat status;
 	if (fd < 0 || fstat(fd, &status) < 0)
 		return -errno;
 	if (status.st_size != (off_t)size) {
-		if (!keep && ftruncate(fd, 0) < 0)
+		if (!keep && status.st_size != (off_t)old && ftruncate(fd, 0) < 0)
 			return -errno;
 		if (ftruncate(fd, (off_t)size) < 0)
 			return -errno;
@@ -219,9 +223,10 @@ static int open_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, 
 	if (dirfd < 0)
 		return -errno;
 	_cleanup_close_ int data = -1, present = -1;
-	int r = open_sized(dirfd, "data", blob_size, true, &data);
+	int r = open_sized(dirfd, "data", blob_size, true, blob_size, &data);
 	if (r == 0)
-		r = open_sized(dirfd, "present", ((uint64_t)chunk_count + 7) / 8, false, &present);
+		r = open_sized(dirfd, "present", present_size(chunk_count), false, ((uint64_t)chunk_count + 7) / 8,
+			       &present);
 	if (r < 0)
 		return r;
 	*ret_data_fd = TAKE_FD(data);

@@ -3,7 +3,7 @@
  *
  *   imgfs-cache                      marker: "imgfs cache 1\n"
  *   blobs/<blob hex>/data            sparse copy of the blob, at the same offsets
- *   blobs/<blob hex>/present         a bit a chunk, least significant first; a hint, written without fsync
+ *   blobs/<blob hex>/present         which chunks are there, a bit each, and when each was used (cache-present.h); hints, written without fsync
  *   indexes/<index digest hex>       decompressed index image
  *   views/<chain ID hex>             view
  *   manifests/<digest hex>           manifest, byte for byte
@@ -45,8 +45,8 @@ int cache_store_put(CacheStore *store, CacheKind kind, const Digest *digest, con
 		    Error *error) _must_check_;
 
 /*
- * Opens, creating them when missing, the data and bitmap files of a blob, read-write, sized `blob_size` and
- * (chunk_count + 7) / 8; read-only where the file system is, if they are there. The caller owns both descriptors; a server that got
+ * Opens, creating them when missing, the data and bitmap files of a blob, read-write, sized for `blob_size` bytes and
+ * `chunk_count` chunks; read-only where the file system is, if they are there. The caller owns both descriptors; a server that got
  * them needs no access to the directory.
  */
 int cache_store_blob(CacheStore *store, const Digest *blob, uint64_t blob_size, uint32_t chunk_count, int *ret_data_fd,

@@ -20,7 +20,7 @@ static void keep_frame(FetchRange *range, const FetchWant *want)
 	if (cache_blob_has(blob->cache, range->cursor))
 		return;
 	int r = cache_blob_write(blob->cache, range->cursor, range->frame, range->chunk.blob_size);
-	if (r < 0) {
+	if (r < 0 && r != -EBUSY) { /* busy: it is being evicted, which is no fault of the disk */
 		fetch_count(&fetcher->metrics->disk_failures, 1);
 		fetch_report_disk(fetcher, r);
 	}

@@ -123,7 +123,7 @@ static void check_image(ImageFixture *fixture, const FetchImage *image, bool loc
 		(void)snprintf(url, sizeof(url), "http://%s/v2/app/blobs/%s", fake_server_host(fixture->server),
 			       digest_text(&layer->layer.blob, text));
 		assert_string_equal(files->url, url);
-		assert_int_equal(size_of(files->present_fd), 1);
+		assert_true(size_of(files->present_fd) > 0);
 	}
 	check_view(image);
 }

@@ -1,0 +1,39 @@
+/* Private to the room: what is evicted from one blob. One process at a time, by cache_lock_eviction(). */
+#pragma once
+
+#include "fs/cache/cache-store.h"
+
+/* A chunk that may go. */
+typedef struct CacheVictim {
+	uint32_t used;  /* seconds since 1970 */
+	uint32_t chunk; /* CACHE_VICTIM_ALL: all of the blob */
+	size_t blob;    /* the caller's number of it */
+	uint64_t offset, size;
+} CacheVictim;
+
+#define CACHE_VICTIM_ALL UINT32_MAX
+
+typedef struct CacheVictims {
+	CacheVictim *victims;
+	size_t count, room;
+} CacheVictims;
+
+typedef struct CacheEvictBlob {
+	int data_fd, present_fd;
+	uint32_t count; /* chunks; UINT32_MAX: the file is as no server makes it */
+	uint64_t size;
+	uint64_t bytes; /* on the disk, both files */
+} CacheEvictBlob;
+
+/* Opens the files. Errors: -ENOENT (no blob, or it goes just now), open's. */
+int cache_evict_blob_open(CacheStore *store, const Digest *digest, CacheEvictBlob *ret_blob) _must_check_;
+void cache_evict_blob_close(CacheEvictBlob *blob);
+
+/*
+ * Adds to `victims` what may go of a blob, `number`: whatever was not used in the seconds before `now`, present or left behind; NULL: the
+ * blob is protected. Ends what an eviction that was killed had begun. Errors: -ENOMEM, read's, punching's.
+ */
+int cache_evict_blob_list(CacheEvictBlob *blob, size_t number, uint32_t now, CacheVictims *victims) _must_check_;
+
+/* Evicts chunks of one blob, given in their order. Errors: -EOPNOTSUPP, -ENOMEM, and what else the disk gives. */
+int cache_evict_blob_punch(CacheEvictBlob *blob, const CacheVictim *victims, size_t count) _must_check_;

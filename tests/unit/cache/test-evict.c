@@ -1,0 +1,264 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "evict-fixture.h"
+#include "fs/cache/cache-contents.h"
+#include "fs/cache/cache-evict.h"
+#include "fs/cache/cache-pins.h"
+#include "fs/cache/cache-present.h"
+#include "fs/cache/cache-private.h"
+#include "fs/format/manifest.h"
+
+#define DIRECTORY_MAX 16384u /* bytes on the disk */
+
+static void fill(const EvictFixture *fixture, const Digest *digest, CacheBlob *blob, uint32_t age)
+{
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i++) {
+		evict_fixture_put(fixture, blob, i);
+		evict_fixture_age(fixture, digest, i, age);
+	}
+}
+
+static CacheEvicted evict(const EvictFixture *fixture, uint64_t quota, uint64_t bytes)
+{
+	CacheEvicted evicted = { 0 };
+	CacheEvict options = { .quota = quota, .free = bytes };
+	assert_int_equal(cache_evict(fixture->store, &options, &evicted, NULL), 0);
+	assert_false(evicted.busy);
+	return evicted;
+}
+
+static void test_evicted_is_absent(void **state)
+{
+	EvictFixture *fixture = *state;
+	CacheBlob *one = evict_fixture_open(fixture, &fixture->digest), *two;
+	fill(fixture, &fixture->digest, one, 100);
+	two = evict_fixture_open(fixture, &fixture->digest);
+	assert_int_equal(evict_fixture_read(fixture, one, 4), 0);
+	assert_int_equal(evict_fixture_read(fixture, two, 5), 0);
+	uint64_t before = evict_fixture_bytes(fixture, &fixture->digest);
+	evict_fixture_punch(fixture, &fixture->digest, 3, 5);
+	assert_true(evict_fixture_bytes(fixture, &fixture->digest) + 4 * EVICT_FRAME_SIZE < before);
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i++) {
+		bool gone = i >= 3 && i < 8;
+		assert_int_equal(evict_fixture_read(fixture, one, i), gone ? -ENODATA : 0);
+		assert_int_equal(evict_fixture_read(fixture, two, i), gone ? -ENODATA : 0);
+		assert_int_equal(cache_blob_has(one, i), !gone);
+	}
+	/* Fetched again by one, it is there for both; who had not noticed checks it anew. */
+	evict_fixture_put(fixture, one, 3);
+	assert_int_equal(evict_fixture_read(fixture, one, 3), 0);
+	evict_fixture_punch(fixture, &fixture->digest, 10, 1);
+	evict_fixture_put(fixture, one, 10);
+	assert_int_equal(evict_fixture_read(fixture, two, 10), 0);
+	assert_int_equal(evict_fixture_read(fixture, two, 10), 0);
+	assert_null(cache_blob_free(two));
+	two = evict_fixture_open(fixture, &fixture->digest);
+	assert_true(cache_blob_has(two, 3) && cache_blob_has(two, 10) && !cache_blob_has(two, 4));
+	assert_null(cache_blob_free(two));
+	assert_null(cache_blob_free(one));
+}
+
+static void test_oldest_go_first(void **state)
+{
+	EvictFixture *fixture = *state;
+	CacheBlob *blob = evict_fixture_open(fixture, &fixture->digest);
+	fill(fixture, &fixture->digest, blob, 1000);
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i += 2)
+		evict_fixture_age(fixture, &fixture->digest, i, 500 + i);
+	CacheEvicted evicted = evict(fixture, 0, 0);
+	assert_int_equal(evicted.chunks, 0);
+	assert_true(evicted.enough);
+	evicted = evict(fixture, UINT64_C(1) << 40, 0);
+	assert_int_equal(evicted.chunks, 0);
+
+	/* The half that was used longest ago, and of the rest the oldest. */
+	evicted = evict(fixture, 0, (uint64_t)(EVICT_CHUNKS / 2 + 3) * EVICT_FRAME_SIZE);
+	assert_true(evicted.enough);
+	assert_true(evicted.chunks >= EVICT_CHUNKS / 2 + 3);
+	uint64_t bytes = evict_fixture_bytes(fixture, &fixture->digest);
+	assert_in_range(evicted.after, bytes, bytes + DIRECTORY_MAX);
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i++) {
+		if (i % 2 == 1 || i >= EVICT_CHUNKS - 4)
+			assert_int_equal(evict_fixture_read(fixture, blob, i), -ENODATA);
+		else if (i < EVICT_CHUNKS / 2)
+			assert_int_equal(evict_fixture_read(fixture, blob, i), 0);
+	}
+	assert_null(cache_blob_free(blob));
+}
+
+static void test_use_counts(void **state)
+{
+	EvictFixture *fixture = *state;
+	CacheBlob *blob = evict_fixture_open(fixture, &fixture->digest);
+	fill(fixture, &fixture->digest, blob, 1000);
+	assert_null(cache_blob_free(blob));
+	blob = evict_fixture_open(fixture, &fixture->digest);
+	assert_int_equal(evict_fixture_read(fixture, blob, 9), 0);
+	/* All may go, but what was read just now. */
+	CacheEvicted evicted = evict(fixture, 1, 0);
+	assert_int_equal(evicted.chunks, EVICT_CHUNKS - 1);
+	assert_false(evicted.enough);
+	assert_int_equal(evict_fixture_read(fixture, blob, 9), 0);
+	assert_int_equal(evict_fixture_read(fixture, blob, 8), -ENODATA);
+	assert_null(cache_blob_free(blob));
+}
+
+static void test_quota(void **state)
+{
+	EvictFixture *fixture = *state;
+	Digest other = { { 9 } };
+	CacheBlob *old = evict_fixture_open(fixture, &other), *young = evict_fixture_open(fixture, &fixture->digest);
+	fill(fixture, &other, old, 1000);
+	fill(fixture, &fixture->digest, young, 100);
+	uint64_t quota = evict_fixture_bytes(fixture, &fixture->digest) * 3 / 2;
+	CacheEvicted evicted = evict(fixture, quota, 0);
+	assert_true(evicted.enough);
+	assert_true(evicted.before > quota && evicted.after <= quota - quota / 16 && evicted.after > quota / 2);
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i++)
+		assert_int_equal(evict_fixture_read(fixture, young, i), 0);
+	assert_int_equal(evict_fixture_read(fixture, old, 0), -ENODATA);
+	assert_null(cache_blob_free(old));
+	assert_null(cache_blob_free(young));
+}
+
+static void pin(const EvictFixture *fixture, CachePinKind kind, const Digest *blob)
+{
+	ManifestLayer layer = {
+		.tar_size = 1, .blob = *blob, .blob_size = 200 + FORMAT_FOOTER_SIZE, .index_size = 200
+	};
+	Manifest manifest = { .config_size = 10, .layer_count = 1, .layers = &layer };
+	char *json;
+	size_t size;
+	Digest digest;
+	assert_int_equal(manifest_encode(&manifest, &json, &size), 0);
+	assert_int_equal(digest_of(json, size, &digest), 0);
+	assert_int_equal(cache_store_put(fixture->store, CACHE_MANIFEST, &digest, json, size, NULL), 0);
+	assert_int_equal(cache_pin_add(fixture->store, kind, &digest, "h/a:1", NULL), 0);
+	free(json);
+}
+
+static void test_pinned_stays(void **state)
+{
+	EvictFixture *fixture = *state;
+	Digest sealed = { { 8 } }, other = { { 9 } };
+	const Digest *digests[] = { &fixture->digest, &sealed, &other };
+	CacheBlob *blobs[3];
+	for (size_t i = 0; i < 3; i++) {
+		blobs[i] = evict_fixture_open(fixture, digests[i]);
+		fill(fixture, digests[i], blobs[i], 1000);
+	}
+	pin(fixture, CACHE_PIN, digests[0]);
+	pin(fixture, CACHE_SEAL, digests[1]);
+	CacheEvicted evicted = evict(fixture, 1, 0);
+	assert_int_equal(evicted.chunks, EVICT_CHUNKS);
+	assert_false(evicted.enough);
+	uint64_t bytes = evict_fixture_bytes(fixture, digests[0]) + evict_fixture_bytes(fixture, digests[1]);
+	assert_in_range(evicted.kept, bytes, bytes + 2 * DIRECTORY_MAX);
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i++)
+		for (size_t j = 0; j < 3; j++)
+			assert_int_equal(evict_fixture_read(fixture, blobs[j], i), j < 2 ? 0 : -ENODATA);
+	for (size_t i = 0; i < 3; i++)
+		assert_null(cache_blob_free(blobs[i]));
+
+	/* Nobody knows what is protected: nothing goes. */
+	char path[PATH_MAX + 8];
+	Error error = { 0 };
+	(void)snprintf(path, sizeof(path), "%s/pins", fixture->directory);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(
+		fd_replace_file(fd, "0000000000000000000000000000000000000000000000000000000000000000", "", 0, 0600),
+		0);
+	(void)close(fd);
+	assert_int_equal(cache_evict(fixture->store, &(CacheEvict){ .quota = 1 }, &evicted, &error), -EBADMSG);
+}
+
+static void set_generation(const EvictFixture *fixture, uint32_t chunk, uint32_t generation)
+{
+	CacheEvictBlob blob;
+	uint8_t bytes[4];
+	store_le32(bytes, generation);
+	assert_int_equal(cache_evict_blob_open(fixture->store, &fixture->digest, &blob), 0);
+	assert_int_equal(fd_pwrite_all(blob.present_fd, bytes, 4, present_mark(EVICT_CHUNKS, chunk)), 0);
+	cache_evict_blob_close(&blob);
+}
+
+/* Where an eviction was killed: nothing of the chunk is trusted, until the next one has ended it. */
+static void test_half_evicted(void **state)
+{
+	EvictFixture *fixture = *state;
+	CacheBlob *blob = evict_fixture_open(fixture, &fixture->digest);
+	fill(fixture, &fixture->digest, blob, 1000);
+	pin(fixture, CACHE_PIN, &fixture->digest);
+	set_generation(fixture, 6, 41);
+	/* Its bytes are all there still, and are checked at each read. */
+	assert_int_equal(evict_fixture_read(fixture, blob, 6), 0);
+	assert_int_equal(cache_blob_write(blob, 6, fixture->frames[6], EVICT_FRAME_SIZE), -EBUSY);
+	assert_int_equal(evict(fixture, 0, 0).chunks, 0);
+	assert_int_equal(evict_fixture_read(fixture, blob, 6), -ENODATA);
+	evict_fixture_put(fixture, blob, 6);
+	assert_int_equal(evict_fixture_read(fixture, blob, 6), 0);
+	assert_int_equal(evict_fixture_read(fixture, blob, 7), 0);
+	assert_null(cache_blob_free(blob));
+}
+
+/* A bitmap of a version that had no marks, and marks that cannot be: the blob goes as one. */
+static void test_blob_without_marks(void **state)
+{
+	EvictFixture *fixture = *state;
+	CacheBlob *blob = evict_fixture_open(fixture, &fixture->digest), *again;
+	CacheEvictBlob files;
+	fill(fixture, &fixture->digest, blob, 1000);
+	assert_int_equal(cache_evict_blob_open(fixture->store, &fixture->digest, &files), 0);
+	assert_int_equal(ftruncate(files.present_fd, EVICT_CHUNKS / 8), 0);
+	cache_evict_blob_close(&files);
+	again = evict_fixture_open(fixture, &fixture->digest);
+	assert_true(cache_blob_has(again, EVICT_CHUNKS - 1));
+	assert_int_equal(evict(fixture, 1, 0).chunks, 1);
+	assert_true(evict_fixture_bytes(fixture, &fixture->digest) < EVICT_FRAME_SIZE);
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i++) {
+		assert_int_equal(evict_fixture_read(fixture, blob, i), -ENODATA);
+		assert_int_equal(evict_fixture_read(fixture, again, i), -ENODATA);
+	}
+	assert_null(cache_blob_free(again));
+	assert_null(cache_blob_free(blob));
+}
+
+static void test_one_at_a_time(void **state)
+{
+	EvictFixture *fixture = *state;
+	CacheEvicted evicted = { 0 };
+	int lock;
+	assert_int_equal(cache_lock_eviction(fixture->store, false, &lock), 0);
+	assert_int_equal(cache_evict(fixture->store, &(CacheEvict){ .quota = 1 }, &evicted, NULL), 0);
+	assert_true(evicted.busy);
+	(void)close(lock);
+	/* A cache that is empty, and blobs that are none. */
+	char path[PATH_MAX + 80];
+	(void)snprintf(path, sizeof(path), "%s/blobs/%064d", fixture->directory, 0);
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_int_equal(evict(fixture, 1, 0).chunks, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_evicted_is_absent, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_oldest_go_first, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_use_counts, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_quota, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_pinned_stays, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_half_evicted, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_blob_without_marks, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_one_at_a_time, evict_fixture_set_up, evict_fixture_tear_down),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
