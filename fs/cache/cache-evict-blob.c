@@ -56,7 +56,7 @@ void cache_evict_blob_close(CacheEvictBlob *blob)
 	*blob = (CacheEvictBlob){ .data_fd = -1, .present_fd = -1 };
 }
 
-static int add_victim(CacheVictims *victims, const CacheVictim *victim)
+int cache_victims_add(CacheVictims *victims, const CacheVictim *victim)
 {
 	if (victims->count == victims->room) {
 		size_t room = 2 * victims->room + 1024;
@@ -70,13 +70,11 @@ static int add_victim(CacheVictims *victims, const CacheVictim *victim)
 	return 0;
 }
 
-static int punch(const CacheEvictBlob *blob, uint64_t offset, uint64_t size)
+static int punch(int fd, uint64_t offset, uint64_t size)
 {
 	if (size == 0)
 		return 0;
-	return fallocate(blob->data_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0
-		       ? -errno
-		       : 0;
+	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0 ? -errno : 0;
 }
 
 /* Makes the generations of a run odd, and its chunks unused: who writes one meanwhile, or later, says when that was. */
@@ -121,7 +119,7 @@ static int punch_run(const CacheEvictBlob *blob, uint32_t first, uint32_t last, 
 	if (r == 0)
 		r = clear_bits(blob, first, last);
 	if (r == 0)
-		r = punch(blob, offset, size);
+		r = punch(blob->data_fd, offset, size);
 	return r == 0 || r == -EOPNOTSUPP ? (end(blob, first, last) ?: r) : r;
 }
 
@@ -173,7 +171,7 @@ static int list_chunk(const CacheEvictBlob *blob, const Mark *mark, const CacheV
 {
 	if (present_is_odd(mark->generation))
 		return punch_run(blob, victim->chunk, victim->chunk, mark->offset, mark->size);
-	return victims && mark->used != 0 && is_old(mark->used, now) ? add_victim(victims, victim) : 0;
+	return victims && mark->used != 0 && is_old(mark->used, now) ? cache_victims_add(victims, victim) : 0;
 }
 
 int cache_evict_blob_list(CacheEvictBlob *blob, size_t number, uint32_t now, CacheVictims *victims)
@@ -203,6 +201,17 @@ int cache_evict_blob_list(CacheEvictBlob *blob, size_t number, uint32_t now, Cac
 		r = list_chunk(blob, &mark, &victim, now, victims);
 	}
 	if (r == 0 && victims && unplaced && is_old(all.used, now))
-		r = add_victim(victims, &all);
+		r = cache_victims_add(victims, &all);
 	return r;
+}
+
+int cache_evict_copy(CacheStore *store, const Digest *diff_id)
+{
+	char hex[DIGEST_HEX_SIZE], path[sizeof("decoded/") + DIGEST_HEX_SIZE];
+	struct stat status;
+	(void)snprintf(path, sizeof(path), "decoded/%s", digest_hex(diff_id, hex));
+	_cleanup_close_ int fd = openat(store->dirfd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || fstat(fd, &status) < 0 || unlinkat(store->dirfd, path, 0) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	return punch(fd, 0, (uint64_t)status.st_size);
 }

@@ -1,4 +1,4 @@
-/* Private to the room: what is evicted from one blob. One process at a time, by cache_lock_eviction(). */
+/* Private to the room: what is evicted from one blob, and a decoded copy. One process at a time, by cache_evict_lock(). */
 #pragma once
 
 #include "fs/cache/cache-store.h"
@@ -17,6 +17,9 @@ typedef struct CacheVictims {
 	CacheVictim *victims;
 	size_t count, room;
 } CacheVictims;
+
+/* Errors: -ENOMEM. */
+int cache_victims_add(CacheVictims *victims, const CacheVictim *victim) _must_check_;
 
 typedef struct CacheEvictBlob {
 	int data_fd, present_fd;
@@ -37,3 +40,6 @@ int cache_evict_blob_list(CacheEvictBlob *blob, size_t number, uint32_t now, Cac
 
 /* Evicts chunks of one blob, given in their order. Errors: -EOPNOTSUPP, -ENOMEM, and what else the disk gives. */
 int cache_evict_blob_punch(CacheEvictBlob *blob, const CacheVictim *victims, size_t count) _must_check_;
+
+/* Takes a decoded copy away, also from who has it open: he finds that at the next read (cache-decoded.h). Errors: -EOPNOTSUPP, unlink's. */
+int cache_evict_copy(CacheStore *store, const Digest *diff_id) _must_check_;

@@ -15,8 +15,8 @@
 typedef struct Eviction {
 	CacheStore *store;
 	DigestList protected;
-	CacheObject *objects; /* blobs */
-	size_t count;
+	CacheObject *blobs, *copies; /* copies: decoded; their numbers as victims follow those of the blobs */
+	size_t blob_count, copy_count;
 	CacheVictims victims;
 	CacheEvicted result;
 } Eviction;
@@ -24,7 +24,8 @@ typedef struct Eviction {
 static void eviction_done(Eviction *eviction)
 {
 	digest_list_done(&eviction->protected);
-	free(eviction->objects);
+	free(eviction->blobs);
+	free(eviction->copies);
 	free(eviction->victims.victims);
 }
 
@@ -51,8 +52,8 @@ static int list_protected(Eviction *eviction, Error *error)
 	size_t count = 0;
 	int r = cache_pins_list(eviction->store, &pins, &count, error);
 	for (size_t i = 0; r == 0 && i < count; i++)
-		for (size_t j = 0; r == 0 && j < pins[i].blob_count; j++)
-			r = digest_list_add(&eviction->protected, &pins[i].blobs[j]);
+		for (size_t j = 0; r == 0 && j < pins[i].keep.count; j++)
+			r = digest_list_add(&eviction->protected, &pins[i].keep.digests[j]);
 	cache_pins_free(pins, count);
 	digest_list_sort(&eviction->protected);
 	return r;
@@ -60,7 +61,7 @@ static int list_protected(Eviction *eviction, Error *error)
 
 static int list_blob(Eviction *eviction, size_t number, uint32_t now)
 {
-	const CacheObject *object = &eviction->objects[number];
+	const CacheObject *object = &eviction->blobs[number];
 	bool kept = digest_list_has(&eviction->protected, &object->digest);
 	CacheEvictBlob blob;
 	int r = cache_evict_blob_open(eviction->store, &object->digest, &blob);
@@ -71,6 +72,23 @@ static int list_blob(Eviction *eviction, size_t number, uint32_t now)
 	r = cache_evict_blob_list(&blob, number, now, kept ? NULL : &eviction->victims);
 	cache_evict_blob_close(&blob);
 	return r;
+}
+
+/* A decoded copy goes whole. */
+static int list_copy(Eviction *eviction, size_t number, uint32_t now)
+{
+	const CacheObject *copy = &eviction->copies[number];
+	if (digest_list_has(&eviction->protected, &copy->digest)) {
+		eviction->result.kept += copy->bytes;
+		return 0;
+	}
+	CacheVictim victim = {
+		.blob = eviction->blob_count + number,
+		.chunk = CACHE_VICTIM_ALL,
+		.used = copy->age >= now ? 1 : now - (uint32_t)copy->age,
+		.size = copy->bytes,
+	};
+	return cache_victims_add(&eviction->victims, &victim);
 }
 
 static int compare_age(const void *left, const void *right)
@@ -102,24 +120,30 @@ static size_t choose(CacheVictims *victims, uint64_t need)
 	return chosen;
 }
 
+/* Evicts the victims of one blob, or a copy. What has gone meanwhile is no fault. */
+static int punch_blob(Eviction *eviction, const CacheVictim *victims, size_t count)
+{
+	size_t number = victims[0].blob;
+	if (number >= eviction->blob_count)
+		return cache_evict_copy(eviction->store, &eviction->copies[number - eviction->blob_count].digest);
+	CacheEvictBlob blob;
+	int r = cache_evict_blob_open(eviction->store, &eviction->blobs[number].digest, &blob);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	r = cache_evict_blob_punch(&blob, victims, count);
+	cache_evict_blob_close(&blob);
+	return r;
+}
+
 static int punch_chosen(Eviction *eviction, size_t chosen)
 {
 	const CacheVictim *victims = eviction->victims.victims;
 	int r = 0;
 	for (size_t i = 0, next; r == 0 && i < chosen; i = next) {
-		CacheEvictBlob blob;
 		for (next = i + 1; next < chosen && victims[next].blob == victims[i].blob;)
 			next++;
-		r = cache_evict_blob_open(eviction->store, &eviction->objects[victims[i].blob].digest, &blob);
-		if (r == -ENOENT) {
-			r = 0;
-			continue;
-		}
-		if (r < 0)
-			break;
-		r = cache_evict_blob_punch(&blob, victims + i, next - i);
+		r = punch_blob(eviction, victims + i, next - i);
 		eviction->result.chunks += next - i;
-		cache_evict_blob_close(&blob);
 	}
 	return r;
 }
@@ -128,13 +152,18 @@ static int punch_chosen(Eviction *eviction, size_t chosen)
 static int evict_round(Eviction *eviction, uint64_t need, size_t *ret_chosen)
 {
 	uint32_t now = (uint32_t)time(NULL);
-	free(eviction->objects);
-	eviction->objects = NULL;
+	free(eviction->blobs);
+	free(eviction->copies);
+	eviction->blobs = eviction->copies = NULL;
 	eviction->victims.count = 0;
 	eviction->result.kept = 0;
-	int r = cache_contents_list(eviction->store, CACHE_BLOB, &eviction->objects, &eviction->count);
-	for (size_t i = 0; r == 0 && i < eviction->count; i++)
+	int r = cache_contents_list(eviction->store, CACHE_BLOB, &eviction->blobs, &eviction->blob_count);
+	if (r == 0)
+		r = cache_contents_list(eviction->store, CACHE_DECODED, &eviction->copies, &eviction->copy_count);
+	for (size_t i = 0; r == 0 && i < eviction->blob_count; i++)
 		r = list_blob(eviction, i, now);
+	for (size_t i = 0; r == 0 && i < eviction->copy_count; i++)
+		r = list_copy(eviction, i, now);
 	*ret_chosen = r == 0 && need > 0 && eviction->victims.count > 0 ? choose(&eviction->victims, need) : 0;
 	return r == 0 ? punch_chosen(eviction, *ret_chosen) : r;
 }
@@ -169,7 +198,7 @@ int cache_evict(CacheStore *store, const CacheEvict *options, CacheEvicted *ret_
 {
 	_cleanup_(eviction_done) Eviction eviction = { .store = store };
 	_cleanup_close_ int lock = -1;
-	int r = cache_lock_eviction(store, options->wait, &lock);
+	int r = cache_evict_lock(store, options->wait, &lock);
 	if (r == -EWOULDBLOCK) {
 		*ret_evicted = (CacheEvicted){ .busy = true };
 		return 0;

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "fs/base/fd.h"
+#include "fs/cache/cache-evict.h"
 #include "fs/cache/cache-private.h"
 #include "fs/format/manifest.h"
 
@@ -28,7 +29,7 @@ static const char *pin_path(CachePinKind kind, const Digest *manifest, char ret_
 static void pin_done(CachePin *pin)
 {
 	free(pin->reference);
-	free(pin->blobs);
+	digest_list_done(&pin->keep);
 	*pin = (CachePin){ 0 };
 }
 
@@ -40,12 +41,11 @@ CachePin *cache_pins_free(CachePin *pins, size_t count)
 	return NULL;
 }
 
-/* The blobs of an image whose manifest the cache has. Errors: -ENOENT (not there, or rotten), -ENODATA, -EBADMSG, -ENOMEM. */
-static int read_blobs(CacheStore *store, const Digest *digest, Digest **ret_blobs, size_t *ret_count)
+/* The image's manifest, if the cache has it. Errors: -ENOENT (not there, or rotten), -ENODATA, -EBADMSG, -ENOMEM. */
+static int read_manifest(CacheStore *store, const Digest *digest, Manifest *ret_manifest)
 {
 	char hex[DIGEST_HEX_SIZE], path[sizeof("manifests/") + DIGEST_HEX_SIZE];
 	_cleanup_free_ char *json = NULL;
-	_cleanup_(manifest_done) Manifest manifest = { 0 };
 	size_t size;
 	Digest found;
 	(void)snprintf(path, sizeof(path), "manifests/%s", digest_hex(digest, hex));
@@ -54,18 +54,7 @@ static int read_blobs(CacheStore *store, const Digest *digest, Digest **ret_blob
 		r = digest_of(json, size, &found);
 	if (r == 0 && !digest_equal(&found, digest))
 		r = -ENOENT;
-	if (r == 0)
-		r = manifest_parse(json, size, &manifest, NULL);
-	if (r < 0)
-		return r;
-	Digest *blobs = calloc(manifest.layer_count + 1, sizeof(*blobs));
-	if (!blobs)
-		return -ENOMEM;
-	for (size_t i = 0; i < manifest.layer_count; i++)
-		blobs[i] = manifest.layers[i].blob;
-	*ret_blobs = blobs;
-	*ret_count = manifest.layer_count;
-	return 0;
+	return r == 0 ? manifest_parse(json, size, ret_manifest, NULL) : r;
 }
 
 /* One line of it, whatever the caller was given. */
@@ -77,9 +66,9 @@ static void print_reference(FILE *file, const char *reference)
 	(void)fputc('\n', file);
 }
 
-static int encode(const CachePin *pin, char **ret_text, size_t *ret_size)
+static int encode(const CachePin *pin, const Manifest *manifest, char **ret_text, size_t *ret_size)
 {
-	char digest[DIGEST_TEXT_SIZE], *text = NULL;
+	char blob[DIGEST_TEXT_SIZE], layer[DIGEST_TEXT_SIZE], *text = NULL;
 	size_t size = 0;
 	FILE *file = open_memstream(&text, &size);
 	if (!file)
@@ -87,8 +76,9 @@ static int encode(const CachePin *pin, char **ret_text, size_t *ret_size)
 	(void)fprintf(file, HEADER "\n");
 	print_reference(file, pin->reference);
 	(void)fprintf(file, "time %lld\n", (long long)pin->time);
-	for (size_t i = 0; i < pin->blob_count; i++)
-		(void)fprintf(file, "blob %s\n", digest_text(&pin->blobs[i], digest));
+	for (size_t i = 0; i < manifest->layer_count; i++)
+		(void)fprintf(file, "blob %s\nlayer %s\n", digest_text(&manifest->layers[i].blob, blob),
+			      digest_text(&manifest->layers[i].diff_id, layer));
 	(void)fprintf(file, "end\n");
 	if (fclose(file) != 0) {
 		free(text);
@@ -102,12 +92,11 @@ static int encode(const CachePin *pin, char **ret_text, size_t *ret_size)
 /* Errors: -EBADMSG, -ENOMEM. `ended`: the last line was there, so that nothing was cut off. */
 static int decode_line(CachePin *pin, const char *line, bool *ended)
 {
-	if (strncmp(line, "blob ", 5) == 0) {
-		Digest *blobs = reallocarray(pin->blobs, pin->blob_count + 1, sizeof(*blobs));
-		if (!blobs)
-			return -ENOMEM;
-		pin->blobs = blobs;
-		return digest_from_text(line + 5, &blobs[pin->blob_count++]) < 0 ? -EBADMSG : 0;
+	bool is_blob = strncmp(line, "blob ", 5) == 0;
+	if (is_blob || strncmp(line, "layer ", 6) == 0) {
+		Digest digest;
+		return digest_from_text(line + (is_blob ? 5 : 6), &digest) < 0 ? -EBADMSG
+									       : digest_list_add(&pin->keep, &digest);
 	}
 	if (strncmp(line, "reference ", 10) == 0) {
 		free(pin->reference);
@@ -130,12 +119,12 @@ static int decode(char *text, CachePin *pin)
 	return r == 0 && (!ended || !pin->reference) ? -EBADMSG : r;
 }
 
-static int put(CacheStore *store, const CachePin *pin)
+static int put(CacheStore *store, const CachePin *pin, const Manifest *manifest)
 {
 	char path[PATH_SIZE];
 	_cleanup_free_ char *text = NULL;
 	size_t size;
-	int r = encode(pin, &text, &size);
+	int r = encode(pin, manifest, &text, &size);
 	if (r == 0 && mkdirat(store->dirfd, directories[pin->kind], CACHE_DIRECTORY_MODE) < 0 && errno != EEXIST)
 		r = -errno;
 	return r == 0 ? fd_replace_file(store->dirfd, pin_path(pin->kind, &pin->manifest, path), text, size,
@@ -147,7 +136,8 @@ int cache_pin_add(CacheStore *store, CachePinKind kind, const Digest *manifest, 
 {
 	char text[DIGEST_TEXT_SIZE];
 	_cleanup_(pin_done) CachePin pin = { .kind = kind, .manifest = *manifest, .time = (int64_t)time(NULL) };
-	int r = read_blobs(store, manifest, &pin.blobs, &pin.blob_count);
+	_cleanup_(manifest_done) Manifest parsed = { 0 };
+	int r = read_manifest(store, manifest, &parsed);
 	if (r == -ENODATA)
 		return error_set(error, r, "%s is no image that imgfs exported; there is nothing to pin",
 				 digest_text(manifest, text));
@@ -159,9 +149,9 @@ int cache_pin_add(CacheStore *store, CachePinKind kind, const Digest *manifest, 
 	if (!pin.reference)
 		return error_set(error, -ENOMEM, "out of memory");
 	_cleanup_close_ int lock = -1;
-	r = cache_lock_eviction(store, true, &lock);
+	r = cache_evict_lock(store, true, &lock);
 	if (r == 0)
-		r = put(store, &pin);
+		r = put(store, &pin, &parsed);
 	return r < 0 ? cache_write_failed(store, directories[kind], r, error) : 0;
 }
 
@@ -202,14 +192,21 @@ static int read_pin(PinList *list, CachePin *pin)
 	if (r == 0 || r == -ENOENT || r == -ENOMEM)
 		return r;
 	/* It protects what the manifest names, whatever became of the file. */
+	_cleanup_(manifest_done) Manifest manifest = { 0 };
 	free(pin->reference);
-	free(pin->blobs);
+	digest_list_done(&pin->keep);
+	pin->keep = (DigestList){ 0 };
 	pin->reference = strdup("");
-	pin->blobs = NULL;
-	pin->blob_count = 0;
 	if (!pin->reference)
 		return -ENOMEM;
-	r = read_blobs(list->store, &pin->manifest, &pin->blobs, &pin->blob_count);
+	r = read_manifest(list->store, &pin->manifest, &manifest);
+	for (size_t i = 0; r == 0 && i < manifest.layer_count; i++) {
+		r = digest_list_add(&pin->keep, &manifest.layers[i].blob);
+		if (r == 0)
+			r = digest_list_add(&pin->keep, &manifest.layers[i].diff_id);
+	}
+	if (r == -ENOMEM)
+		return r;
 	return r < 0 ? error_set(list->error, -EBADMSG,
 				 "%s/%s is damaged, and nobody knows what it protects; remove it, or put it back",
 				 list->store->path, path)

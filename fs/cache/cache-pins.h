@@ -1,14 +1,16 @@
 /*
  * Images that stay in the cache whatever its quota: pinned by somebody who wants that, or sealed, that is complete, checked and on the disk.
  *
- *   pins/<manifest hex>    text: "imgfs pin 1", "reference ...", "time ...", "blob sha256:..." for each blob; durable
+ *   pins/<manifest hex>    text: "imgfs pin 1", "reference ...", "time ...", for each layer "blob sha256:..." and "layer sha256:..." (its
+ *                          diffID), "end"; durable
  *   seals/<manifest hex>   the same
  *
- * The blobs stand in the file, so that an image stays protected when its manifest has rotted. All calls block on the disk, and adding waits for an
+ * Blobs and layers stand in the file, so that an image stays protected when its manifest has rotted. All calls block on the disk, and adding waits for an
  * eviction that is under way, so that what is pinned when the call returns is not taken any more. Any process may call.
  */
 #pragma once
 
+#include "fs/base/digest-list.h"
 #include "fs/cache/cache-store.h"
 
 typedef enum CachePinKind {
@@ -22,8 +24,7 @@ typedef struct CachePin {
 	Digest manifest;
 	char *reference; /* for people; never NULL */
 	int64_t time;    /* when it was made, seconds since 1970 */
-	size_t blob_count;
-	Digest *blobs; /* lowest layer first */
+	DigestList keep; /* blobs and diffIDs, in no order */
 } CachePin;
 
 /*

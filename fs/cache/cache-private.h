@@ -1,8 +1,6 @@
 /* Private to the room: what a CacheStore is made of. */
 #pragma once
 
-#include <stdbool.h>
-
 #include "fs/cache/cache-store.h"
 
 #define CACHE_KINDS          5u
@@ -18,12 +16,6 @@ extern const char *const cache_kind_directories[CACHE_KINDS];
 
 /* A failed write, as a person should hear of it; returns `code`. */
 int cache_write_failed(const CacheStore *store, const char *what, int code, Error *error);
-
-/*
- * The lock of who takes chunks away; closing the descriptor gives it back. Errors: -EWOULDBLOCK (another process has it, and this one does not
- * want to wait), open's (-EROFS...).
- */
-int cache_lock_eviction(CacheStore *store, bool wait, int *ret_fd) _must_check_;
 
 #define CACHE_TEMPORARY_SIZE 32u
 

@@ -8,13 +8,14 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "evict-fixture.h"
 #include "fs/cache/cache-contents.h"
+#include "fs/cache/cache-decoded.h"
 #include "fs/cache/cache-evict.h"
 #include "fs/cache/cache-pins.h"
 #include "fs/cache/cache-present.h"
-#include "fs/cache/cache-private.h"
 #include "fs/format/manifest.h"
 
 #define DIRECTORY_MAX 16384u /* bytes on the disk */
@@ -181,6 +182,52 @@ static void test_pinned_stays(void **state)
 	assert_int_equal(cache_evict(fixture->store, &(CacheEvict){ .quota = 1 }, &evicted, &error), -EBADMSG);
 }
 
+#define TAR_SIZE 100000u
+
+static void make_copy(const EvictFixture *fixture, const Digest *layer, uint32_t age)
+{
+	_cleanup_(cache_decoded_writer_free_p) CacheDecodedWriter *writer = NULL;
+	_cleanup_free_ uint8_t *tar = malloc(TAR_SIZE);
+	char path[PATH_MAX + 80], hex[DIGEST_HEX_SIZE];
+	assert_non_null(tar);
+	memset(tar, 5, TAR_SIZE);
+	assert_int_equal(cache_decoded_writer_new(fixture->store, layer, TAR_SIZE, &writer, NULL), 0);
+	assert_int_equal(cache_decoded_writer_add(writer, tar, TAR_SIZE, NULL), 0);
+	assert_int_equal(cache_decoded_writer_finish(writer, NULL), 0);
+	(void)snprintf(path, sizeof(path), "%s/decoded/%s", fixture->directory, digest_hex(layer, hex));
+	struct timespec then = { .tv_sec = time(NULL) - age };
+	assert_int_equal(utimensat(AT_FDCWD, path, (struct timespec[]){ then, then }, 0), 0);
+}
+
+/* Whole, and under whoever reads it; but not that of an image that is pinned. */
+static void test_decoded_copies(void **state)
+{
+	EvictFixture *fixture = *state;
+	Digest layer = { { 1 } }, kept = { { 0 } }; /* pin() has a layer of zeros */
+	CacheBlob *blob = evict_fixture_open(fixture, &fixture->digest);
+	CacheDecoded *copy;
+	uint8_t bytes[100];
+	int fd;
+	fill(fixture, &fixture->digest, blob, 1000);
+	make_copy(fixture, &layer, 2000);
+	make_copy(fixture, &kept, 3000);
+	pin(fixture, CACHE_PIN, &(Digest){ { 55 } });
+	assert_int_equal(cache_store_get(fixture->store, CACHE_DECODED, &layer, &fd), 0);
+	assert_int_equal(cache_decoded_open(fd, &layer, TAR_SIZE, &copy), 0);
+	assert_int_equal(cache_decoded_read(copy, 500, sizeof(bytes), bytes), 0);
+	assert_int_equal(evict(fixture, 0, TAR_SIZE / 2).chunks, 1);
+	assert_int_equal(cache_decoded_read(copy, 500, sizeof(bytes), bytes), -EBADMSG);
+	assert_null(cache_decoded_free(copy));
+	assert_int_equal(cache_store_get(fixture->store, CACHE_DECODED, &layer, &fd), -ENOENT);
+	assert_int_equal(evict_fixture_read(fixture, blob, 0), 0);
+	assert_false(evict(fixture, 1, 0).enough);
+	assert_int_equal(cache_store_get(fixture->store, CACHE_DECODED, &kept, &fd), 0);
+	assert_int_equal(cache_decoded_open(fd, &kept, TAR_SIZE, &copy), 0);
+	assert_int_equal(cache_decoded_check(copy), 0);
+	assert_null(cache_decoded_free(copy));
+	assert_null(cache_blob_free(blob));
+}
+
 static void set_generation(const EvictFixture *fixture, uint32_t chunk, uint32_t generation)
 {
 	CacheEvictBlob blob;
@@ -237,7 +284,7 @@ static void test_one_at_a_time(void **state)
 	EvictFixture *fixture = *state;
 	CacheEvicted evicted = { 0 };
 	int lock;
-	assert_int_equal(cache_lock_eviction(fixture->store, false, &lock), 0);
+	assert_int_equal(cache_evict_lock(fixture->store, false, &lock), 0);
 	assert_int_equal(cache_evict(fixture->store, &(CacheEvict){ .quota = 1 }, &evicted, NULL), 0);
 	assert_true(evicted.busy);
 	(void)close(lock);
@@ -256,6 +303,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_use_counts, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_quota, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_pinned_stays, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_decoded_copies, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_half_evicted, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_blob_without_marks, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_one_at_a_time, evict_fixture_set_up, evict_fixture_tear_down),

@@ -13,8 +13,8 @@
 #include <sys/stat.h>
 
 #include "fs/base/fd.h"
+#include "fs/cache/cache-evict.h"
 #include "fs/cache/cache-pins.h"
-#include "fs/cache/cache-private.h"
 #include "fs/format/format.h"
 #include "fs/format/manifest.h"
 
@@ -82,13 +82,16 @@ static void path_of(const PinFixture *fixture, const char *kind, char ret_path[s
 	assert_in_range(length, 1, PATH_MAX - 1);
 }
 
-static void check_pin(const PinFixture *fixture, const CachePin *pin, const char *reference)
+static void check_pin(const PinFixture *fixture, CachePin *pin, const char *reference)
 {
 	assert_memory_equal(&pin->manifest, &fixture->manifest, sizeof(Digest));
 	assert_string_equal(pin->reference, reference);
-	assert_int_equal(pin->blob_count, LAYERS);
-	for (size_t i = 0; i < LAYERS; i++)
-		assert_memory_equal(&pin->blobs[i], &fixture->layers[i].blob, sizeof(Digest));
+	assert_int_equal(pin->keep.count, 2 * LAYERS);
+	digest_list_sort(&pin->keep);
+	for (size_t i = 0; i < LAYERS; i++) {
+		assert_true(digest_list_has(&pin->keep, &fixture->layers[i].blob));
+		assert_true(digest_list_has(&pin->keep, &fixture->layers[i].diff_id));
+	}
 }
 
 static void test_pins_and_seals(void **state)
@@ -173,8 +176,8 @@ static void test_waits_for_an_eviction(void **state)
 	PinFixture *fixture = *state;
 	int lock, other;
 	pthread_t thread;
-	assert_int_equal(cache_lock_eviction(fixture->store, false, &lock), 0);
-	assert_int_equal(cache_lock_eviction(fixture->store, false, &other), -EWOULDBLOCK);
+	assert_int_equal(cache_evict_lock(fixture->store, false, &lock), 0);
+	assert_int_equal(cache_evict_lock(fixture->store, false, &other), -EWOULDBLOCK);
 	assert_int_equal(pthread_create(&thread, NULL, pin_in_thread, fixture), 0);
 	(void)usleep(20000);
 	assert_false(cache_pin_has(fixture->store, CACHE_PIN, &fixture->manifest));
