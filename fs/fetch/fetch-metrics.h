@@ -9,6 +9,14 @@
 
 #include "fs/base/histogram.h"
 
+/* How urgent a wait is. A chunk that several wait for is as urgent as the most urgent of them. */
+typedef enum FetchClass {
+	FETCH_DEMAND,     /* somebody reads it now */
+	FETCH_PROFILE,    /* somebody will soon: a start-up profile, read-ahead */
+	FETCH_BACKGROUND, /* nobody may ever: the background fill */
+} FetchClass;
+#define FETCH_CLASSES 3u
+
 /* Where the bytes of a chunk came from, nearest first. The kernel's page cache comes before all of them and cannot be seen. */
 typedef enum FetchTier {
 	FETCH_TIER_DECODED, /* decoded a moment ago for another read */
@@ -19,17 +27,19 @@ typedef enum FetchTier {
 } FetchTier;
 
 typedef struct FetchMetrics {
-	_Atomic uint64_t requests;  /* begun */
-	_Atomic uint64_t failures;  /* of them, ended with an error */
-	_Atomic uint64_t abandoned; /* of them, cut since nobody waited any more */
-	_Atomic uint64_t bytes;     /* body bytes received */
-	_Atomic uint64_t chunks;    /* fetched and verified */
-	_Atomic uint64_t copies;    /* chunks copied from donors */
+	_Atomic uint64_t requests[FETCH_CLASSES]; /* begun, by the class of the chunk they were begun for */
+	_Atomic uint64_t failures[FETCH_CLASSES]; /* of them, ended with an error */
+	_Atomic uint64_t abandoned
+		[FETCH_CLASSES]; /* of them, cut since nobody waited any more, or since others could not wait */
+	_Atomic uint64_t bytes;  /* body bytes received */
+	_Atomic uint64_t chunks; /* fetched and verified */
+	_Atomic uint64_t copies; /* chunks copied from donors */
 	_Atomic uint64_t retries;
 	_Atomic uint64_t verify_failures;
 	_Atomic uint64_t disk_failures;    /* chunks that the cache could not take */
 	_Atomic uint64_t decoded_failures; /* reads for which a decoded copy was there, but not as it was written */
-	Histogram seconds;                 /* of requests that ended well */
+	_Atomic uint64_t evicted;          /* chunks that this process took out of the cache */
+	Histogram seconds[FETCH_CLASSES];  /* of requests that ended well */
 } FetchMetrics;
 
 /* Of reads by one FetchReader, until it is zeroed. */

@@ -114,14 +114,14 @@ static void on_end(void *arg, int result, const char *sentence, int64_t retry_af
 	FetchRange *range = arg;
 	FetchMetrics *metrics = range->fetcher->metrics;
 	if (result < 0) {
-		fetch_count(&metrics->failures, 1);
+		fetch_count(&metrics->failures[range->class], 1);
 		fetch_count(&metrics->retries, 1);
 		fetch_back_off(&range->blob->patience, range->started, retry_after);
 		if (range->class == FETCH_DEMAND || is_demanded(range) || retry_after > 0)
 			fetch_back_off(&range->blob->back_off, range->started, retry_after);
 		fetch_report_failure(range->fetcher, range->blob, result, sentence);
 	} else {
-		histogram_add(&metrics->seconds, (uint64_t)(fetch_now() - range->started) * 1000);
+		histogram_add(&metrics->seconds[range->class], (uint64_t)(fetch_now() - range->started) * 1000);
 	}
 	release(range);
 }
@@ -212,7 +212,7 @@ static int start(FetchRange *range, FetchWant *want, int64_t now)
 		r = range->frame ? net_loop_start(range->fetcher->loop, &transfer, &range->transfer) : -ENOMEM;
 	if (r < 0)
 		return r;
-	fetch_count(&range->fetcher->metrics->requests, 1);
+	fetch_count(&range->fetcher->metrics->requests[range->class], 1);
 	fetch_pace_sent(range);
 	if (range->class == FETCH_BACKGROUND)
 		fetch_pace_filled(range->fetcher, transfer.size, now);
@@ -222,7 +222,7 @@ static int start(FetchRange *range, FetchWant *want, int64_t now)
 static void cut(FetchRange *range)
 {
 	net_loop_cut(range->fetcher->loop, range->transfer);
-	fetch_count(&range->fetcher->metrics->abandoned, 1);
+	fetch_count(&range->fetcher->metrics->abandoned[range->class], 1);
 	release(range);
 }
 

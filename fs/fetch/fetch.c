@@ -262,7 +262,6 @@ void fetch_cancel(Fetcher *fetcher, FetchWait *wait)
 void fetcher_counters(Fetcher *fetcher, FetchCounters *ret_counters)
 {
 	*ret_counters = (FetchCounters){
-		.requests = atomic_load_explicit(&fetcher->metrics->requests, memory_order_relaxed),
 		.bytes = atomic_load_explicit(&fetcher->metrics->bytes, memory_order_relaxed),
 		.chunks = atomic_load_explicit(&fetcher->metrics->chunks, memory_order_relaxed),
 		.copies = atomic_load_explicit(&fetcher->metrics->copies, memory_order_relaxed),
@@ -270,4 +269,6 @@ void fetcher_counters(Fetcher *fetcher, FetchCounters *ret_counters)
 		.verify_failures = atomic_load_explicit(&fetcher->metrics->verify_failures, memory_order_relaxed),
 		.decoded_failures = atomic_load_explicit(&fetcher->metrics->decoded_failures, memory_order_relaxed),
 	};
+	for (unsigned i = 0; i < FETCH_CLASSES; i++)
+		ret_counters->requests += atomic_load_explicit(&fetcher->metrics->requests[i], memory_order_relaxed);
 }

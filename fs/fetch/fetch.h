@@ -20,14 +20,6 @@ typedef struct FetchBlob FetchBlob; /* owned by its Fetcher */
 typedef struct FetchReader FetchReader;
 typedef struct FetchWait FetchWait;
 
-/* How urgent a wait is. A chunk that several wait for is as urgent as the most urgent of them. */
-typedef enum FetchClass {
-	FETCH_DEMAND,     /* somebody reads it now */
-	FETCH_PROFILE,    /* somebody will soon: a start-up profile, read-ahead */
-	FETCH_BACKGROUND, /* nobody may ever: the background fill */
-} FetchClass;
-#define FETCH_CLASSES 3u
-
 typedef struct FetcherOptions {
 	unsigned connections; /* at once, to one host; 0 means 8, and 16 where the round trip is long */
 	uint64_t fill_rate;   /* bytes a second that FETCH_BACKGROUND may take; 0: what the others leave */

@@ -268,7 +268,7 @@ static void test_served(_unused_ void **state)
 	ServerMetrics *metrics;
 	assert_int_equal(server_metrics_load(fixture.plan.metrics_fd, &metrics), 0);
 	assert_int_equal(metrics->servers, 1);
-	assert_true(metrics->fetch.requests >= 1 && metrics->fetch.bytes > 0);
+	assert_true(metrics->fetch.requests[FETCH_DEMAND] >= 1 && metrics->fetch.bytes > 0);
 	assert_true(metrics->waited.sum > 0);
 	free(metrics);
 	mount_fixture_done(&fixture);
