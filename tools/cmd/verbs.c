@@ -15,6 +15,8 @@ const Verb verbs[] = {
 	{ "pull", "REFERENCE", "fetch all of an image, so that mounts of it need nobody else", cmd_pull,
 	  cmd_pull_options },
 	{ "cache", "ls|size|prune", "show what this node has fetched, and clear it up", cmd_cache, cmd_cache_options },
+	{ "status", "", "show what is mounted, by digest, and how complete it is", cmd_status, cmd_status_options },
+	{ "metrics", "", "print what mounts count, for Prometheus", cmd_metrics, cmd_metrics_options },
 	{ "umount", "DIR", "take a mounted image away", cmd_umount, cmd_umount_options },
 	{ "upgrade", "[DIR...]", "let mounted images go on under this version of imgfs", cmd_upgrade, NULL },
 	{ "ls", "", "list the images of the store", cmd_ls, cmd_ls_options },

@@ -1,0 +1,329 @@
+#include "fs/mount/mount-observe.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fs/base/fd.h"
+#include "fs/cache/cache-blob.h"
+#include "fs/cache/cache-pins.h"
+#include "fs/format/chunk-table.h"
+#include "fs/mount/mount-table.h"
+
+#define PLAN_MAX (16u << 20)
+
+void mount_observed_done(MountObserved *observed)
+{
+	free(observed->directory);
+	free(observed->reference);
+	free(observed->record);
+	free(observed->metrics);
+	mount_plan_done(&observed->plan);
+	*observed = (MountObserved){ .plan = MOUNT_PLAN_NULL };
+}
+
+void mounts_observed_done(MountsObserved *observed)
+{
+	for (size_t i = 0; i < observed->count; i++)
+		mount_observed_done(&observed->items[i]);
+	free(observed->items);
+	*observed = (MountsObserved){ 0 };
+}
+
+int mount_observed_open(const MountObserved *observed, int number, int *ret_fd)
+{
+	char path[64];
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", observed->keeper, number);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
+	return 0;
+}
+
+/* The number of the keeper's descriptor of that memfd. Errors: -ENOENT, -EACCES. */
+static int find_memory(pid_t keeper, const char *name)
+{
+	char path[64], wanted[64], link[64];
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", keeper);
+	(void)snprintf(wanted, sizeof(wanted), "/memfd:%s (deleted)", name);
+	_cleanup_closedir_ DIR *directory = opendir(path);
+	if (!directory)
+		return -errno;
+	for (struct dirent *entry; (entry = readdir(directory));) {
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		ssize_t length = readlinkat(dirfd(directory), entry->d_name, link, sizeof(link) - 1);
+		if (length < 0 && errno == EACCES)
+			return -EACCES;
+		if (length <= 0)
+			continue;
+		link[length] = '\0';
+		if (strcmp(link, wanted) == 0)
+			return atoi(entry->d_name);
+	}
+	return -ENOENT;
+}
+
+static int read_plan(MountObserved *observed)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat status;
+	int number = find_memory(observed->keeper, MOUNT_PLAN_NAME);
+	int r = number < 0 ? number : mount_observed_open(observed, number, &fd);
+	if (r < 0)
+		return r;
+	if (fstat(fd, &status) < 0 || status.st_size > PLAN_MAX)
+		return -EBADMSG;
+	_cleanup_free_ char *json = malloc((size_t)status.st_size + 1);
+	if (!json)
+		return -ENOMEM;
+	r = fd_pread_all(fd, json, (size_t)status.st_size, 0);
+	return r < 0 ? r : mount_plan_decode(json, (size_t)status.st_size, &observed->plan, NULL);
+}
+
+/* "imgfs:HOST/NAME:TAG@sha256:..." (cmd-mount.c) without its ends. */
+static char *reference_of(const char *source)
+{
+	static const char prefix[] = "imgfs:";
+	if (strncmp(source, prefix, sizeof(prefix) - 1) == 0)
+		source += sizeof(prefix) - 1;
+	return strndup(source, strcspn(source, "@"));
+}
+
+static void read_memory(MountObserved *observed)
+{
+	_cleanup_close_ int record = -1, metrics = -1;
+	const MountPlan *plan = &observed->plan;
+	if (plan->record_fd > 0 && mount_observed_open(observed, plan->record_fd, &record) == 0 &&
+	    start_record_load(record, &observed->record) < 0)
+		observed->record = NULL;
+	if (plan->metrics_fd > 0 && mount_observed_open(observed, plan->metrics_fd, &metrics) == 0 &&
+	    server_metrics_load(metrics, &observed->metrics) < 0)
+		observed->metrics = NULL;
+}
+
+static int look_at(const KeeperProcess *keeper, MountObserved *observed)
+{
+	*observed = (MountObserved){ .keeper = keeper->pid, .plan = MOUNT_PLAN_NULL };
+	int r = read_plan(observed);
+	if (r < 0)
+		return r;
+	observed->directory = strdup(keeper->directory);
+	observed->reference = reference_of(observed->plan.source);
+	if (!observed->directory || !observed->reference)
+		return -ENOMEM;
+	read_memory(observed);
+	return 0;
+}
+
+/* A layer's chunk table, in memory of this process. */
+typedef struct Layer {
+	FdMap map;
+	Image image;
+	ChunkTable table;
+} Layer;
+
+struct MountFiles {
+	FdMap view_map;
+	Image view;
+	Tree tree;
+	size_t layer_count;
+	Layer *layers;
+};
+
+static int open_layer(const MountObserved *observed, size_t number, Layer *layer, Error *error)
+{
+	_cleanup_close_ int fd = -1;
+	int r = mount_observed_open(observed, observed->plan.layers[number].index_fd, &fd);
+	if (r == 0)
+		r = fd_load(fd, &layer->map);
+	if (r < 0)
+		return error_set(error, r, "the index of layer %zu of %s cannot be read: %s", number,
+				 observed->reference, error_text(NULL, r));
+	r = image_open(layer->map.data, layer->map.size, &layer->image, error);
+	return r < 0 ? r : chunk_table_open(&layer->image, &layer->table, error);
+}
+
+static int open_layers(const MountObserved *observed, MountFiles *files, Error *error)
+{
+	files->layers = calloc(observed->plan.layer_count + 1, sizeof(*files->layers));
+	if (!files->layers)
+		return error_set(error, -ENOMEM, "out of memory");
+	for (; files->layer_count < observed->plan.layer_count; files->layer_count++) {
+		int r = open_layer(observed, files->layer_count, &files->layers[files->layer_count], error);
+		if (r < 0) {
+			files->layer_count++; /* what of it is open is closed with the others */
+			return r;
+		}
+	}
+	return 0;
+}
+
+int mount_files_open(const MountObserved *observed, MountFiles **ret_files, Error *error)
+{
+	_cleanup_(mount_files_free_p) MountFiles *files = calloc(1, sizeof(*files));
+	_cleanup_close_ int fd = -1;
+	if (!files)
+		return error_set(error, -ENOMEM, "out of memory");
+	int r = mount_observed_open(observed, observed->plan.view_fd, &fd);
+	if (r == 0)
+		r = fd_load(fd, &files->view_map);
+	if (r < 0)
+		return error_set(error, r, "the view of %s cannot be read: %s", observed->reference,
+				 error_text(NULL, r));
+	r = image_open(files->view_map.data, files->view_map.size, &files->view, error);
+	if (r == 0)
+		r = tree_open(&files->view, &files->tree, error);
+	if (r == 0)
+		r = open_layers(observed, files, error);
+	if (r < 0)
+		return r;
+	*ret_files = TAKE_PTR(files);
+	return 0;
+}
+
+static void close_layers(MountFiles *files)
+{
+	for (size_t i = 0; files->layers && i < files->layer_count; i++)
+		fd_unmap(&files->layers[i].map);
+	free(files->layers);
+}
+
+MountFiles *mount_files_free(MountFiles *files)
+{
+	if (files) {
+		close_layers(files);
+		fd_unmap(&files->view_map);
+		free(files);
+	}
+	return NULL;
+}
+
+const Tree *mount_files_tree(const MountFiles *files)
+{
+	return &files->tree;
+}
+
+uint32_t mount_files_chunk_size(void *arg, uint32_t layer, uint32_t chunk)
+{
+	const MountFiles *files = arg;
+	if (layer >= files->layer_count || chunk >= files->layers[layer].table.count)
+		return 0;
+	Chunk found;
+	chunk_table_get(&files->layers[layer].table, chunk, &found);
+	return found.blob_size;
+}
+
+static int measure_layer(const MountObserved *observed, size_t number, const ChunkTable *table, uint64_t *present)
+{
+	_cleanup_close_ int fd = -1;
+	int bitmap = observed->plan.layers[number].present_fd;
+	if (bitmap < 0) {
+		*present += table->blob_size;
+		return 0;
+	}
+	int r = mount_observed_open(observed, bitmap, &fd);
+	if (r < 0)
+		return r;
+	_cleanup_free_ uint8_t *bits = cache_bits_read(fd, table->count);
+	if (!bits)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < table->count; i++) {
+		Chunk chunk;
+		if (!cache_bits_have(bits, i))
+			continue;
+		chunk_table_get(table, i, &chunk);
+		*present += chunk.blob_size;
+	}
+	return 0;
+}
+
+/* The cache that a blob's file is in, by its path; false for a local store's, or one that was deleted. */
+static bool cache_of(const MountObserved *observed, char ret_path[static PATH_MAX])
+{
+	static const char end[] = "/data", above[] = "/blobs/";
+	char link[64];
+	if (observed->plan.layer_count == 0 || observed->plan.layers[0].present_fd < 0)
+		return false;
+	(void)snprintf(link, sizeof(link), "/proc/%d/fd/%d", observed->keeper, observed->plan.layers[0].data_fd);
+	ssize_t length = readlink(link, ret_path, PATH_MAX - 1);
+	if (length <= (ssize_t)sizeof(end) || strncmp(ret_path + length - strlen(end), end, strlen(end)) != 0)
+		return false;
+	ret_path[length - (ssize_t)strlen(end)] = '\0';
+	char *hex = strrchr(ret_path, '/');
+	if (!hex || hex - ret_path < (ssize_t)strlen(above) - 1)
+		return false;
+	char *blobs = hex - (strlen(above) - 1);
+	if (strncmp(blobs, above, strlen(above)) != 0)
+		return false;
+	*blobs = '\0';
+	return true;
+}
+
+static bool is_sealed(const MountObserved *observed)
+{
+	char path[PATH_MAX];
+	Digest manifest;
+	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
+	return observed->plan.manifest && digest_from_text(observed->plan.manifest, &manifest) == 0 &&
+	       cache_of(observed, path) && cache_store_open(path, &cache, NULL) == 0 &&
+	       cache_pin_has(cache, CACHE_SEAL, &manifest);
+}
+
+static int measure_mount(MountObserved *observed)
+{
+	MountFiles files = { 0 };
+	uint64_t needed = 0, present = 0;
+	int r = open_layers(observed, &files, NULL);
+	for (size_t i = 0; r == 0 && i < files.layer_count; i++) {
+		needed += files.layers[i].table.blob_size;
+		r = measure_layer(observed, i, &files.layers[i].table, &present);
+	}
+	close_layers(&files);
+	observed->measured = r == 0;
+	observed->sealed = is_sealed(observed);
+	observed->needed = needed;
+	observed->present = present;
+	return r == -ENOMEM ? r : 0;
+}
+
+static int compare(const void *left, const void *right)
+{
+	return strcmp(((const MountObserved *)left)->directory, ((const MountObserved *)right)->directory);
+}
+
+int mounts_observe(const char *directory, bool measure, MountsObserved *ret_observed)
+{
+	KeeperProcesses keepers = { 0 };
+	char path[PATH_MAX];
+	int r = directory ? mount_table_path(directory, path) : 0;
+	if (r == 0)
+		r = keeper_find(directory ? path : NULL, &keepers);
+	if (r < 0)
+		return r;
+	MountsObserved observed = { .items = calloc(keepers.count + 1, sizeof(*observed.items)) };
+	r = observed.items ? 0 : -ENOMEM;
+	for (size_t i = 0; r == 0 && i < keepers.count; i++) {
+		MountObserved *item = &observed.items[observed.count];
+		int found = look_at(&keepers.items[i], item);
+		if (found == 0 && measure)
+			found = measure_mount(item);
+		if (found < 0)
+			mount_observed_done(item);
+		observed.count += found == 0;
+		observed.hidden += found == -EACCES || found == -EPERM;
+		r = found == -ENOMEM ? found : 0;
+	}
+	keeper_processes_done(&keepers);
+	if (r < 0) {
+		mounts_observed_done(&observed);
+		return r;
+	}
+	qsort(observed.items, observed.count, sizeof(*observed.items), compare);
+	*ret_observed = observed;
+	return 0;
+}

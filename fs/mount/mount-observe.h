@@ -1,0 +1,53 @@
+/*
+ * What can be seen of mounts from outside, without asking their servers: the memory and the files that their keepers hold, below
+ * /proc/PID/fd. That needs the rights of the mount's owner, or root. Nothing that is read there is believed unchecked.
+ */
+#pragma once
+
+#include "fs/cache/cache-store.h"
+#include "fs/format/tree.h"
+#include "fs/mount/keeper-find.h"
+#include "fs/mount/mount-plan.h"
+#include "fs/mount/server-metrics.h"
+#include "fs/mount/start-record.h"
+
+typedef struct MountObserved {
+	pid_t keeper;
+	char *directory;        /* where it is mounted */
+	char *reference;        /* HOST/NAME:TAG, or NAME:TAG of a local store, without its digest */
+	MountPlan plan;         /* its descriptors are those of the keeper */
+	StartRecord *record;    /* NULL: there is none that this imgfs can read */
+	ServerMetrics *metrics; /* NULL: as above */
+	bool measured;          /* are the next two known? */
+	uint64_t needed;        /* bytes of the blobs' chunks */
+	uint64_t present;       /* of them, on this node */
+	bool sealed;            /* complete, checked and kept in its cache (cache-pins.h) */
+} MountObserved;
+
+void mount_observed_done(MountObserved *observed); /* safe on a zeroed one */
+
+typedef struct MountsObserved {
+	MountObserved *items;
+	size_t count;
+	size_t hidden; /* keepers that may not be looked at */
+} MountsObserved;
+
+void mounts_observed_done(MountsObserved *observed);
+
+/*
+ * The mounts of this machine, by directory; NULL: all. With `measure` the cache's bitmaps are read as well. Errors: -ENOMEM, keeper_find()'s.
+ */
+int mounts_observe(const char *directory, bool measure, MountsObserved *ret_observed) _must_check_;
+
+/* Opens a file that the plan names, read-only. Errors: open's. */
+int mount_observed_open(const MountObserved *observed, int number, int *ret_fd) _must_check_;
+
+/* The view and the chunk tables of a mount, to make sense of its record. */
+typedef struct MountFiles MountFiles;
+int mount_files_open(const MountObserved *observed, MountFiles **ret_files, Error *error) _must_check_;
+MountFiles *mount_files_free(MountFiles *files);
+DEFINE_CLEANUP(MountFiles, mount_files_free);
+const Tree *mount_files_tree(const MountFiles *files);
+
+/* StartChunkSize; `arg` is the MountFiles. */
+uint32_t mount_files_chunk_size(void *arg, uint32_t layer, uint32_t chunk);

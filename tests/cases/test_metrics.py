@@ -1,0 +1,121 @@
+"""`imgfs metrics`: numbers held against what the test's own forwarder counted, and the text against Prometheus's own checker."""
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+import front as fake
+import machine
+from endpoint import NAME, TAG
+from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
+
+
+@pytest.fixture(name="front")
+def make_front(backend):
+    with fake.Front(backend) as front:
+        yield front
+
+
+SAMPLE = re.compile(r'^([a-z_:]+)(?:\{(.*)\})? ([-+.0-9eInf]+)$')
+LABEL = re.compile(r'([a-z]+)="((?:[^"\\]|\\.)*)"')
+
+
+def parse(text):
+    """The samples of a text: {name: {labels: value}}; fails at a line that is none."""
+    samples = {}
+    for line in text.splitlines():
+        if line.startswith("# "):
+            continue
+        match = SAMPLE.match(line)
+        assert match, line
+        name, labels, value = match.groups()
+        key = tuple(sorted(LABEL.findall(labels or "")))
+        assert key not in samples.setdefault(name, {}), f"twice: {line}"
+        samples[name][key] = float(value)
+    return samples
+
+
+def metrics_of(mounted):
+    """What is said of that mount and its server: {name: {other labels: value}}."""
+    found = {}
+    for name, values in parse(machine.imgfs("metrics").stdout).items():
+        for labels, value in values.items():
+            rest = dict(labels)
+            if str(mounted.directory) in (rest.pop("mount", None), rest.pop("server", None)):
+                found.setdefault(name, {})[tuple(sorted(rest.items()))] = value
+    return found
+
+
+def one(metrics, name, **labels):
+    return metrics[name][tuple(sorted(labels.items()))]
+
+
+def test_numbers(front, image, work, mount):
+    reference = f"{front.host}/{NAME}:{TAG}"
+    mounted = mount("--cache", work / "cache", reference)
+    before = len(front.log)
+    for path, content in image.files.items():
+        assert (mounted.directory / path).read_bytes() == content
+    size = sum(len(content) for content in image.files.values())
+    done = machine.wait_until(lambda: (m := metrics_of(mounted)) and one(m, "imgfs_read_bytes_total") >= size and m, "the reads")
+    requests = [entry for entry in front.log[before:] if "/blobs/" in entry[1]]
+    assert one(done, "imgfs_fetches_total", **{"class": "demand", "result": "ok"}) == len(requests)
+    assert one(done, "imgfs_fetch_seconds_count", **{"class": "demand"}) == len(requests)
+    fetched = sum(1 + int(last) - int(first) for first, last in (entry[2]["Range"].removeprefix("bytes=").split("-") for entry in requests))
+    assert one(done, "imgfs_fetched_bytes_total") == fetched
+    assert one(done, "imgfs_present_bytes") <= fetched and one(done, "imgfs_needed_bytes") >= one(done, "imgfs_present_bytes")
+    reads = one(done, "imgfs_reads_total")
+    assert reads == one(done, "imgfs_read_seconds_count", waited="no") + one(done, "imgfs_read_seconds_count", waited="yes")
+    assert one(done, "imgfs_read_seconds_bucket", waited="no", le="+Inf") == one(done, "imgfs_read_seconds_count", waited="no")
+    assert one(done, "imgfs_chunks_total", tier="network") > 0 and one(done, "imgfs_chunks_total", tier="donor") == 0
+    assert one(done, "imgfs_takeovers_total") == 0 and one(done, "imgfs_stalled_reads") == 0
+
+    # A wrong byte, a server that dies: counted, and what was counted stays.
+    server = mounted.server()
+    os.kill(server, signal.SIGKILL)
+    mounted.server(other_than=server)
+    after = machine.wait_until(lambda: (m := metrics_of(mounted)) and one(m, "imgfs_takeovers_total") == 1 and m, "the takeover")
+    for name, values in done.items():
+        if name.endswith("_total"):
+            assert all(after[name][labels] >= value for labels, value in values.items()), name
+
+
+def test_faults_are_counted(front, image, work, mount):
+    mounted = mount("--cache", work / "cache", "--deadline", "2", f"{front.host}/{NAME}:{TAG}")
+    front.fault = "corrupt"
+    with pytest.raises(OSError):
+        (mounted.directory / "usr/noise").read_bytes()
+    corrupt = machine.wait_until(lambda: (m := metrics_of(mounted)) and one(m, "imgfs_read_failures_total") and m, "the failure")
+    assert one(corrupt, "imgfs_verify_failures_total") > 0 and one(corrupt, "imgfs_retries_total") > 0
+    front.fault = "503"
+    with pytest.raises(OSError):
+        (mounted.directory / "usr/text").read_bytes()
+    machine.wait_until(lambda: one(metrics_of(mounted), "imgfs_fetches_total", **{"class": "demand", "result": "failed"}) > 0, "failures")
+    assert image.files
+
+
+def test_text_and_file(front, image, work, mount):
+    """A name that wants escapes; the collector's file, whole and replaced; promtool has nothing to say."""
+    directory = work / 'a "quoted\\ one'
+    mounted = mount("--cache", work / "cache", f"{front.host}/{NAME}:{TAG}")
+    directory.mkdir()
+    other = machine.imgfs("mount", "--cache", work / "cache", f"{front.host}/{NAME}:{TAG}", directory)
+    try:
+        assert other.returncode == 0
+        target = work / "imgfs.prom"
+        target.write_text("old")
+        machine.imgfs("metrics", "--output", target)
+        text = target.read_text()
+        samples = parse(text)
+        shown = {dict(labels)["mount"] for labels in samples["imgfs_mount_info"]}
+        assert {str(mounted.directory), str(directory).replace("\\", "\\\\").replace('"', '\\"')} <= shown
+        assert (target.stat().st_mode & 0o777, [path.name for path in work.glob(".tmp-*")]) == (0o644, [])
+    finally:
+        machine.imgfs("umount", directory)
+    if shutil.which("promtool"):
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert image.files
