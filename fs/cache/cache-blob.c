@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fs/base/fd.h"
 #include "fs/cache/cache-present.h"
@@ -207,4 +208,9 @@ int cache_blob_write(CacheBlob *blob, uint32_t chunk, const uint8_t *frame, uint
 	atomic_store_explicit(&blob->states[chunk], TRUSTED + generation, memory_order_release);
 	store_bit(blob, chunk, true);
 	return 0;
+}
+
+void cache_blob_sync(const CacheBlob *blob)
+{
+	_unused_ int r = fdatasync(blob->data_fd);
 }

@@ -53,5 +53,8 @@ int cache_blob_read(CacheBlob *blob, uint32_t chunk, uint8_t *frame, uint32_t *r
  */
 int cache_blob_write(CacheBlob *blob, uint32_t chunk, const uint8_t *frame, uint32_t size) _must_check_;
 
+/* Has the disk write what is not on it yet, and waits for that. It is a help only: who has to know calls cache_seal_write(). */
+void cache_blob_sync(const CacheBlob *blob);
+
 /* Makes a chunk ABSENT: its frame passed SHA-256 once but no longer decodes. */
 void cache_blob_forget(CacheBlob *blob, uint32_t chunk);

@@ -181,6 +181,9 @@ int cache_contents_remove(CacheStore *store, CacheKind kind, const Digest *diges
 	/* The bitmap first: without it the rest counts as nothing. */
 	(void)snprintf(path, sizeof(path), "blobs/%s/present", hex);
 	int r = unlink_one(store->dirfd, path, 0);
+	(void)snprintf(path, sizeof(path), "blobs/%s/seal", hex);
+	if (r == 0)
+		r = unlink_one(store->dirfd, path, 0);
 	(void)snprintf(path, sizeof(path), "blobs/%s/data", hex);
 	if (r == 0)
 		r = unlink_one(store->dirfd, path, 0);

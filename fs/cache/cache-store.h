@@ -3,6 +3,7 @@
  *
  *   imgfs-cache                      marker: "imgfs cache 1\n"
  *   blobs/<blob hex>/data            sparse copy of the blob, at the same offsets
+ *   blobs/<blob hex>/seal            whether all of it was proven (cache-seal.h)
  *   blobs/<blob hex>/present         which chunks are there, a bit each, and when each was used (cache-present.h); hints, written without fsync
  *   indexes/<index digest hex>       decompressed index image
  *   views/<chain ID hex>             view

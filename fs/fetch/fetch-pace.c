@@ -38,6 +38,11 @@ void fetch_pace_touch(void)
 	atomic_store_explicit(&touched, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, memory_order_relaxed);
 }
 
+bool fetch_pace_is_quiet(int64_t now)
+{
+	return now - atomic_load_explicit(&touched, memory_order_relaxed) >= QUIET;
+}
+
 void fetch_pace_sent(FetchRange *range)
 {
 	range->asked = now_us();
@@ -100,12 +105,10 @@ uint64_t fetch_pace_range_max(const Fetcher *fetcher, FetchClass class)
 {
 	if (class != FETCH_BACKGROUND)
 		return RANGE_MAX;
-	uint64_t size = fetcher->pace.bandwidth * FILL_MS / 1000, rate = fetcher->options.fill_rate;
+	uint64_t size = fetcher->pace.bandwidth * FILL_MS / 1000;
 	if (size < FILL_MIN)
 		size = FILL_MIN;
-	if (size > RANGE_MAX)
-		size = RANGE_MAX;
-	return rate > 0 && rate < size ? rate : size;
+	return size > RANGE_MAX ? RANGE_MAX : size;
 }
 
 uint64_t fetch_pace_gap_max(FetchClass class)
@@ -169,10 +172,6 @@ static bool fill_allowed(Fetcher *fetcher, int64_t now, int64_t *retry)
 			return false;
 		}
 	}
-	if (pace->fill_at > now) {
-		*retry = pace->fill_at < *retry ? pace->fill_at : *retry;
-		return false;
-	}
 	return true;
 }
 
@@ -185,13 +184,6 @@ bool fetch_pace_allows(Fetcher *fetcher, FetchClass class, int64_t now, int64_t 
 	if (lower_in_flight(fetcher) >= lower_max(fetcher))
 		return false;
 	return class == FETCH_PROFILE || fill_allowed(fetcher, now, retry);
-}
-
-void fetch_pace_filled(Fetcher *fetcher, uint64_t size, int64_t now)
-{
-	uint64_t rate = fetcher->options.fill_rate;
-	if (rate > 0)
-		fetcher->pace.fill_at = now + (int64_t)(size * 1000 / rate);
 }
 
 bool fetch_pace_hinders(const FetchRange *range)

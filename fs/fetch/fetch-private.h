@@ -86,8 +86,9 @@ struct FetchWait {
 	int64_t deadline;
 	FetchDone *done; /* NULL: nobody wants to know */
 	void *arg;
-	_Atomic bool cancelled;     /* any thread */
-	FetchWait *previous, *next; /* in the Fetcher's list of open or of incoming waits */
+	_Atomic bool cancelled;      /* any thread */
+	const _Atomic bool *dropped; /* the same, of several waits at once; outlives them; may be NULL */
+	FetchWait *previous, *next;  /* in the Fetcher's list of open or of incoming waits */
 	FetchLink links[];
 };
 
@@ -128,7 +129,6 @@ typedef struct FetchPace {
 	uint64_t window_bytes;
 	int64_t demand_at;  /* milliseconds, when demand was seen last */
 	int64_t held_since; /* since when the fill has had to wait; 0: it has not */
-	int64_t fill_at;    /* when its rate allows the next range */
 } FetchPace;
 
 struct Fetcher {
@@ -170,6 +170,12 @@ FetchBlob *fetch_blob_free(FetchBlob *blob);
 /* Gives up what is asked for of the blobs in a list of fetcher_remove_blob(), and tells who waits for that. */
 void fetch_blobs_let_go(Fetcher *fetcher, FetchBlob *leaving);
 
+/*
+ * fetch.c: hands a wait for some chunks to the network thread, with class, deadline, done, arg and dropped of `what`; fetch_wait() says the rest. Any
+ * thread. Errors: -ENOMEM, -ECANCELED.
+ */
+int fetch_submit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWait *what) _must_check_;
+
 /* fetch-want.c: waits, wants and the queue. */
 
 /* Is the chunk in the cache or in memory? Any thread. */
@@ -209,8 +215,9 @@ void fetch_range_cut_blob(Fetcher *fetcher, const FetchBlob *blob);
 
 /* fetch-pace.c: how much of each class may be in flight. */
 
-/* Somebody reads; any thread. */
+/* Somebody reads; any thread. Has nobody for a while, in this process? */
 void fetch_pace_touch(void);
+bool fetch_pace_is_quiet(int64_t now);
 
 void fetch_pace_sent(FetchRange *range);                  /* a range was asked for */
 void fetch_pace_received(FetchRange *range, size_t size); /* bytes of it have come */
@@ -223,9 +230,6 @@ uint64_t fetch_pace_gap_max(FetchClass class);
 
 /* May another range of this class start now? If it is only too early for it, `retry` becomes the time when it may, if that is sooner. */
 bool fetch_pace_allows(Fetcher *fetcher, FetchClass class, int64_t now, int64_t *retry);
-
-/* A range of the fill was started. */
-void fetch_pace_filled(Fetcher *fetcher, uint64_t size, int64_t now);
 
 /* Would the rest of a range keep the link busy for longer than demand should wait? */
 bool fetch_pace_hinders(const FetchRange *range);

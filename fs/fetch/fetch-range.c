@@ -22,9 +22,11 @@ static void keep_frame(FetchRange *range, const FetchWant *want)
 	int r = cache_blob_write(blob->cache, range->cursor, range->frame, range->chunk.blob_size);
 	if (r < 0 && r != -EBUSY) { /* busy: it is being evicted, which is no fault of the disk */
 		fetch_count(&fetcher->metrics->disk_failures, 1);
-		fetch_report_disk(fetcher, r);
+		/* The fill says so by itself, once. */
+		if (want->class != FETCH_BACKGROUND)
+			fetch_report_disk(fetcher, r);
 	}
-	if ((r < 0 || bit_is_set(blob->rotten, range->cursor)) && want->links)
+	if ((r < 0 || bit_is_set(blob->rotten, range->cursor)) && want->links && want->class != FETCH_BACKGROUND)
 		fetch_recent_put(&fetcher->recent, blob->id, range->cursor, range->frame, range->chunk.blob_size);
 }
 
@@ -214,8 +216,6 @@ static int start(FetchRange *range, FetchWant *want, int64_t now)
 		return r;
 	fetch_count(&range->fetcher->metrics->requests[range->class], 1);
 	fetch_pace_sent(range);
-	if (range->class == FETCH_BACKGROUND)
-		fetch_pace_filled(range->fetcher, transfer.size, now);
 	return 0;
 }
 

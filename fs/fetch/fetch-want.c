@@ -184,6 +184,13 @@ static bool is_at_donor(const FetchBlob *blob, uint32_t chunk)
 	return blob->twins && atomic_load_explicit(&blob->twins[chunk], memory_order_relaxed) != 0;
 }
 
+/* What is in memory alone is here for readers, but not for the fill, which wants it in the cache. */
+static bool is_here(const FetchWait *wait, uint32_t chunk)
+{
+	return wait->class == FETCH_BACKGROUND ? cache_blob_has(wait->blob->cache, chunk)
+					       : fetch_at_hand(wait->blob, chunk);
+}
+
 /* Links the wait to the wants of what is missing. */
 static int find_missing(FetchWait *wait)
 {
@@ -192,7 +199,7 @@ static int find_missing(FetchWait *wait)
 		uint32_t chunk = wait->first + i;
 		FetchWant *want = blob->wants[chunk];
 		if (!want) {
-			if (fetch_at_hand(blob, chunk) || (!wait->done && is_at_donor(blob, chunk)))
+			if (is_here(wait, chunk) || (!wait->done && is_at_donor(blob, chunk)))
 				continue;
 			if (!blob->url)
 				return -EIO;
@@ -223,7 +230,7 @@ void fetch_wait_expire(Fetcher *fetcher, int64_t now)
 {
 	for (FetchWait *wait = fetcher->waits, *next; wait; wait = next) {
 		next = wait->next;
-		if (atomic_load(&wait->cancelled))
+		if (atomic_load(&wait->cancelled) || (wait->dropped && atomic_load(wait->dropped)))
 			fetch_wait_end(wait, -EINTR);
 		else if (wait->deadline <= now)
 			fetch_wait_end(wait, -ETIMEDOUT);

@@ -157,7 +157,6 @@ Fetcher *fetcher_free(Fetcher *fetcher)
 	return NULL;
 }
 
-/* Hands a wait for some chunks to the network thread; what `what` says of the class, the deadline and the end holds. */
 static int submit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWait *what, FetchWait **ret_wait)
 {
 	Fetcher *fetcher = blob->fetcher;
@@ -171,6 +170,7 @@ static int submit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWa
 	wait->deadline = what->deadline;
 	wait->done = what->done;
 	wait->arg = what->arg;
+	wait->dropped = what->dropped;
 
 	(void)pthread_mutex_lock(&fetcher->mutex);
 	bool stopping = fetcher->stopping;
@@ -187,6 +187,14 @@ static int submit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWa
 		return -ECANCELED;
 	}
 	return 0;
+}
+
+int fetch_submit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWait *what)
+{
+	int r = submit(blob, first, count, what, NULL);
+	if (r == 0)
+		net_loop_wake(blob->fetcher->loop);
+	return r;
 }
 
 /* The chunks that hold a part of the tar. False: it is not inside. */
@@ -247,10 +255,7 @@ int fetch_prefetch_range(FetchBlob *blob, FetchClass class, uint64_t tar_offset,
 	    !find_chunks(blob, tar_offset, size, &first, &count))
 		return -EINVAL;
 	FetchWait what = { .class = class, .deadline = deadline_after(patience) };
-	int r = submit(blob, first, count, &what, NULL);
-	if (r == 0)
-		net_loop_wake(blob->fetcher->loop);
-	return r;
+	return fetch_submit(blob, first, count, &what);
 }
 
 void fetch_cancel(Fetcher *fetcher, FetchWait *wait)

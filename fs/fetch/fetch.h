@@ -22,7 +22,6 @@ typedef struct FetchWait FetchWait;
 
 typedef struct FetcherOptions {
 	unsigned connections; /* at once, to one host; 0 means 8, and 16 where the round trip is long */
-	uint64_t fill_rate;   /* bytes a second that FETCH_BACKGROUND may take; 0: what the others leave */
 	const char *access;   /* FetchImage.access of the image; copied; NULL: hosts are strangers */
 	/* What went wrong or right again, for the log; called from the Fetcher's thread, already rate-limited. May be NULL. */
 	void (*report)(void *arg, const char *sentence);

@@ -214,7 +214,8 @@ static void test_gives_up(void **state _unused_)
 	FetchFixture fixture;
 	start(&fixture, 10, CHUNK_SIZE, 1);
 	fake_server_fault(fixture.server, FAKE_STALL_REQUEST, 1);
-	assert_int_equal(fetch_prefetch(fixture.blob, FETCH_PROFILE, chunks, 1, 1), 0);
+	assert_int_equal(fetch_prefetch(fixture.blob, FETCH_PROFILE, chunks, 1, 300), 0);
+	await_requests(&fixture, 1);
 	/* It ends by its patience, and with it the transfer, so that the only connection is free. */
 	assert_int_equal(fetch_and_compare(&fixture, 5 * CHUNK_SIZE, CHUNK_SIZE, PATIENCE), 0);
 	assert_false(cache_blob_has(fixture.cache, 0));

@@ -1,0 +1,67 @@
+#include "fs/cache/cache-seal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/base/fd.h"
+#include "fs/cache/cache-private.h"
+
+#define HEADER    "imgfs seal 1\n"
+#define SEAL_SIZE (sizeof(HEADER) + DIGEST_TEXT_SIZE)
+
+int cache_seal_open(CacheStore *store, const Digest *blob, int *ret_fd)
+{
+	char hex[DIGEST_HEX_SIZE], path[sizeof("blobs//seal") + DIGEST_HEX_SIZE];
+	(void)snprintf(path, sizeof(path), "blobs/%s/seal", digest_hex(blob, hex));
+	int fd = openat(store->dirfd, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, CACHE_FILE_MODE);
+	if (fd < 0 && (errno == EROFS || errno == EACCES))
+		fd = openat(store->dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
+	return 0;
+}
+
+static size_t seal_text(const Digest *diff_id, char ret_text[static SEAL_SIZE])
+{
+	char text[DIGEST_TEXT_SIZE];
+	return (size_t)snprintf(ret_text, SEAL_SIZE, HEADER "%s\n", digest_text(diff_id, text));
+}
+
+bool cache_seal_is_valid(int fd, const Digest *diff_id)
+{
+	char wanted[SEAL_SIZE], found[SEAL_SIZE];
+	size_t size = seal_text(diff_id, wanted);
+	return fd_pread_all(fd, found, size, 0) == 0 && memcmp(found, wanted, size) == 0;
+}
+
+static int is_read_only(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0)
+		return -errno;
+	return (flags & O_ACCMODE) == O_RDONLY ? -EROFS : 0;
+}
+
+int cache_seal_write(int fd, const Digest *diff_id)
+{
+	char text[SEAL_SIZE];
+	size_t size = seal_text(diff_id, text);
+	int r = is_read_only(fd);
+	/* First what it speaks of, manifest, index, view and directories as well, which are written without fsync. */
+	if (r == 0 && syncfs(fd) < 0)
+		r = -errno;
+	if (r == 0)
+		r = fd_pwrite_all(fd, text, size, 0);
+	if (r == 0 && fsync(fd) < 0)
+		r = -errno;
+	return r;
+}
+
+int cache_seal_clear(int fd)
+{
+	int r = is_read_only(fd);
+	return r == 0 && ftruncate(fd, 0) < 0 ? -errno : r;
+}

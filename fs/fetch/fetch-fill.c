@@ -1,0 +1,537 @@
+#include "fs/fetch/fetch-fill.h"
+
+#include <errno.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fs/cache/cache-seal.h"
+#include "fs/fetch/fetch-donors.h"
+#include "fs/fetch/fetch-private.h"
+#include "fs/format/frame.h"
+
+#define PIECE_MAX   (1u << 20)  /* what is asked for at once; the Fetcher joins neighbours */
+#define ASKED_MAX   (16u << 20) /* and in all */
+#define PIECES      64u
+#define SYNC_BYTES  (32u << 20) /* after which the disk is made to write, so that the last sync has little left */
+#define RETRY       30000
+#define REST        50    /* milliseconds between two looks whether somebody reads */
+#define REST_MAX    10000 /* after which it goes on, a step at a time */
+#define CHECK_TRIES 3u    /* for a chunk that the disk does not give back as it was given */
+#define NICE        10
+
+typedef struct Job {
+	struct Job *next;
+	FetchBlob *blob;
+	Digest diff_id;
+	int seal_fd;
+	FetchFillState state;
+	_Atomic bool dropped; /* what it waits for is to end */
+} Job;
+
+/* A run of chunks that is asked for. */
+typedef struct Piece {
+	FetchFill *fill;
+	uint32_t first, count;
+	uint64_t size;
+	bool asked;
+	_Atomic bool ended;
+	int result; /* once it has ended */
+} Piece;
+
+struct FetchFill {
+	FetchFillOptions options;
+	pthread_t thread;
+
+	pthread_mutex_t mutex; /* of the next five, and of the states of jobs */
+	pthread_cond_t changed;
+	Job *jobs; /* in the order they came */
+	Job *current;
+	bool stopping;
+
+	/* The thread's own. */
+	sem_t ended; /* a piece has */
+	Piece pieces[PIECES];
+	uint64_t asked; /* bytes of the pieces */
+	int64_t rate_at;
+	bool pressed; /* it has rested long enough, and nobody has stopped reading */
+	bool told_full;
+	bool probing; /* the disk was full: one piece will show whether it still is */
+	uint8_t *frame, *content;
+	FrameDecoder *decoder;
+};
+
+static bool is_over(const Job *job)
+{
+	return atomic_load_explicit(&job->dropped, memory_order_relaxed);
+}
+
+static void tell(const FetchFill *fill, bool failed, const Error *error)
+{
+	if (fill->options.report)
+		fill->options.report(fill->options.report_arg, failed, error->message);
+}
+
+/* Sleeps, but for no longer than the job lasts. */
+static void pause_job(FetchFill *fill, const Job *job, int64_t milliseconds)
+{
+	struct timespec until;
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);
+	int64_t nanoseconds = until.tv_nsec + milliseconds % 1000 * 1000000;
+	until.tv_sec += milliseconds / 1000 + nanoseconds / 1000000000;
+	until.tv_nsec = nanoseconds % 1000000000;
+	(void)pthread_mutex_lock(&fill->mutex);
+	while (!is_over(job) && pthread_cond_timedwait(&fill->changed, &fill->mutex, &until) == 0)
+		;
+	(void)pthread_mutex_unlock(&fill->mutex);
+}
+
+/* Waits while anybody reads; but who never stops reading does not stop this for ever. */
+static void rest(FetchFill *fill, const Job *job)
+{
+	int64_t since = fetch_now();
+	while (!is_over(job) && !fetch_pace_is_quiet(fetch_now())) {
+		if (fill->pressed || fetch_now() - since >= REST_MAX) {
+			fill->pressed = true;
+			pause_job(fill, job, REST);
+			return;
+		}
+		pause_job(fill, job, REST);
+	}
+	fill->pressed = false;
+}
+
+static void on_end(void *arg, int result)
+{
+	Piece *piece = arg;
+	FetchFill *fill = piece->fill;
+	piece->result = result;
+	atomic_store(&piece->ended, true);
+	(void)sem_post(&fill->ended);
+}
+
+/* Did the cache keep what has come? */
+static int judge_piece(const Job *job, const Piece *piece)
+{
+	for (uint32_t i = 0; piece->result == 0 && i < piece->count; i++)
+		if (!cache_blob_has(job->blob->cache, piece->first + i))
+			return -ENOSPC;
+	return piece->result;
+}
+
+/* Takes back pieces that have ended. 0, or the first failure. */
+static int collect(FetchFill *fill, const Job *job)
+{
+	int failure = 0;
+	for (size_t i = 0; i < PIECES; i++) {
+		Piece *piece = &fill->pieces[i];
+		if (!piece->asked || !atomic_load(&piece->ended))
+			continue;
+		int r = judge_piece(job, piece);
+		if (r < 0 && failure == 0)
+			failure = r;
+		piece->asked = false;
+		fill->asked -= piece->size;
+	}
+	return failure;
+}
+
+/* Waits until at most `bytes` are asked for. */
+static int await(FetchFill *fill, const Job *job, uint64_t bytes)
+{
+	int failure = collect(fill, job);
+	while (fill->asked > bytes) {
+		while (sem_wait(&fill->ended) < 0)
+			;
+		int r = collect(fill, job);
+		if (failure == 0)
+			failure = r;
+	}
+	return failure;
+}
+
+static Piece *free_piece(FetchFill *fill)
+{
+	for (size_t i = 0; i < PIECES; i++)
+		if (!fill->pieces[i].asked)
+			return &fill->pieces[i];
+	return NULL;
+}
+
+/* Holds the rate: what is asked for now is paid for before the next. */
+static void keep_rate(FetchFill *fill, const Job *job, uint64_t size)
+{
+	if (fill->options.rate == 0)
+		return;
+	int64_t now = fetch_now();
+	if (fill->rate_at > now)
+		pause_job(fill, job, fill->rate_at - now);
+	else
+		fill->rate_at = now;
+	fill->rate_at += (int64_t)(size * 1000 / fill->options.rate);
+}
+
+static int ask(FetchFill *fill, const Job *job, const Piece *what)
+{
+	keep_rate(fill, job, what->size);
+	/* With a rate no more than one, so that nothing is saved up while others have the link. */
+	int r = await(fill, job, fill->options.rate > 0 ? 0 : ASKED_MAX);
+	Piece *piece;
+	while (r == 0 && !(piece = free_piece(fill)))
+		r = await(fill, job, fill->asked - 1);
+	if (r < 0)
+		return r;
+	if (is_over(job))
+		return -ECANCELED;
+	*piece = *what;
+	piece->fill = fill;
+	FetchWait wait = {
+		.class = FETCH_BACKGROUND,
+		.deadline = INT64_MAX,
+		.done = on_end,
+		.arg = piece,
+		.dropped = &job->dropped,
+	};
+	piece->asked = true;
+	fill->asked += piece->size;
+	r = fetch_submit(job->blob, piece->first, piece->count, &wait);
+	if (r < 0) {
+		piece->asked = false;
+		fill->asked -= piece->size;
+	} else if (fill->probing) {
+		r = await(fill, job, 0);
+		fill->probing = r < 0;
+	}
+	return r;
+}
+
+static uint64_t piece_max(const FetchFill *fill)
+{
+	uint64_t rate = fill->options.rate;
+	return rate > 0 && rate < PIECE_MAX ? rate : PIECE_MAX;
+}
+
+/* Asks for all that is neither here nor to be copied from donors. 0: all has come. */
+static int fetch_all(FetchFill *fill, const Job *job)
+{
+	const ChunkTable *table = cache_blob_table(job->blob->cache);
+	Piece piece = { 0 };
+	uint64_t filled = 0;
+	int r = 0;
+	for (uint32_t i = 0; r == 0 && i <= table->count; i++) {
+		bool absent = i < table->count && !cache_blob_has(job->blob->cache, i);
+		if (absent && job->blob->twins) {
+			rest(fill, job);
+			absent = !fetch_donor_copy(job->blob, i, fill->frame) || !cache_blob_has(job->blob->cache, i);
+		}
+		Chunk chunk = { 0 };
+		if (absent)
+			chunk_table_get(table, i, &chunk);
+		if (piece.count > 0 && (!absent || piece.size + chunk.blob_size > piece_max(fill))) {
+			r = ask(fill, job, &piece);
+			filled += piece.size;
+			piece = (Piece){ 0 };
+		}
+		if (absent && piece.count++ == 0)
+			piece.first = i;
+		piece.size += chunk.blob_size;
+		if (filled >= SYNC_BYTES) {
+			cache_blob_sync(job->blob->cache);
+			filled = 0;
+		}
+		if (r == 0 && is_over(job))
+			r = -ECANCELED;
+	}
+	int last = await(fill, job, 0);
+	return r < 0 ? r : last;
+}
+
+/* A chunk from the cache; one that was found rotten is fetched again. */
+static int read_chunk(FetchFill *fill, const Job *job, uint32_t number, const Chunk *chunk)
+{
+	uint32_t size;
+	int r = -ENODATA;
+	for (unsigned i = 0; r == -ENODATA && i < CHECK_TRIES; i++) {
+		r = cache_blob_read(job->blob->cache, number, fill->frame, &size);
+		if (r == 0)
+			return frame_decode(fill->decoder, fill->frame, size, fill->content, chunk->tar_size);
+		Piece piece = { .first = number, .count = 1, .size = chunk->blob_size };
+		int asked = ask(fill, job, &piece);
+		if (asked == 0)
+			asked = await(fill, job, 0);
+		if (asked < 0)
+			return asked;
+	}
+	return r == -ENODATA ? -ENOSPC : r;
+}
+
+/* Errors: -EBADMSG (another diffID, or what does not decode), -ENOSPC (the cache does not keep it), -ECANCELED, -ENOMEM. */
+static int check(FetchFill *fill, const Job *job)
+{
+	const ChunkTable *table = cache_blob_table(job->blob->cache);
+	_cleanup_(digest_state_free_p) DigestState *state = NULL;
+	int r = digest_state_new(&state);
+	for (uint32_t i = 0; r == 0 && i < table->count; i++) {
+		Chunk chunk;
+		chunk_table_get(table, i, &chunk);
+		rest(fill, job);
+		r = is_over(job) ? -ECANCELED : read_chunk(fill, job, i, &chunk);
+		if (r == 0)
+			r = digest_state_add(state, fill->content, chunk.tar_size);
+	}
+	Digest digest;
+	if (r == 0)
+		r = digest_state_end(state, &digest);
+	return r == 0 && !digest_equal(&digest, &job->diff_id) ? -EBADMSG : r;
+}
+
+static bool is_complete(const FetchBlob *blob)
+{
+	uint32_t count = cache_blob_table(blob->cache)->count;
+	for (uint32_t i = 0; i < count; i++)
+		if (!cache_blob_has(blob->cache, i))
+			return false;
+	return true;
+}
+
+static void set_state(FetchFill *fill, Job *job, FetchFillState state)
+{
+	(void)pthread_mutex_lock(&fill->mutex);
+	job->state = state;
+	(void)pthread_mutex_unlock(&fill->mutex);
+}
+
+/* One try. 1: it was sealed already. Errors: as check()'s. */
+static int try(FetchFill *fill, Job *job)
+{
+	if (is_complete(job->blob) && cache_seal_is_valid(job->seal_fd, &job->diff_id))
+		return 1;
+	int r = cache_seal_clear(job->seal_fd);
+	if (r < 0)
+		return r;
+	set_state(fill, job, FETCH_FILL_FETCHING);
+	rest(fill, job);
+	r = fetch_all(fill, job);
+	if (r == 0) {
+		set_state(fill, job, FETCH_FILL_CHECKING);
+		r = check(fill, job);
+	}
+	if (r == 0)
+		r = cache_seal_write(job->seal_fd, &job->diff_id);
+	return r;
+}
+
+/* Says what has become of a job, and how it goes on. */
+static void settle(FetchFill *fill, Job *job, int r)
+{
+	char text[DIGEST_TEXT_SIZE];
+	Error error = { 0 };
+	(void)digest_text(&job->diff_id, text);
+	if (r >= 0) {
+		set_state(fill, job, FETCH_FILL_SEALED);
+		fill->told_full = fill->probing = false;
+		(void)error_set(&error, 0, "sealed layer=%s", text);
+		if (r == 0)
+			tell(fill, false, &error);
+	} else if (is_over(job) || r == -EROFS || r == -EIO ||
+		   r == -ECANCELED) { /* nothing can be kept, or come, or it is to end */
+		set_state(fill, job, FETCH_FILL_NONE);
+	} else if (r == -EBADMSG) {
+		set_state(fill, job, FETCH_FILL_WRONG);
+		(void)error_set(&error, r,
+				"layer %s is all here but not what its manifest says: the image was published wrong",
+				text);
+		tell(fill, true, &error);
+	} else {
+		set_state(fill, job, FETCH_FILL_FULL);
+		if (!fill->told_full) {
+			(void)error_set(
+				&error, r,
+				"the fill waits: the cache does not take more: %s; it goes on when there is room",
+				error_text(NULL, r));
+			tell(fill, true, &error);
+		}
+		fill->told_full = fill->probing = true;
+		pause_job(fill, job, fill->options.retry);
+	}
+}
+
+/* The next job in its order, or NULL: there is nothing to do. */
+static Job *next_job(const FetchFill *fill)
+{
+	Job *job = fill->jobs;
+	while (job && job->state != FETCH_FILL_QUEUED && job->state != FETCH_FILL_FULL)
+		job = job->next;
+	return job;
+}
+
+static void *fill_thread(void *arg)
+{
+	FetchFill *fill = arg;
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);
+	(void)pthread_mutex_lock(&fill->mutex);
+	while (!fill->stopping) {
+		Job *job = next_job(fill);
+		if (!job) {
+			(void)pthread_cond_wait(&fill->changed, &fill->mutex);
+			continue;
+		}
+		fill->current = job;
+		(void)pthread_mutex_unlock(&fill->mutex);
+		settle(fill, job, try(fill, job));
+		(void)pthread_mutex_lock(&fill->mutex);
+		fill->current = NULL;
+		(void)pthread_cond_broadcast(&fill->changed);
+	}
+	(void)pthread_mutex_unlock(&fill->mutex);
+	return NULL;
+}
+
+static void job_free(Job *job)
+{
+	close_p(&job->seal_fd);
+	free(job);
+}
+
+static void fill_dispose(FetchFill *fill)
+{
+	free(fill->frame);
+	free(fill->content);
+	(void)frame_decoder_free(fill->decoder);
+	(void)sem_destroy(&fill->ended);
+	(void)pthread_cond_destroy(&fill->changed);
+	(void)pthread_mutex_destroy(&fill->mutex);
+	free(fill);
+}
+
+static int start_thread(FetchFill *fill)
+{
+	sigset_t all, before;
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	int r = pthread_create(&fill->thread, NULL, fill_thread, fill);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return -r;
+}
+
+int fetch_fill_new(const FetchFillOptions *options, FetchFill **ret_fill)
+{
+	FetchFill *fill = calloc(1, sizeof(*fill));
+	if (!fill)
+		return -ENOMEM;
+	pthread_condattr_t clock;
+	(void)pthread_condattr_init(&clock);
+	(void)pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&fill->changed, &clock);
+	(void)pthread_condattr_destroy(&clock);
+	(void)pthread_mutex_init(&fill->mutex, NULL);
+	(void)sem_init(&fill->ended, 0, 0);
+	fill->options = *options;
+	if (fill->options.retry == 0)
+		fill->options.retry = RETRY;
+	fill->frame = malloc(FORMAT_FRAME_MAX);
+	fill->content = malloc(FORMAT_CHUNK_MAX);
+	int r = fill->frame && fill->content ? frame_decoder_new(&fill->decoder) : -ENOMEM;
+	if (r == 0)
+		r = start_thread(fill);
+	if (r < 0) {
+		fill_dispose(fill);
+		return r;
+	}
+	*ret_fill = fill;
+	return 0;
+}
+
+/* Has what a job waits for end. The mutex is held. */
+static void drop(FetchFill *fill, Job *job)
+{
+	atomic_store(&job->dropped, true);
+	net_loop_wake(job->blob->fetcher->loop);
+	(void)pthread_cond_broadcast(&fill->changed);
+}
+
+FetchFill *fetch_fill_free(FetchFill *fill)
+{
+	if (!fill)
+		return NULL;
+	(void)pthread_mutex_lock(&fill->mutex);
+	fill->stopping = true;
+	for (Job *job = fill->jobs; job; job = job->next)
+		drop(fill, job);
+	(void)pthread_cond_broadcast(&fill->changed);
+	(void)pthread_mutex_unlock(&fill->mutex);
+	(void)pthread_join(fill->thread, NULL);
+	while (fill->jobs) {
+		Job *job = fill->jobs;
+		fill->jobs = job->next;
+		job_free(job);
+	}
+	fill_dispose(fill);
+	return NULL;
+}
+
+int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int seal_fd)
+{
+	_cleanup_close_ int seal = seal_fd;
+	if (seal < 0)
+		return -EBADF;
+	Job *job = calloc(1, sizeof(*job));
+	if (!job)
+		return -ENOMEM;
+	job->blob = blob;
+	job->diff_id = *diff_id;
+	job->seal_fd = TAKE_FD(seal);
+	job->state = blob->url && cache_blob_writable(blob->cache) ? FETCH_FILL_QUEUED : FETCH_FILL_NONE;
+	(void)pthread_mutex_lock(&fill->mutex);
+	Job **link = &fill->jobs;
+	while (*link)
+		link = &(*link)->next;
+	*link = job;
+	(void)pthread_cond_broadcast(&fill->changed);
+	(void)pthread_mutex_unlock(&fill->mutex);
+	return 0;
+}
+
+void fetch_fill_remove(FetchFill *fill, const FetchBlob *blob)
+{
+	(void)pthread_mutex_lock(&fill->mutex);
+	Job **link = &fill->jobs;
+	while (*link && (*link)->blob != blob)
+		link = &(*link)->next;
+	Job *job = *link;
+	if (job) {
+		*link = job->next;
+		drop(fill, job);
+		while (fill->current == job)
+			(void)pthread_cond_wait(&fill->changed, &fill->mutex);
+		job_free(job);
+	}
+	(void)pthread_mutex_unlock(&fill->mutex);
+}
+
+FetchFillState fetch_fill_state(FetchFill *fill, const FetchBlob *blob)
+{
+	FetchFillState state = FETCH_FILL_NONE;
+	(void)pthread_mutex_lock(&fill->mutex);
+	for (const Job *job = fill->jobs; job; job = job->next)
+		if (job->blob == blob)
+			state = job->state;
+	(void)pthread_mutex_unlock(&fill->mutex);
+	return state;
+}
+
+void fetch_blob_present(const FetchBlob *blob, uint64_t *ret_present, uint64_t *ret_total)
+{
+	const ChunkTable *table = cache_blob_table(blob->cache);
+	*ret_present = *ret_total = 0;
+	for (uint32_t i = 0; i < table->count; i++) {
+		Chunk chunk;
+		chunk_table_get(table, i, &chunk);
+		*ret_total += chunk.blob_size;
+		if (cache_blob_has(blob->cache, i))
+			*ret_present += chunk.blob_size;
+	}
+}

@@ -1,0 +1,49 @@
+/*
+ * The background fill: fetches or copies what blobs lack, proves their diffIDs and seals them (cache-seal.h), one blob at a time, on a thread of its
+ * own, with what readers leave: it asks as FETCH_BACKGROUND, and rests while anybody in this process reads. One for all Fetchers of a process.
+ * It keeps nothing in memory that matters: started again, it goes on from what the cache has.
+ */
+#pragma once
+
+#include "fs/fetch/fetch.h"
+
+typedef struct FetchFill FetchFill;
+
+typedef struct FetchFillOptions {
+	uint64_t rate; /* bytes a second from the network; 0: what others leave */
+	int64_t retry; /* milliseconds before it tries again after the disk was full; 0: 30 s */
+	/* What went right or wrong, for the log; from the fill's thread. `failed` tells which. May be NULL. */
+	void (*report)(void *arg, bool failed, const char *sentence);
+	void *report_arg;
+} FetchFillOptions;
+
+/* Starts the thread, with all signals blocked in it. Errors: -ENOMEM, pthread_create's. */
+int fetch_fill_new(const FetchFillOptions *options, FetchFill **ret_fill) _must_check_;
+
+/* Stops it and lets all blobs go; before their Fetchers are freed. Waits for a step under way at most, but a sync of the disk can take long. */
+FetchFill *fetch_fill_free(FetchFill *fill);
+DEFINE_CLEANUP(FetchFill, fetch_fill_free);
+
+/*
+ * Has a blob filled once those before it are. `seal_fd` (cache_seal_open()) becomes the fill's, also on failure. `diff_id` is copied. A blob without a source, or
+ * with a cache that cannot be written to, is passed over. The blob's Fetcher must have been started. Errors: -ENOMEM, -EBADF (no seal).
+ */
+int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int seal_fd) _must_check_;
+
+/* Lets a blob go, in whatever state; to be called before fetcher_remove_blob(). One that it does not have is no error. Waits as fetch_fill_free() does. */
+void fetch_fill_remove(FetchFill *fill, const FetchBlob *blob);
+
+typedef enum FetchFillState {
+	FETCH_FILL_NONE,     /* not in its hands */
+	FETCH_FILL_QUEUED,   /* others come first */
+	FETCH_FILL_FETCHING, /* or resting, while others read */
+	FETCH_FILL_CHECKING, /* all is there; the diffID is being proven */
+	FETCH_FILL_FULL,     /* the disk takes no more; tried again later */
+	FETCH_FILL_SEALED,
+	FETCH_FILL_WRONG, /* the layer has another diffID, or does not decode: the publisher's fault */
+} FetchFillState;
+
+FetchFillState fetch_fill_state(FetchFill *fill, const FetchBlob *blob);
+
+/* How much of a blob is in the cache, in bytes of its frames. Any thread; looks at each chunk. */
+void fetch_blob_present(const FetchBlob *blob, uint64_t *ret_present, uint64_t *ret_total);

@@ -1,0 +1,321 @@
+/* The background fill: what it fetches, proves, seals, and what stops it for a while. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "fs/cache/cache-seal.h"
+#include "fs/fetch/fetch-fill.h"
+#include "tests/unit/fetch/fetch-fixture.h"
+
+#define CHUNKS   20u
+#define PATIENCE 60000
+
+typedef struct Filled {
+	FetchFixture fetch;
+	FetchFill *fill;
+	int seal_fd; /* the fill has another descriptor of it */
+	_Atomic unsigned failures;
+	char last_report[512];
+} Filled;
+
+static void note_report(void *arg, bool failed, const char *sentence)
+{
+	Filled *filled = arg;
+	(void)snprintf(filled->last_report, sizeof(filled->last_report), "%s", sentence);
+	filled->failures += failed;
+}
+
+static void start(Filled *filled, const BlobFixture *layer)
+{
+	*filled = (Filled){ .seal_fd = memfd_create("seal", MFD_CLOEXEC) };
+	fetch_fixture_start(&filled->fetch, layer, 0);
+}
+
+static void start_plain(Filled *filled)
+{
+	BlobFixture layer;
+	blob_fixture_make(&layer, CHUNKS, CHUNK_SIZE, 1);
+	start(filled, &layer);
+}
+
+static void fill_with(Filled *filled, uint64_t rate, const Digest *diff_id)
+{
+	FetchFillOptions options = { .rate = rate, .retry = 100, .report = note_report, .report_arg = filled };
+	assert_int_equal(fetch_fill_new(&options, &filled->fill), 0);
+	assert_int_equal(fetch_fill_add(filled->fill, filled->fetch.blob, diff_id, dup(filled->seal_fd)), 0);
+}
+
+static void fill(Filled *filled)
+{
+	fill_with(filled, 0, &filled->fetch.layer.layer.diff_id);
+}
+
+static void stop(Filled *filled)
+{
+	assert_null(fetch_fill_free(filled->fill));
+	filled->fill = NULL;
+	fetch_fixture_stop(&filled->fetch);
+	(void)close(filled->seal_fd);
+}
+
+static void pause_shortly(void)
+{
+	struct timespec pause = { .tv_nsec = 2000000 };
+	(void)nanosleep(&pause, NULL);
+}
+
+static void await_state(Filled *filled, FetchFillState state)
+{
+	while (fetch_fill_state(filled->fill, filled->fetch.blob) != state)
+		pause_shortly();
+}
+
+static bool is_sealed(const Filled *filled)
+{
+	return cache_seal_is_valid(filled->seal_fd, &filled->fetch.layer.layer.diff_id);
+}
+
+static FetchCounters counters_of(const Filled *filled)
+{
+	FetchCounters counters;
+	fetcher_counters(filled->fetch.fetcher, &counters);
+	return counters;
+}
+
+/* Everything can be read without a source. */
+static void assert_whole(Filled *filled)
+{
+	assert_null(fetch_fill_free(filled->fill));
+	filled->fill = NULL;
+	fetch_fixture_restart(&filled->fetch, true);
+	assert_int_equal(fetch_and_compare(&filled->fetch, 0, CHUNKS * CHUNK_SIZE, PATIENCE), 0);
+}
+
+static void test_fills_and_seals(void **state _unused_)
+{
+	Filled filled;
+	start_plain(&filled);
+	assert_false(is_sealed(&filled));
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_SEALED);
+	assert_true(is_sealed(&filled));
+	assert_int_equal(counters_of(&filled).bytes, filled.fetch.layer.layer.index_offset);
+	assert_int_equal(filled.failures, 0);
+	uint64_t present, total;
+	fetch_blob_present(filled.fetch.blob, &present, &total);
+	assert_int_equal(present, total);
+	assert_int_equal(total, filled.fetch.layer.layer.index_offset);
+	assert_whole(&filled);
+	stop(&filled);
+}
+
+/* What is here is not fetched again, and what is sealed is not even read again. */
+static void test_resumes(void **state _unused_)
+{
+	Filled filled;
+	start_plain(&filled);
+	assert_int_equal(fetch_and_compare(&filled.fetch, 3 * CHUNK_SIZE, 7 * CHUNK_SIZE, PATIENCE), 0);
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_SEALED);
+	assert_int_equal(counters_of(&filled).chunks, CHUNKS);
+	assert_int_equal(counters_of(&filled).bytes, filled.fetch.layer.layer.index_offset);
+	assert_null(fetch_fill_free(filled.fill));
+	fetch_fixture_restart(&filled.fetch, false);
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_SEALED);
+	assert_int_equal(counters_of(&filled).requests, 0);
+	stop(&filled);
+}
+
+/* A seal of a blob that has lost a chunk since then is no seal. */
+static void test_seal_without_chunk(void **state _unused_)
+{
+	Filled filled;
+	start_plain(&filled);
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_SEALED);
+	assert_null(fetch_fill_free(filled.fill));
+	cache_blob_forget(filled.fetch.cache, 5);
+	fake_server_hold(filled.fetch.server, true);
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_FETCHING);
+	assert_false(is_sealed(&filled));
+	fake_server_hold(filled.fetch.server, false);
+	await_state(&filled, FETCH_FILL_SEALED);
+	assert_int_equal(counters_of(&filled).chunks, CHUNKS + 1);
+	assert_true(is_sealed(&filled));
+	stop(&filled);
+}
+
+static void test_wrong_layer_is_not_sealed(void **state _unused_)
+{
+	Filled filled;
+	Digest other;
+	start_plain(&filled);
+	assert_int_equal(digest_of("x", 1, &other), 0);
+	fill_with(&filled, 0, &other);
+	await_state(&filled, FETCH_FILL_WRONG);
+	assert_false(cache_seal_is_valid(filled.seal_fd, &other));
+	assert_false(is_sealed(&filled));
+	while (filled.failures == 0)
+		pause_shortly();
+	assert_non_null(strstr(filled.last_report, "published wrong"));
+	stop(&filled);
+}
+
+static void test_spoiled_layer_is_not_sealed(void **state _unused_)
+{
+	Filled filled;
+	BlobFixture layer;
+	blob_fixture_make_spoiled(&layer, CHUNKS, CHUNK_SIZE, 1, 4);
+	start(&filled, &layer);
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_WRONG);
+	assert_false(is_sealed(&filled));
+	stop(&filled);
+}
+
+static void test_rot_is_mended(void **state _unused_)
+{
+	Filled filled;
+	uint8_t zeros[64] = { 0 };
+	Chunk chunk;
+	start_plain(&filled);
+	assert_int_equal(fetch_and_compare(&filled.fetch, 0, CHUNKS * CHUNK_SIZE, PATIENCE), 0);
+	fetch_fixture_restart(&filled.fetch, false);
+	chunk_table_get(&filled.fetch.layer.table, 7, &chunk);
+	assert_int_equal(pwrite(filled.fetch.data_fd, zeros, sizeof(zeros), (off_t)chunk.blob_offset + 100),
+			 sizeof(zeros));
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_SEALED);
+	assert_int_equal(counters_of(&filled).chunks, 1);
+	assert_whole(&filled);
+	stop(&filled);
+}
+
+static void test_bad_source(void **state _unused_)
+{
+	Filled filled;
+	start_plain(&filled);
+	fake_server_fault(filled.fetch.server, FAKE_CORRUPT, 2);
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_SEALED);
+	assert_true(counters_of(&filled).verify_failures > 0);
+	assert_whole(&filled);
+	stop(&filled);
+}
+
+static void test_source_away(void **state _unused_)
+{
+	Filled filled;
+	start_plain(&filled);
+	fake_server_kill(filled.fetch.server);
+	fill(&filled);
+	while (counters_of(&filled).retries < 2)
+		pause_shortly();
+	assert_int_equal(fetch_fill_state(filled.fill, filled.fetch.blob), FETCH_FILL_FETCHING);
+	assert_int_equal(fake_server_revive(filled.fetch.server), 0);
+	await_state(&filled, FETCH_FILL_SEALED);
+	stop(&filled);
+}
+
+/* The disk takes no more than the first half; readers get all the same, and the fill goes on once there is room. */
+static void test_full_disk(void **state _unused_)
+{
+	Filled filled;
+	struct rlimit before;
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	(void)signal(SIGXFSZ, SIG_IGN);
+	struct rlimit small = { .rlim_cur = 10 * CHUNK_SIZE, .rlim_max = before.rlim_max };
+	start_plain(&filled);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_FULL);
+	assert_int_equal(fetch_and_compare(&filled.fetch, 15 * CHUNK_SIZE, 2 * CHUNK_SIZE, PATIENCE), 0);
+	/* It tries again and again, but says so once. */
+	uint64_t requests = counters_of(&filled).requests;
+	while (counters_of(&filled).requests < requests + 2)
+		pause_shortly();
+	assert_int_equal(filled.failures, 1);
+	assert_false(is_sealed(&filled));
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	await_state(&filled, FETCH_FILL_SEALED);
+	assert_int_equal(filled.failures, 1);
+	assert_whole(&filled);
+	stop(&filled);
+}
+
+/* At a byte a second there is nothing after the first chunk for a long time. */
+static void test_rate(void **state _unused_)
+{
+	Filled filled;
+	start_plain(&filled);
+	fill_with(&filled, 1, &filled.fetch.layer.layer.diff_id);
+	while (counters_of(&filled).chunks < 1)
+		pause_shortly();
+	for (unsigned i = 0; i < 50; i++)
+		pause_shortly();
+	assert_int_equal(counters_of(&filled).chunks, 1);
+	/* Readers are not held by it. */
+	assert_int_equal(fetch_and_compare(&filled.fetch, 10 * CHUNK_SIZE, 5 * CHUNK_SIZE, PATIENCE), 0);
+	stop(&filled);
+}
+
+/* Blobs go while they are filled, before it and after it; the Fetcher goes on. */
+static void test_removal(void **state _unused_)
+{
+	Filled filled;
+	start_plain(&filled);
+	fake_server_hold(filled.fetch.server, true);
+	fill(&filled);
+	await_requests(&filled.fetch, 1);
+	fetch_fill_remove(filled.fill, filled.fetch.blob);
+	assert_int_equal(fetch_fill_state(filled.fill, filled.fetch.blob), FETCH_FILL_NONE);
+	fetch_fill_remove(filled.fill, filled.fetch.blob);
+	fake_server_hold(filled.fetch.server, false);
+	const Digest *diff_id = &filled.fetch.layer.layer.diff_id;
+	assert_int_equal(fetch_fill_add(filled.fill, filled.fetch.blob, diff_id, dup(filled.seal_fd)), 0);
+	await_state(&filled, FETCH_FILL_SEALED);
+	fetch_fill_remove(filled.fill, filled.fetch.blob);
+	assert_int_equal(fetch_fill_add(filled.fill, filled.fetch.blob, diff_id, -1), -EBADF);
+	assert_int_equal(fetch_and_compare(&filled.fetch, 0, CHUNKS * CHUNK_SIZE, PATIENCE), 0);
+	stop(&filled);
+}
+
+static void test_end_under_way(void **state _unused_)
+{
+	Filled filled;
+	start_plain(&filled);
+	fake_server_fault(filled.fetch.server, FAKE_STALL_BODY, 0);
+	fill(&filled);
+	await_requests(&filled.fetch, 1);
+	stop(&filled);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_fills_and_seals),
+		cmocka_unit_test(test_resumes),
+		cmocka_unit_test(test_seal_without_chunk),
+		cmocka_unit_test(test_wrong_layer_is_not_sealed),
+		cmocka_unit_test(test_spoiled_layer_is_not_sealed),
+		cmocka_unit_test(test_rot_is_mended),
+		cmocka_unit_test(test_bad_source),
+		cmocka_unit_test(test_source_away),
+		cmocka_unit_test(test_full_disk),
+		cmocka_unit_test(test_rate),
+		cmocka_unit_test(test_removal),
+		cmocka_unit_test(test_end_under_way),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
