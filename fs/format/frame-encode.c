@@ -1,10 +1,12 @@
 /*
- * The frame is laid out here rather than by LZ4F. A frame must depend on its data alone, which only the block
- * functions promise: they start from a cleared state, where a reused LZ4F context keeps its tables.
+ * The frame is laid out here rather than by LZ4F. A frame must depend on its data alone: LZ4 fast starts from a cleared state, and
+ * LZ4 HC from one whose tables hold older positions only, too far back for any match, which
+ * saves clearing 256 KiB for each chunk.
  */
 #include <errno.h>
 #include <lz4.h>
 #include <lz4hc.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "fs/base/bytes.h"
@@ -12,14 +14,15 @@
 #include "fs/format/frame-layout.h"
 #include "fs/format/frame.h"
 
-#define LEVEL_ADAPTIVE_HC 5
-#define ADAPTIVE_KEPT     90 /* percent of its content above which what fast made of a chunk is kept */
+#define LEVEL_ADAPTIVE_HC 6
+#define ADAPTIVE_KEPT     90u   /* percent of a sample that fast leaves of it: with more, HC is not worth its time */
+#define SAMPLE_SIZE       4096u /* of a chunk's start, and of its end */
 
 struct FrameEncoder {
 	int level;
-	void *fast; /* state of LZ4; NULL when the level is HC */
-	void *hc;   /* state of LZ4 HC; NULL when the level is FRAME_FAST */
-	char block[FORMAT_CHUNK_MAX];
+	void *fast;         /* state of LZ4; NULL when the level is HC */
+	LZ4_streamHC_t *hc; /* NULL when the level is FRAME_FAST */
+	char sample[LZ4_COMPRESSBOUND(2 * SAMPLE_SIZE)];
 };
 
 int frame_encoder_new(int level, FrameEncoder **ret_encoder)
@@ -36,7 +39,7 @@ int frame_encoder_new(int level, FrameEncoder **ret_encoder)
 			return -ENOMEM;
 	}
 	if (level != FRAME_FAST) {
-		encoder->hc = malloc((size_t)LZ4_sizeofStateHC());
+		encoder->hc = LZ4_createStreamHC();
 		if (!encoder->hc)
 			return -ENOMEM;
 	}
@@ -48,7 +51,7 @@ FrameEncoder *frame_encoder_free(FrameEncoder *encoder)
 {
 	if (encoder) {
 		free(encoder->fast);
-		free(encoder->hc);
+		(void)LZ4_freeStreamHC(encoder->hc);
 		free(encoder);
 	}
 	return NULL;
@@ -62,23 +65,35 @@ static int compress_fast(FrameEncoder *encoder, const void *data, size_t size, v
 
 static int compress_hc(FrameEncoder *encoder, const void *data, size_t size, void *block, int room, int level)
 {
-	return LZ4_compress_HC_extStateHC(encoder->hc, data, block, (int)size, room, level);
+	LZ4_resetStreamHC_fast(encoder->hc, level);
+	return LZ4_compress_HC_continue(encoder->hc, data, block, (int)size, room);
 }
 
-/*
- * Fast first: what it cannot shrink by a tenth, HC does not shrink by much more either, at its slowest (docs/decisions has the
- * figures).
- */
+/* What fast leaves of a sample of at most 2 * SAMPLE_SIZE bytes. */
+static size_t compress_sample(FrameEncoder *encoder, const void *data, size_t size)
+{
+	int length = compress_fast(encoder, data, size, encoder->sample, (int)sizeof(encoder->sample));
+	return (size_t)length < size ? (size_t)length : size;
+}
+
+/* What fast cannot shrink by a tenth, HC does not shrink by much more either, at its slowest (docs/decisions has the figures). */
+static bool hc_pays(FrameEncoder *encoder, const uint8_t *data, size_t size)
+{
+	size_t sampled = size, left;
+	if (size <= 2 * SAMPLE_SIZE) {
+		left = compress_sample(encoder, data, size);
+	} else {
+		sampled = 2 * SAMPLE_SIZE;
+		left = compress_sample(encoder, data, SAMPLE_SIZE) +
+		       compress_sample(encoder, data + size - SAMPLE_SIZE, SAMPLE_SIZE);
+	}
+	return left * 100 <= sampled * ADAPTIVE_KEPT;
+}
+
 static int compress_adaptive(FrameEncoder *encoder, const void *data, size_t size, void *block, int room)
 {
-	int fast = compress_fast(encoder, data, size, block, room);
-	if (fast <= 0 || (size_t)fast * 100 > size * ADAPTIVE_KEPT)
-		return fast;
-	int hc = compress_hc(encoder, data, size, encoder->block, fast, LEVEL_ADAPTIVE_HC);
-	if (hc <= 0 || hc >= fast)
-		return fast;
-	memcpy(block, encoder->block, (size_t)hc);
-	return hc;
+	return hc_pays(encoder, data, size) ? compress_hc(encoder, data, size, block, room, LEVEL_ADAPTIVE_HC)
+					    : compress_fast(encoder, data, size, block, room);
 }
 
 /* Writes the one block of a frame and returns its length: compressed only if that is shorter. */

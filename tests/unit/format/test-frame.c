@@ -100,7 +100,7 @@ static void test_levels(void **state)
 	fill(data, sizeof(data), 1);
 	fill(random, sizeof(random), 0);
 	size_t fast = encode(FRAME_FAST, data, sizeof(data), other);
-	size_t hc = encode(5, data, sizeof(data), other);
+	size_t hc = encode(6, data, sizeof(data), other);
 	assert_true(hc < fast);
 	assert_int_equal(encode(FRAME_ADAPTIVE, data, sizeof(data), frame), hc);
 	assert_memory_equal(frame, other, hc);
@@ -115,18 +115,29 @@ static void test_levels(void **state)
 		assert_int_equal(frame_encoder_new(wrong[i], &encoder), -EINVAL);
 }
 
-/* Adaptive keeps the fast result of what saves less than 10 %, though HC would do better. */
-static void test_adaptive_threshold(void **state)
+/* Random bytes but for words in [from, from + count): are they left to fast, or to HC, whose frames are shorter? */
+static void check_adaptive(size_t size, size_t from, size_t count, bool hc_expected)
+{
+	static uint8_t data[131072], frame[FORMAT_FRAME_MAX], fast[FORMAT_FRAME_MAX], hc[FORMAT_FRAME_MAX];
+	fill(data, size, 0);
+	fill(data + from, count, 1);
+	size_t fast_size = encode(FRAME_FAST, data, size, fast), hc_size = encode(6, data, size, hc);
+	assert_true(hc_size < fast_size);
+	size_t expected = hc_expected ? hc_size : fast_size;
+	assert_int_equal(encode(FRAME_ADAPTIVE, data, size, frame), expected);
+	assert_memory_equal(frame, hc_expected ? hc : fast, expected);
+}
+
+/* Adaptive takes HC where fast saves a tenth of the first and last 4 KiB, or of a chunk as short as these. */
+static void test_adaptive_sample(void **state)
 {
 	(void)state;
-	static uint8_t data[131072], frame[FORMAT_FRAME_MAX], fast[FORMAT_FRAME_MAX];
-	fill(data, sizeof(data), 0);
-	fill(data, 12000, 1);
-	size_t fast_size = encode(FRAME_FAST, data, sizeof(data), fast);
-	assert_in_range(fast_size, sizeof(data) * 90 / 100 + 27, sizeof(data) * 95 / 100);
-	assert_true(encode(5, data, sizeof(data), frame) < fast_size);
-	assert_int_equal(encode(FRAME_ADAPTIVE, data, sizeof(data), frame), fast_size);
-	assert_memory_equal(frame, fast, fast_size);
+	check_adaptive(131072, 0, 2000, true);
+	check_adaptive(131072, 131072 - 2000, 2000, true);
+	check_adaptive(131072, 4096, 131072 - 2 * 4096, false);
+	check_adaptive(131072, 0, 800, false);
+	check_adaptive(8192, 3000, 2000, true);
+	check_adaptive(8192, 3000, 800, false);
 }
 
 /* A frame depends on its data alone, not on what the encoder saw before. */
@@ -146,6 +157,24 @@ static void test_deterministic(void **state)
 				assert_int_equal(size, fresh_size);
 				assert_memory_equal(reused, fresh, size);
 			}
+	}
+}
+
+/* Nor does it after 1 GiB, where liblz4 starts to count positions anew. */
+static void test_deterministic_for_long(void **state)
+{
+	(void)state;
+	static uint8_t data[FORMAT_CHUNK_MAX], fresh[FORMAT_FRAME_MAX], reused[FORMAT_FRAME_MAX];
+	_cleanup_(frame_encoder_free_p) FrameEncoder *encoder = NULL;
+	fill(data, sizeof(data), 2);
+	fill(data, sizeof(data) / 16, 1);
+	size_t fresh_size = encode(3, data, sizeof(data), fresh);
+	assert_int_equal(frame_encoder_new(3, &encoder), 0);
+	for (int i = 0; i < 4200; i++) {
+		size_t size;
+		assert_int_equal(frame_encode(encoder, data, sizeof(data), reused, &size), 0);
+		assert_int_equal(size, fresh_size);
+		assert_memory_equal(reused, fresh, size);
 	}
 }
 
@@ -268,10 +297,15 @@ static void test_foreign_magic(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip),         cmocka_unit_test(test_levels),
-		cmocka_unit_test(test_adaptive_threshold), cmocka_unit_test(test_deterministic),
-		cmocka_unit_test(test_refuses_sizes),      cmocka_unit_test(test_refuses_every_change),
-		cmocka_unit_test(test_other_writers),      cmocka_unit_test(test_foreign_magic),
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_levels),
+		cmocka_unit_test(test_adaptive_sample),
+		cmocka_unit_test(test_deterministic),
+		cmocka_unit_test(test_deterministic_for_long),
+		cmocka_unit_test(test_refuses_sizes),
+		cmocka_unit_test(test_refuses_every_change),
+		cmocka_unit_test(test_other_writers),
+		cmocka_unit_test(test_foreign_magic),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
