@@ -68,8 +68,8 @@ static bool on_has_layer(void *arg, const Digest *diff_id)
 }
 
 /* A frame the store has. */
-static int find_frame(void *arg, const Digest *content, uint32_t content_size _unused_, uint8_t *frame,
-		      uint32_t *ret_size, Digest *ret_digest)
+static int find_frame(void *arg, uint64_t content, uint32_t content_size _unused_, uint8_t *frame, uint32_t *ret_size,
+		      Digest *ret_digest)
 {
 	const Export *export = arg;
 	StoreFrame found;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "fs/format/frame.h"
 
@@ -57,7 +58,7 @@ static bool find_frame(FramePool *pool, FrameJob *job)
 	if (!options->find_frame)
 		return false;
 	pthread_mutex_lock(&pool->find_lock);
-	int r = options->find_frame(options->find_frame_arg, &job->content_digest, job->content_size, job->frame,
+	int r = options->find_frame(options->find_frame_arg, job->content_hash, job->content_size, job->frame,
 				    &job->frame_size, &job->frame_digest);
 	pthread_mutex_unlock(&pool->find_lock);
 	return r == 0;
@@ -66,13 +67,11 @@ static bool find_frame(FramePool *pool, FrameJob *job)
 static int compress(FramePool *pool, const Compressor *self, FrameJob *job)
 {
 	size_t size = 0;
-	int r = digest_of(job->content, job->content_size, &job->content_digest);
-	if (r < 0)
-		return r;
+	job->content_hash = XXH3_64bits(job->content, job->content_size);
 	job->reused = find_frame(pool, job) && reused_is_good(self, job);
 	if (job->reused)
 		return 0;
-	r = frame_encode(self->encoder, job->content, job->content_size, job->frame, &size);
+	int r = frame_encode(self->encoder, job->content, job->content_size, job->frame, &size);
 	if (r < 0)
 		return r;
 	job->frame_size = (uint32_t)size;

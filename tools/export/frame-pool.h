@@ -16,7 +16,7 @@
 typedef struct FrameJob {
 	uint8_t content[FORMAT_CHUNK_MAX]; /* with its size, the owner's to fill; the rest is the pool's */
 	uint32_t content_size;
-	Digest content_digest;
+	uint64_t content_hash; /* XXH3 */
 	uint8_t frame[FORMAT_FRAME_MAX];
 	uint32_t frame_size;
 	Digest frame_digest;

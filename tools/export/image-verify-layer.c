@@ -84,16 +84,19 @@ static bool verify_footer(Verify *verify, const LayerReader *reader)
 	return same;
 }
 
-/* The list of frames is but a hint for exports, which check what they take: only its length is held against the blob. */
+/*
+ * The list of frames is but a hint for exports, which check what they take: only its length is held against the blob. A list of an older
+ * build is longer, and no frame is found by it.
+ */
 static void verify_frame_list(Verify *verify, const LayerReader *reader)
 {
 	char path[STORE_PATH_SIZE], hex[DIGEST_HEX_SIZE];
 	_cleanup_free_ char *list = NULL;
-	size_t size;
-	size_t wanted = (size_t)reader->chunks.count * DIGEST_SIZE;
+	size_t size, count = reader->chunks.count;
 	(void)snprintf(path, sizeof(path), "frames/%s", digest_hex(&reader->layer.blob, hex));
-	int r = fd_read_file(verify->store->fd, path, wanted, &list, &size);
-	if (r == -ENOMEM || (r == 0 && size == wanted))
+	int r = fd_read_file(verify->store->fd, path, count * STORE_FRAME_OLD_KEY_SIZE, &list, &size);
+	if (r == -ENOMEM ||
+	    (r == 0 && (size == count * STORE_FRAME_KEY_SIZE || size == count * STORE_FRAME_OLD_KEY_SIZE)))
 		return;
 	verify_report_layer(verify, &reader->layer,
 			    r == -ENOENT ? "its list of frames is missing, so that exports cannot reuse them"

@@ -22,7 +22,7 @@ struct LayerBlob {
 	DigestState *digest; /* of all that was written */
 	uint64_t size;       /* put out so far, what is still in `output` included */
 	uint32_t reused;
-	Buffer contents; /* Digest: of each chunk's content */
+	Buffer contents; /* uint64_t: the hash of each chunk's content */
 	uint8_t *output;
 	size_t output_filled;
 	uint64_t written;      /* of it, to the file */
@@ -124,7 +124,7 @@ static int put_next_frame(LayerBlob *blob, Error *error)
 		return error_set(error, r, "a chunk cannot be compressed: %s", error_text(NULL, r));
 	r = chunk_table_writer_add(blob->chunks, job->content_size, job->frame_size, &job->frame_digest);
 	if (r == 0)
-		r = buffer_append(&blob->contents, &job->content_digest, sizeof(job->content_digest));
+		r = buffer_append(&blob->contents, &job->content_hash, sizeof(job->content_hash));
 	if (r == 0)
 		r = put(blob, job->frame, job->frame_size, error);
 	blob->reused += job->reused;
@@ -231,7 +231,7 @@ int layer_blob_finish(LayerBlob *blob, LayerResult *ret_result, Error *error)
 			.index_size = footer->index_size,
 			.index = footer->index_digest,
 		},
-		.contents = (Digest *)TAKE_PTR(blob->contents.data),
+		.contents = (uint64_t *)TAKE_PTR(blob->contents.data),
 		.chunk_count = footer->chunk_count,
 		.reused_chunks = blob->reused,
 	};

@@ -21,10 +21,10 @@ typedef struct LayerSource {
 } LayerSource;
 
 /*
- * Asks for a frame of known content: fills `frame` (FORMAT_FRAME_MAX bytes) and its digest, or -ENOENT. Whether it is that is for the
- * asker to find out. Called by the threads that compress, one at a time.
+ * Asks for a frame of known content, by the content's XXH3 (64 bits, seed 0): fills `frame` (FORMAT_FRAME_MAX bytes) and its digest, or
+ * -ENOENT. Whether it is that is for the asker to find out. Called by the threads that compress, one at a time.
  */
-typedef int LayerFindFrame(void *arg, const Digest *content, uint32_t content_size, uint8_t *frame, uint32_t *ret_size,
+typedef int LayerFindFrame(void *arg, uint64_t content, uint32_t content_size, uint8_t *frame, uint32_t *ret_size,
 			   Digest *ret_digest);
 
 typedef struct LayerOptions {
@@ -39,7 +39,7 @@ typedef struct LayerOptions {
 
 typedef struct LayerResult {
 	ManifestLayer layer; /* complete */
-	Digest *contents;    /* SHA-256 of each chunk's content, malloc'ed */
+	uint64_t *contents;  /* XXH3 of each chunk's content, malloc'ed */
 	uint32_t chunk_count;
 	uint32_t reused_chunks;
 	uint64_t entry_count;

@@ -1,6 +1,6 @@
 /*
- * Frames by their content. The lists in frames/ stay mapped; a table of (list, chunk) pairs, keyed by the first bytes of the content's
- * digest, finds a chunk in them. Where the chunk is in its blob comes from the blob's own index, read when a first frame of it is asked for.
+ * Frames by their content. The lists in frames/ stay mapped; a table of (list, chunk) pairs, keyed by the XXH3 of the content,
+ * finds a chunk in them. Where the chunk is in its blob comes from the blob's own index, read when a first frame of it is asked for.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -24,7 +24,7 @@ typedef struct Place {
 
 typedef struct FrameList {
 	Digest blob;
-	FdMap contents; /* a digest a chunk */
+	FdMap contents; /* a key a chunk */
 	Place *places;  /* as many; NULL until asked for */
 	int fd;         /* of the blob, or -1 */
 	bool useless;   /* the blob is gone or damaged */
@@ -59,7 +59,7 @@ DEFINE_CLEANUP(StoreFrames, store_frames_free);
 
 static size_t list_size(const FrameList *list)
 {
-	return list->contents.size / DIGEST_SIZE;
+	return list->contents.size / STORE_FRAME_KEY_SIZE;
 }
 
 /* Adds one list; what is no list of frames is left out. */
@@ -70,8 +70,8 @@ static int add_list(StoreFrames *frames, int directory, const char *name)
 		return 0;
 	_cleanup_close_ int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	struct stat status;
-	if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size % DIGEST_SIZE != 0 ||
-	    status.st_size / DIGEST_SIZE > UINT32_MAX)
+	if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) ||
+	    status.st_size % STORE_FRAME_KEY_SIZE != 0 || status.st_size / STORE_FRAME_KEY_SIZE > UINT32_MAX)
 		return 0;
 	FrameList *lists = reallocarray(frames->lists, frames->list_count + 1, sizeof(*lists));
 	if (!lists)
@@ -99,17 +99,21 @@ static int load_lists(StoreFrames *frames, Store *store)
 	return r;
 }
 
-static const uint8_t *slot_content(const StoreFrames *frames, uint64_t slot)
+static uint64_t list_key(const FrameList *list, size_t chunk)
 {
-	const FrameList *list = &frames->lists[(slot >> 32) - 1];
-	return list->contents.data + (slot & UINT32_MAX) * DIGEST_SIZE;
+	return load_le64(list->contents.data + chunk * STORE_FRAME_KEY_SIZE);
+}
+
+static uint64_t slot_content(const StoreFrames *frames, uint64_t slot)
+{
+	return list_key(&frames->lists[(slot >> 32) - 1], slot & UINT32_MAX);
 }
 
 /* The slot that holds `content`, or the empty one where it belongs. */
-static uint64_t *find_slot(const StoreFrames *frames, const uint8_t *content)
+static uint64_t *find_slot(const StoreFrames *frames, uint64_t content)
 {
-	size_t mask = frames->slot_count - 1, at = load_le64(content) & mask;
-	while (frames->slots[at] != 0 && memcmp(slot_content(frames, frames->slots[at]), content, DIGEST_SIZE) != 0)
+	size_t mask = frames->slot_count - 1, at = content & mask;
+	while (frames->slots[at] != 0 && slot_content(frames, frames->slots[at]) != content)
 		at = (at + 1) & mask;
 	return &frames->slots[at];
 }
@@ -130,7 +134,7 @@ static int build_table(StoreFrames *frames)
 	for (size_t i = 0; i < frames->list_count; i++) {
 		const FrameList *list = &frames->lists[i];
 		for (size_t chunk = 0; chunk < list_size(list) && !list->useless; chunk++) {
-			uint64_t *slot = find_slot(frames, list->contents.data + chunk * DIGEST_SIZE);
+			uint64_t *slot = find_slot(frames, list_key(list, chunk));
 			if (*slot == 0)
 				*slot = (uint64_t)(i + 1) << 32 | chunk;
 		}
@@ -202,11 +206,11 @@ static int open_blob(Store *store, size_t number)
 }
 
 /* A list that holds `content`, its blob open; and the chunk's number in it. */
-static int find_list(Store *store, const Digest *content, const FrameList **ret_list, size_t *ret_chunk)
+static int find_list(Store *store, uint64_t content, const FrameList **ret_list, size_t *ret_chunk)
 {
 	StoreFrames *frames = store->frames;
 	for (;;) {
-		uint64_t slot = *find_slot(frames, content->bytes);
+		uint64_t slot = *find_slot(frames, content);
 		if (slot == 0)
 			return -ENOENT;
 		FrameList *list = &frames->lists[(slot >> 32) - 1];
@@ -225,7 +229,7 @@ static int find_list(Store *store, const Digest *content, const FrameList **ret_
 	}
 }
 
-int store_frame_find(Store *store, const Digest *content, StoreFrame *ret_frame)
+int store_frame_find(Store *store, uint64_t content, StoreFrame *ret_frame)
 {
 	const FrameList *list;
 	size_t chunk;

@@ -7,6 +7,10 @@
 #define STORE_MARKER_TEXT "imgfs store 1\n"
 #define STORE_PATH_SIZE   512 /* of a path inside the store: repository name and tag are bounded by reference.h */
 
+/* What a list of frames holds for a chunk: the XXH3 of its content. Older builds wrote its SHA-256, by which nothing is looked for. */
+#define STORE_FRAME_KEY_SIZE     8
+#define STORE_FRAME_OLD_KEY_SIZE DIGEST_SIZE
+
 typedef struct StoreFrames StoreFrames;
 
 /* Immutable after store_open() but for `frames`, which belongs to the one thread that calls store_frame_find(). */

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/base/bytes.h"
 #include "tools/export/store-private.h"
 
 struct StoreUpload {
@@ -38,7 +39,19 @@ int store_upload_fd(const StoreUpload *upload)
 	return upload->temporary.fd;
 }
 
-int store_upload_commit(StoreUpload *upload, const ManifestLayer *layer, const Digest *contents, size_t count,
+static int put_frame_list(Store *store, const char *hex, const uint64_t *contents, size_t count, Error *error)
+{
+	char path[STORE_PATH_SIZE];
+	_cleanup_free_ uint8_t *list = malloc(count > 0 ? count * STORE_FRAME_KEY_SIZE : 1);
+	if (!list)
+		return error_set(error, -ENOMEM, "store %s: out of memory for a list of frames", store->path);
+	for (size_t i = 0; i < count; i++)
+		store_le64(list + i * STORE_FRAME_KEY_SIZE, contents[i]);
+	(void)snprintf(path, sizeof(path), "frames/%s", hex);
+	return store_put(store, path, list, count * STORE_FRAME_KEY_SIZE, error);
+}
+
+int store_upload_commit(StoreUpload *upload, const ManifestLayer *layer, const uint64_t *contents, size_t count,
 			Error *error)
 {
 	Store *store = upload->store;
@@ -54,8 +67,7 @@ int store_upload_commit(StoreUpload *upload, const ManifestLayer *layer, const D
 	int r = store_temporary_publish(store, &upload->temporary, path, error);
 	if (r < 0)
 		return r;
-	(void)snprintf(path, sizeof(path), "frames/%s", hex);
-	r = store_put(store, path, contents, count * sizeof(*contents), error);
+	r = put_frame_list(store, hex, contents, count, error);
 	if (r < 0)
 		return r;
 	return store_layer_put(store, layer, error);

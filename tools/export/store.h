@@ -5,7 +5,7 @@
  *   blobs/sha256/<hex>                            manifests, configs, imgfs blobs; content-addressed, immutable
  *   layers/<diffID hex>                           JSON: which blob is this layer, and where its index is
  *   repositories/<name>/_manifests/<tag>          the manifest a tag means, byte for byte
- *   frames/<blob hex>                             per chunk of a blob: SHA-256 of its content (32); lets exports reuse frames
+ *   frames/<blob hex>                             per chunk of a blob: XXH3 of its content (8, little-endian); lets exports reuse frames
  *   tmp/                                          what is being written; locked by its writer, swept by anyone
  *   gc-gate, gc-lock                              who may delete: store-lock.h
  *
@@ -55,18 +55,21 @@ StoreUpload *store_upload_free(StoreUpload *upload); /* without a commit: remove
 DEFINE_CLEANUP(StoreUpload, store_upload_free);
 int store_upload_fd(const StoreUpload *upload); /* written from its start to its end */
 
-/* Publishes blob, frames list (layer->blob names it; `contents`: one SHA-256 a chunk) and layer record. */
-int store_upload_commit(StoreUpload *upload, const ManifestLayer *layer, const Digest *contents, size_t count,
+/* Publishes blob, frames list (layer->blob names it; `contents`: one XXH3 a chunk) and layer record. */
+int store_upload_commit(StoreUpload *upload, const ManifestLayer *layer, const uint64_t *contents, size_t count,
 			Error *error) _must_check_;
 
-/* A frame of known content. Loaded from frames/ at the first call; one thread at a time. Errors: -ENOENT. */
+/*
+ * A frame whose content has this XXH3 (64 bits, seed 0): for the caller to compare, since other content may have it too. Loaded from
+ * frames/ at the first call; one thread at a time. Errors: -ENOENT.
+ */
 typedef struct StoreFrame {
 	int fd; /* of the blob that has it; the store's */
 	uint64_t offset;
 	uint32_t size;
 	Digest digest;
 } StoreFrame;
-int store_frame_find(Store *store, const Digest *content, StoreFrame *ret_frame) _must_check_;
+int store_frame_find(Store *store, uint64_t content, StoreFrame *ret_frame) _must_check_;
 
 /* Tags. The manifest's bytes are malloc'ed, the caller's. Errors: -ENOENT. */
 int store_tag_get(Store *store, const char *name, const char *tag, char **ret_json, size_t *ret_size) _must_check_;

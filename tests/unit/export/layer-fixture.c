@@ -8,6 +8,7 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+#include <xxhash.h>
 
 #include "fs/base/fd.h"
 #include "fs/format/blob.h"
@@ -64,8 +65,7 @@ static void check_frames(const Layer *layer, const Buffer *tar)
 		assert_memory_equal(content, tar->data + chunk.tar_offset, chunk.tar_size);
 		assert_int_equal(digest_of(frame, chunk.blob_size, &digest), 0);
 		assert_true(digest_equal(&digest, &chunk.digest));
-		assert_int_equal(digest_of(content, chunk.tar_size, &digest), 0);
-		assert_true(digest_equal(&digest, &layer->result.contents[i]));
+		assert_int_equal(XXH3_64bits(content, chunk.tar_size), layer->result.contents[i]);
 	}
 }
 

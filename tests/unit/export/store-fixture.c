@@ -94,7 +94,7 @@ void store_fixture_tar(Buffer *tar, const uint32_t *seeds, size_t count)
 	free(data);
 }
 
-void store_fixture_layer(StoreFixture *fixture, const Buffer *tar, ManifestLayer *ret_layer, Digest **ret_contents,
+void store_fixture_layer(StoreFixture *fixture, const Buffer *tar, ManifestLayer *ret_layer, uint64_t **ret_contents,
 			 size_t *ret_count)
 {
 	LayerFeed feed = { .tar = tar };

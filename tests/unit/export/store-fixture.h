@@ -31,5 +31,5 @@ void store_fixture_random(uint8_t *data, size_t size, uint32_t seed);
 void store_fixture_tar(Buffer *tar, const uint32_t *seeds, size_t count);
 
 /* Writes a tar as a layer into the store, past every image. */
-void store_fixture_layer(StoreFixture *fixture, const Buffer *tar, ManifestLayer *ret_layer, Digest **ret_contents,
+void store_fixture_layer(StoreFixture *fixture, const Buffer *tar, ManifestLayer *ret_layer, uint64_t **ret_contents,
 			 size_t *ret_count);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -202,7 +203,20 @@ static void test_frame_list(void **state _unused_)
 	open_fixture(&fixture);
 	(void)snprintf(path, sizeof(path), "%s",
 		       image_fixture_object("frames", &fixture.image.manifest.layers[0].blob));
+	struct stat status;
+	assert_int_equal(stat(store_fixture_path(&fixture.store, path), &status), 0);
+	size_t size = (size_t)status.st_size / 8 * 32;
 	store_fixture_write(&fixture.store, path, "short", 5);
+	expect_fault(&fixture, 1, "list of frames is of another length", &found);
+
+	/* Builds of before had 32 bytes a chunk. */
+	uint8_t *old = calloc(1, size + 1);
+	assert_non_null(old);
+	store_fixture_write(&fixture.store, path, old, size);
+	(void)verify(&fixture, &found);
+	assert_int_equal(found.count, 0);
+	store_fixture_write(&fixture.store, path, old, size + 1);
+	free(old);
 	expect_fault(&fixture, 1, "list of frames is of another length", &found);
 	assert_int_equal(unlink(store_fixture_path(&fixture.store, path)), 0);
 	expect_fault(&fixture, 1, "list of frames is missing", &found);

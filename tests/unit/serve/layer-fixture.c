@@ -134,7 +134,7 @@ int layer_fixture_file(const LayerFixture *fixture)
 void layer_fixture_publish(const LayerFixture *fixture, Store *store)
 {
 	StoreUpload *upload;
-	Digest *contents = calloc(fixture->chunk_count + 1, sizeof(*contents));
+	uint64_t *contents = calloc(fixture->chunk_count + 1, sizeof(*contents));
 	assert_non_null(contents);
 	assert_int_equal(store_upload_new(store, &upload, NULL), 0);
 	assert_int_equal(fd_write_all(store_upload_fd(upload), fixture->blob, fixture->blob_size), 0);
