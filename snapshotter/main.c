@@ -1,0 +1,203 @@
+/* imgfs-snapshotter: containerd's proxy plugin for imgfs; docs/operations.md, "containerd". */
+#include <getopt.h>
+#include <inttypes.h>
+#include <malloc.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+
+#include "fs/base/log.h"
+#include "snapshotter/service.h"
+#include "snapshotter/wire-listen.h"
+
+#define DEFAULT_ADDRESS "/run/imgfs/snapshotter.sock"
+#define DEFAULT_ROOT    "/var/lib/imgfs/snapshotter"
+#define ARENAS_MAX      2 /* of malloc: threads come and go, and each would keep one for itself */
+
+#define EXIT_USAGE 2
+
+typedef struct Options {
+	const char *address, *root;
+	bool no_daemon;
+	LogLevel log_level;
+} Options;
+
+static void usage(FILE *file)
+{
+	(void)fputs("usage: imgfs-snapshotter [--address SOCKET] [--root DIRECTORY] --no-daemon\n"
+		    "  --address SOCKET   where containerd connects to; default: " DEFAULT_ADDRESS "\n"
+		    "                     (not used when systemd hands a socket over)\n"
+		    "  --root DIRECTORY   metadata and layers; default: " DEFAULT_ROOT "\n"
+		    "  --no-daemon        serve ordinary images only\n"
+		    "  --debug            log every call\n"
+		    "SIGTERM ends it; containers keep running.\n",
+		    file);
+}
+
+/* 0, or the exit status plus one. */
+static int parse_options(int argc, char **argv, Options *options)
+{
+	static const struct option known[] = {
+		{ "address", required_argument, NULL, 'a' }, { "root", required_argument, NULL, 'r' },
+		{ "no-daemon", no_argument, NULL, 'n' },     { "debug", no_argument, NULL, 'd' },
+		{ "help", no_argument, NULL, 'h' },          { 0 },
+	};
+	int option;
+	while ((option = getopt_long(argc, argv, "h", known, NULL)) >= 0) {
+		switch (option) {
+		case 'a':
+			options->address = optarg;
+			break;
+		case 'r':
+			options->root = optarg;
+			break;
+		case 'n':
+			options->no_daemon = true;
+			break;
+		case 'd':
+			options->log_level = LOG_LEVEL_DEBUG;
+			break;
+		case 'h':
+			usage(stdout);
+			return EXIT_SUCCESS + 1;
+		default:
+			usage(stderr);
+			return EXIT_USAGE + 1;
+		}
+	}
+	if (optind == argc && options->no_daemon)
+		return 0;
+	usage(stderr);
+	return EXIT_USAGE + 1;
+}
+
+/* SIGTERM and SIGINT, from here on for every thread, become readable. */
+static int open_signals(int *ret_fd, Error *error)
+{
+	sigset_t set;
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigaddset(&set, SIGINT);
+	(void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGHUP, SIG_IGN);
+	int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		return error_set(error, -errno, "signals cannot be waited for: %s", strerror(errno));
+	*ret_fd = fd;
+	return 0;
+}
+
+/* Trees of files are walked with a descriptor a level. */
+static void raise_limits(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+	(void)mallopt(M_ARENA_MAX, ARENAS_MAX);
+	(void)umask(0);
+}
+
+/* What the process holds, in the order in which it is opened. */
+typedef struct Process {
+	int stop_fd, listen_fd;
+	bool own_socket;
+	Mounts mounts;
+	Meta *meta;
+	Service *service;
+} Process;
+
+static int open_state(const Options *options, Process *process, Error *error)
+{
+	_cleanup_free_ char *path = NULL;
+	int r = mounts_open(options->root, &process->mounts, error);
+	if (r < 0)
+		return r;
+	if (asprintf(&path, "%s/metadata.db", process->mounts.root) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	mode_t before = umask(0077);
+	r = meta_open(path, &process->meta, error);
+	(void)umask(before);
+	return r < 0 ? r : service_new(process->meta, &process->mounts, &process->service, error);
+}
+
+/* What a crash has left goes before anybody can ask. What cannot be removed is no reason not to serve. */
+static void reconcile(Process *process)
+{
+	size_t count = 0;
+	Error error = { 0 };
+	int r = service_reconcile(process->service, &count, &error);
+	if (r < 0)
+		log_warning("cleanup left something reason=\"%s\"", error_text(&error, r));
+	else if (count > 0)
+		log_info("removed directories that no snapshot has count=%zu", count);
+}
+
+static int open_socket(const Options *options, Process *process, Error *error)
+{
+	int r = wire_listen_inherited(&process->listen_fd, error);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	process->own_socket = true;
+	return wire_listen(options->address, &process->listen_fd, error);
+}
+
+static int serve(const Options *options, Process *process, Error *error)
+{
+	_cleanup_(wire_server_free_p) WireServer *server = NULL;
+	const WireServerOptions wire = {
+		.listen_fd = process->listen_fd,
+		.stop_fd = process->stop_fd,
+		.methods = service_methods,
+		.method_count = service_method_count,
+		.arg = process->service,
+	};
+	int r = wire_server_new(&wire, &server, error);
+	if (r < 0)
+		return r;
+	log_info("serving address=%s root=%s", process->own_socket ? options->address : "inherited",
+		 process->mounts.root);
+	r = wire_server_run(server, error);
+	if (process->own_socket)
+		wire_listen_unlink(options->address, process->listen_fd);
+	return r;
+}
+
+static int run(const Options *options, Process *process, Error *error)
+{
+	int r = open_signals(&process->stop_fd, error);
+	if (r == 0)
+		r = open_state(options, process, error);
+	if (r < 0)
+		return r;
+	reconcile(process);
+	r = open_socket(options, process, error);
+	return r < 0 ? r : serve(options, process, error);
+}
+
+int main(int argc, char **argv)
+{
+	Options options = { .address = DEFAULT_ADDRESS, .root = DEFAULT_ROOT, .log_level = LOG_LEVEL_INFO };
+	Process process = { .stop_fd = -1, .listen_fd = -1, .mounts = { .lock_fd = -1, .snapshots_fd = -1 } };
+	Error error = { 0 };
+	int r = parse_options(argc, argv, &options);
+	if (r != 0)
+		return r - 1;
+	log_open("imgfs-snapshotter", options.log_level);
+	raise_limits();
+	r = run(&options, &process, &error);
+	if (r < 0)
+		log_error("%s", error_text(&error, r));
+	else
+		log_info("ended");
+	(void)service_free(process.service);
+	(void)meta_close(process.meta);
+	mounts_close(&process.mounts);
+	close_p(&process.listen_fd);
+	close_p(&process.stop_fd);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,84 @@
+/* What the parts of meta share: connections to the database with their prepared statements. */
+#pragma once
+
+#include <pthread.h>
+#include <sqlite3.h>
+
+#include "snapshotter/meta.h"
+
+#define META_REF_LABEL "containerd.io/snapshot.ref"
+
+typedef enum MetaStatement {
+	META_BEGIN,
+	META_BEGIN_WRITE,
+	META_END,
+	META_UNDO,
+	META_MARK,
+	META_UNDO_MARK,
+	META_END_MARK,
+	META_FIND,
+	META_LIST,
+	META_LIST_REF,
+	META_LABELS,
+	META_ANCESTORS,
+	META_IDS,
+	META_LAST_ID,
+	META_INSERT,
+	META_COMMIT,
+	META_DELETE,
+	META_TOUCH,
+	META_HAS_CHILD,
+	META_ADD_LABEL,
+	META_DROP_LABELS,
+	META_STATEMENTS,
+} MetaStatement;
+
+/* One connection; used by one thread at a time. */
+typedef struct MetaDb {
+	struct MetaDb *next;
+	sqlite3 *db;
+	sqlite3_stmt *statements[META_STATEMENTS];
+} MetaDb;
+
+typedef struct MetaChange {
+	struct MetaChange *prev, *next;
+	int (*apply)(MetaDb *db, void *arg, Error *error);
+	void *arg;
+	Error *error;
+	int result;
+	bool done;
+} MetaChange;
+
+struct Meta {
+	char *path;
+	pthread_mutex_t lock;
+	pthread_cond_t written;
+	MetaDb *readers;     /* free ones, under the lock */
+	MetaChange *changes; /* that wait, under the lock */
+	bool writing;        /* a thread does its and others' changes; `writer` is its */
+	MetaDb *writer;
+};
+
+int meta_db_open(const char *path, MetaDb **ret_db, Error *error) _must_check_;
+MetaDb *meta_db_close(MetaDb *db);
+
+/* Brings the schema up to date. */
+int meta_schema_apply(MetaDb *db, const char *path, Error *error) _must_check_;
+
+/* The statement, ready for its parameters. NULL with a sentence when it cannot be. */
+sqlite3_stmt *meta_statement(MetaDb *db, MetaStatement which, Error *error);
+
+/* Steps: 1 a row, 0 the end, or an error with its sentence. At 0 and an error the statement is reset. */
+int meta_step(MetaDb *db, sqlite3_stmt *statement, Error *error);
+
+/* Runs a statement with no rows to the end. */
+int meta_run(MetaDb *db, MetaStatement which, Error *error);
+int meta_fail(const MetaDb *db, Error *error);
+
+/* Rows. */
+int meta_db_find(MetaDb *db, const char *key, MetaInfo *ret_info, Error *error);
+int meta_db_labels(MetaDb *db, uint64_t id, MetaLabels *ret_labels, Error *error);
+int meta_db_ancestors(MetaDb *db, uint64_t id, MetaChain *ret_chain, Error *error);
+
+/* Does a change in the next transaction; returns once it is durable. */
+int meta_change(Meta *meta, int (*apply)(MetaDb *db, void *arg, Error *error), void *arg, Error *error);

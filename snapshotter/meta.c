@@ -1,0 +1,370 @@
+/* Opening, and what only reads. */
+#include "snapshotter/meta.h"
+
+#include <string.h>
+
+#include "snapshotter/meta-private.h"
+
+void meta_labels_done(MetaLabels *labels)
+{
+	for (size_t i = 0; i < labels->count; i++) {
+		free(labels->labels[i].name);
+		free(labels->labels[i].value);
+	}
+	free(labels->labels);
+	*labels = (MetaLabels){ 0 };
+}
+
+void meta_info_done(MetaInfo *info)
+{
+	free(info->key);
+	free(info->parent);
+	meta_labels_done(&info->labels);
+	*info = (MetaInfo){ 0 };
+}
+
+void meta_chain_done(MetaChain *chain)
+{
+	free(chain->ids);
+	*chain = (MetaChain){ 0 };
+}
+
+int meta_labels_add(MetaLabels *labels, const char *name, const char *value)
+{
+	if (!value[0])
+		return 0;
+	MetaLabel *larger = reallocarray(labels->labels, labels->count + 1, sizeof(*larger));
+	if (!larger)
+		return -ENOMEM;
+	labels->labels = larger;
+	MetaLabel label = { strdup(name), strdup(value) };
+	if (!label.name || !label.value) {
+		free(label.name);
+		free(label.value);
+		return -ENOMEM;
+	}
+	labels->labels[labels->count++] = label;
+	return 0;
+}
+
+const char *meta_labels_get(const MetaLabels *labels, const char *name)
+{
+	for (size_t i = 0; i < labels->count; i++)
+		if (strcmp(labels->labels[i].name, name) == 0)
+			return labels->labels[i].value;
+	return NULL;
+}
+
+void meta_labels_remove(MetaLabels *labels, const char *name)
+{
+	for (size_t i = 0; i < labels->count; i++) {
+		if (strcmp(labels->labels[i].name, name) != 0)
+			continue;
+		free(labels->labels[i].name);
+		free(labels->labels[i].value);
+		labels->labels[i] = labels->labels[--labels->count];
+		return;
+	}
+}
+
+static char *column_text(sqlite3_stmt *statement, int column)
+{
+	const unsigned char *text = sqlite3_column_text(statement, column);
+	return text ? strdup((const char *)text) : NULL;
+}
+
+/* All but the labels. */
+static int read_row(sqlite3_stmt *statement, MetaInfo *info)
+{
+	*info = (MetaInfo){
+		.id = (uint64_t)sqlite3_column_int64(statement, 0),
+		.key = column_text(statement, 1),
+		.parent = column_text(statement, 2),
+		.kind = (MetaKind)sqlite3_column_int(statement, 3),
+		.created = sqlite3_column_int64(statement, 4),
+		.updated = sqlite3_column_int64(statement, 5),
+		.size = sqlite3_column_int64(statement, 6),
+		.inodes = sqlite3_column_int64(statement, 7),
+	};
+	bool lacks = !info->key || (!info->parent && sqlite3_column_type(statement, 2) != SQLITE_NULL);
+	return lacks ? -ENOMEM : 0;
+}
+
+int meta_db_find(MetaDb *db, const char *key, MetaInfo *ret_info, Error *error)
+{
+	_cleanup_(meta_info_done) MetaInfo info = { 0 };
+	sqlite3_stmt *statement = meta_statement(db, META_FIND, error);
+	if (!statement)
+		return -EIO;
+	if (sqlite3_bind_text(statement, 1, key, -1, SQLITE_STATIC) != SQLITE_OK)
+		return meta_fail(db, error);
+	int r = meta_step(db, statement, error);
+	if (r == 0)
+		return error_set(error, -ENOENT, "snapshot %s does not exist", key);
+	if (r < 0)
+		return r;
+	r = read_row(statement, &info);
+	(void)sqlite3_reset(statement);
+	if (r < 0)
+		return error_set(error, r, "out of memory");
+	*ret_info = info;
+	info = (MetaInfo){ 0 };
+	return 0;
+}
+
+int meta_db_labels(MetaDb *db, uint64_t id, MetaLabels *ret_labels, Error *error)
+{
+	sqlite3_stmt *statement = meta_statement(db, META_LABELS, error);
+	if (!statement)
+		return -EIO;
+	(void)sqlite3_bind_int64(statement, 1, (int64_t)id);
+	int r;
+	while ((r = meta_step(db, statement, error)) == 1) {
+		const char *name = (const char *)sqlite3_column_text(statement, 0);
+		const char *value = (const char *)sqlite3_column_text(statement, 1);
+		if (name && value && meta_labels_add(ret_labels, name, value) == 0)
+			continue;
+		(void)sqlite3_reset(statement);
+		return error_set(error, -ENOMEM, "out of memory");
+	}
+	return r;
+}
+
+static int append_id(uint64_t **ids, size_t *count, uint64_t id)
+{
+	if ((*count & (*count - 1)) == 0) {
+		uint64_t *larger = reallocarray(*ids, *count ? *count * 2 : 1, sizeof(*larger));
+		if (!larger)
+			return -ENOMEM;
+		*ids = larger;
+	}
+	(*ids)[(*count)++] = id;
+	return 0;
+}
+
+/* All ids of a statement's rows. */
+static int read_ids(MetaDb *db, sqlite3_stmt *statement, MetaChain *ret_ids, Error *error)
+{
+	_cleanup_(meta_chain_done) MetaChain ids = { 0 };
+	int r;
+	while ((r = meta_step(db, statement, error)) == 1) {
+		if (append_id(&ids.ids, &ids.count, (uint64_t)sqlite3_column_int64(statement, 0)) == 0)
+			continue;
+		(void)sqlite3_reset(statement);
+		return error_set(error, -ENOMEM, "out of memory");
+	}
+	if (r < 0)
+		return r;
+	*ret_ids = ids;
+	ids = (MetaChain){ 0 };
+	return 0;
+}
+
+int meta_db_ancestors(MetaDb *db, uint64_t id, MetaChain *ret_chain, Error *error)
+{
+	sqlite3_stmt *statement = meta_statement(db, META_ANCESTORS, error);
+	if (!statement)
+		return -EIO;
+	(void)sqlite3_bind_int64(statement, 1, (int64_t)id);
+	return read_ids(db, statement, ret_chain, error);
+}
+
+/* A connection of one's own, made when there is none free. */
+static int take_reader(Meta *meta, MetaDb **ret_db, Error *error)
+{
+	(void)pthread_mutex_lock(&meta->lock);
+	MetaDb *db = meta->readers;
+	if (db)
+		meta->readers = db->next;
+	(void)pthread_mutex_unlock(&meta->lock);
+	if (!db)
+		return meta_db_open(meta->path, ret_db, error);
+	*ret_db = db;
+	return 0;
+}
+
+static void return_reader(Meta *meta, MetaDb *db)
+{
+	(void)pthread_mutex_lock(&meta->lock);
+	db->next = meta->readers;
+	meta->readers = db;
+	(void)pthread_mutex_unlock(&meta->lock);
+}
+
+typedef int ReadFunction(MetaDb *db, void *arg, Error *error);
+
+/* Reads out of one state of the database. */
+static int read_state(Meta *meta, ReadFunction *function, void *arg, Error *error)
+{
+	MetaDb *db;
+	int r = take_reader(meta, &db, error);
+	if (r < 0)
+		return r;
+	r = meta_run(db, META_BEGIN, error);
+	if (r == 0) {
+		r = function(db, arg, error);
+		(void)meta_run(db, META_END, NULL);
+	}
+	return_reader(meta, db);
+	return r;
+}
+
+typedef struct Stat {
+	const char *key;
+	MetaInfo *info;
+	MetaChain *chain; /* NULL: not wanted */
+} Stat;
+
+static int read_stat(MetaDb *db, void *arg, Error *error)
+{
+	const Stat *stat = arg;
+	int r = meta_db_find(db, stat->key, stat->info, error);
+	if (r == 0)
+		r = meta_db_labels(db, stat->info->id, &stat->info->labels, error);
+	if (r == 0 && stat->chain)
+		r = meta_db_ancestors(db, stat->info->id, stat->chain, error);
+	return r;
+}
+
+int meta_chain(Meta *meta, const char *key, MetaInfo *ret_info, MetaChain *ret_chain, Error *error)
+{
+	MetaInfo info = { 0 };
+	MetaChain chain = { 0 };
+	Stat stat = { .key = key, .info = &info, .chain = ret_chain ? &chain : NULL };
+	int r = read_state(meta, read_stat, &stat, error);
+	if (r < 0) {
+		meta_info_done(&info);
+		return r;
+	}
+	*ret_info = info;
+	if (ret_chain)
+		*ret_chain = chain;
+	return 0;
+}
+
+int meta_stat(Meta *meta, const char *key, MetaInfo *ret_info, Error *error)
+{
+	return meta_chain(meta, key, ret_info, NULL, error);
+}
+
+typedef struct List {
+	uint64_t after;
+	const char *ref;
+	size_t limit;
+	MetaInfo *infos;
+	size_t count;
+} List;
+
+static int read_list(MetaDb *db, void *arg, Error *error)
+{
+	List *list = arg;
+	sqlite3_stmt *statement = meta_statement(db, list->ref ? META_LIST_REF : META_LIST, error);
+	if (!statement)
+		return -EIO;
+	(void)sqlite3_bind_int64(statement, 1, (int64_t)list->after);
+	(void)sqlite3_bind_int64(statement, 2, (int64_t)list->limit);
+	if (list->ref && sqlite3_bind_text(statement, 3, list->ref, -1, SQLITE_STATIC) != SQLITE_OK)
+		return meta_fail(db, error);
+	int r;
+	while ((r = meta_step(db, statement, error)) == 1) {
+		MetaInfo *info = &list->infos[list->count++];
+		r = read_row(statement, info);
+		if (r < 0)
+			(void)error_set(error, r, "out of memory");
+		else
+			r = meta_db_labels(db, info->id, &info->labels, error);
+		if (r < 0) {
+			(void)sqlite3_reset(statement);
+			break;
+		}
+	}
+	return r;
+}
+
+int meta_list(Meta *meta, uint64_t after, const char *ref, size_t limit, MetaInfo *ret_infos, size_t *ret_count,
+	      Error *error)
+{
+	List list = { .after = after, .ref = ref, .limit = limit, .infos = ret_infos };
+	int r = read_state(meta, read_list, &list, error);
+	if (r == 0) {
+		*ret_count = list.count;
+		return 0;
+	}
+	for (size_t i = 0; i < list.count; i++)
+		meta_info_done(&ret_infos[i]);
+	return r;
+}
+
+static int read_all_ids(MetaDb *db, void *arg, Error *error)
+{
+	sqlite3_stmt *statement = meta_statement(db, META_IDS, error);
+	return statement ? read_ids(db, statement, arg, error) : -EIO;
+}
+
+int meta_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error)
+{
+	MetaChain ids = { 0 };
+	int r = read_state(meta, read_all_ids, &ids, error);
+	if (r < 0)
+		return r;
+	*ret_ids = ids.ids;
+	*ret_count = ids.count;
+	return 0;
+}
+
+static int read_last_id(MetaDb *db, void *arg, Error *error)
+{
+	uint64_t *id = arg;
+	sqlite3_stmt *statement = meta_statement(db, META_LAST_ID, error);
+	int r = statement ? meta_step(db, statement, error) : -EIO;
+	if (r == 1) {
+		*id = (uint64_t)sqlite3_column_int64(statement, 0);
+		(void)sqlite3_reset(statement);
+		r = 0;
+	}
+	return r;
+}
+
+int meta_last_id(Meta *meta, uint64_t *ret_id, Error *error)
+{
+	uint64_t id = 0;
+	int r = read_state(meta, read_last_id, &id, error);
+	if (r == 0)
+		*ret_id = id;
+	return r;
+}
+
+int meta_open(const char *path, Meta **ret_meta, Error *error)
+{
+	_cleanup_(meta_close_p) Meta *meta = calloc(1, sizeof(*meta));
+	if (!meta || !(meta->path = strdup(path))) {
+		free(TAKE_PTR(meta));
+		return error_set(error, -ENOMEM, "out of memory");
+	}
+	(void)pthread_mutex_init(&meta->lock, NULL);
+	(void)pthread_cond_init(&meta->written, NULL);
+	int r = meta_db_open(path, &meta->writer, error);
+	if (r == 0)
+		r = meta_schema_apply(meta->writer, path, error);
+	if (r < 0)
+		return r;
+	*ret_meta = TAKE_PTR(meta);
+	return 0;
+}
+
+Meta *meta_close(Meta *meta)
+{
+	if (!meta)
+		return NULL;
+	while (meta->readers) {
+		MetaDb *db = meta->readers;
+		meta->readers = db->next;
+		(void)meta_db_close(db);
+	}
+	(void)meta_db_close(meta->writer);
+	(void)pthread_cond_destroy(&meta->written);
+	(void)pthread_mutex_destroy(&meta->lock);
+	free(meta->path);
+	free(meta);
+	return NULL;
+}

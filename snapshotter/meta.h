@@ -1,0 +1,114 @@
+/*
+ * What the snapshotter knows of its snapshots, in a SQLite database: write-ahead log, synchronous=FULL. A change is on disk before the
+ * call returns; changes of several threads that wait at the same time share one transaction and so one fsync. Thread-safe; every
+ * function blocks for the disk.
+ *
+ * One space of keys for all kinds. Errors that a client has to tell apart: -ENOENT (no such snapshot), -EEXIST (the key is taken),
+ * -EINVAL, -EBUSY (not in this state); others: -EIO, -ENOSPC, -ENOMEM. Each with a sentence.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fs/base/error.h"
+
+typedef enum MetaKind { META_VIEW = 1, META_ACTIVE = 2, META_COMMITTED = 3 } MetaKind;
+
+typedef struct MetaLabel {
+	char *name, *value;
+} MetaLabel;
+
+typedef struct MetaLabels {
+	size_t count;
+	MetaLabel *labels;
+} MetaLabels;
+
+typedef struct MetaInfo {
+	uint64_t id;
+	char *key;
+	char *parent; /* NULL: none */
+	MetaKind kind;
+	int64_t created, updated; /* nanoseconds since 1970 */
+	int64_t size, inodes;     /* committed ones: bytes and count of what this layer has alone */
+	MetaLabels labels;
+} MetaInfo;
+
+/* A chain of ancestors, the nearest first. */
+typedef struct MetaChain {
+	size_t count;
+	uint64_t *ids;
+} MetaChain;
+
+void meta_labels_done(MetaLabels *labels); /* these three are safe on zeroed ones */
+void meta_info_done(MetaInfo *info);
+void meta_chain_done(MetaChain *chain);
+
+/* Adds copies; empty values are left out, as containerd does. Errors: -ENOMEM. */
+int meta_labels_add(MetaLabels *labels, const char *name, const char *value) _must_check_;
+const char *meta_labels_get(const MetaLabels *labels, const char *name); /* NULL: none */
+void meta_labels_remove(MetaLabels *labels, const char *name);
+
+typedef struct Meta Meta;
+
+/*
+ * Opens the database, makes it or brings it to this build's version. Errors: -EINVAL when a later build made it, and what SQLite says.
+ */
+int meta_open(const char *path, Meta **ret_meta, Error *error) _must_check_;
+Meta *meta_close(Meta *meta);
+DEFINE_CLEANUP(Meta, meta_close);
+
+int meta_stat(Meta *meta, const char *key, MetaInfo *ret_info, Error *error) _must_check_;
+
+/* The snapshot and its ancestors, out of one state of the database. */
+int meta_chain(Meta *meta, const char *key, MetaInfo *ret_info, MetaChain *ret_chain, Error *error) _must_check_;
+
+typedef struct MetaCreate {
+	uint64_t id;   /* never used before */
+	MetaKind kind; /* META_ACTIVE or META_VIEW */
+	const char *key;
+	const char *parent; /* NULL: none; otherwise a committed snapshot: -EINVAL */
+	const MetaLabels *labels;
+	int64_t now;
+} MetaCreate;
+
+int meta_create(Meta *meta, const MetaCreate *create, MetaChain *ret_chain, Error *error) _must_check_;
+
+typedef struct MetaCommit {
+	uint64_t id; /* that `key` is expected to have; else it is -ENOENT */
+	const char *key, *name;
+	const char *parent; /* NULL, or one for a snapshot that has none */
+	const MetaLabels *labels;
+	int64_t size, inodes;
+	int64_t now;
+} MetaCommit;
+
+int meta_commit(Meta *meta, const MetaCommit *commit, Error *error) _must_check_;
+
+/* -EBUSY when it is another's parent. */
+int meta_remove(Meta *meta, const char *key, Error *error) _must_check_;
+
+/* Replaces all labels, or with `count` paths what they name: "labels", or "labels.<name>". -EINVAL for another path. */
+typedef struct MetaUpdate {
+	const char *key;
+	const MetaLabels *labels;
+	char *const *paths;
+	size_t path_count;
+	int64_t now;
+} MetaUpdate;
+
+int meta_update(Meta *meta, const MetaUpdate *update, MetaInfo *ret_info, Error *error) _must_check_;
+
+/*
+ * Up to `limit` snapshots with ids above `after`, in the order of ids; one that is there from the first to the last call of a walk is seen
+ * exactly once. With `ref` only those with this label containerd.io/snapshot.ref. `ret_infos` has room for `limit`.
+ */
+int meta_list(Meta *meta, uint64_t after, const char *ref, size_t limit, MetaInfo *ret_infos, size_t *ret_count,
+	      Error *error) _must_check_;
+
+/* All ids, in order; owned by the caller. */
+int meta_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error) _must_check_;
+
+/* The highest id that ever was, 0 for none. */
+int meta_last_id(Meta *meta, uint64_t *ret_id, Error *error) _must_check_;

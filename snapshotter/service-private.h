@@ -1,0 +1,51 @@
+/* What the calls share. */
+#pragma once
+
+#include <pthread.h>
+
+#include "snapshots.pb-c.h"
+#include "snapshotter/service.h"
+
+#define SERVICE_PATH "/containerd.services.snapshots.v1.Snapshots/"
+
+struct Service {
+	Meta *meta;
+	const Mounts *mounts;
+	pthread_mutex_t lock;
+	uint64_t next_id;    /* under the lock, as are the next two */
+	uint64_t *beginning; /* ids whose directory may be there and whose row may not be yet */
+	size_t beginning_count;
+};
+
+/* Nanoseconds since 1970. */
+int64_t service_now(void);
+
+/* Gives out an id, which Cleanup spares until service_id_end(). Errors: -ENOMEM. */
+int service_id_begin(Service *service, uint64_t *ret_id, Error *error);
+void service_id_end(Service *service, uint64_t id);
+
+/* Requests and replies. A request that is no such message is -EINVAL. */
+void *service_unpack(const WireCall *call, const ProtobufCMessageDescriptor *type, Error *error);
+int service_reply(WireCall *call, const ProtobufCMessage *message, Error *error);
+int service_reply_empty(WireCall *call, Error *error);
+int service_reply_info(WireCall *call, const MetaInfo *info, Error *error);
+
+/* A message in memory of its own. `info` must outlive it. */
+int service_info_message(const MetaInfo *info, Snapshots__Info **ret_message);
+Snapshots__Info *service_info_message_free(Snapshots__Info *message);
+
+/* The directories to be mounted below a snapshot whose ancestors these are, and the reply that says so. */
+int service_reply_mounts(Service *service, WireCall *call, uint64_t id, MetaKind kind, const MetaChain *chain,
+			 Error *error);
+
+/* Calls. */
+int service_prepare(WireCall *call, void *arg, Error *error);
+int service_view(WireCall *call, void *arg, Error *error);
+int service_mounts(WireCall *call, void *arg, Error *error);
+int service_commit(WireCall *call, void *arg, Error *error);
+int service_remove(WireCall *call, void *arg, Error *error);
+int service_stat(WireCall *call, void *arg, Error *error);
+int service_update(WireCall *call, void *arg, Error *error);
+int service_list(WireCall *call, void *arg, Error *error);
+int service_usage(WireCall *call, void *arg, Error *error);
+int service_cleanup(WireCall *call, void *arg, Error *error);

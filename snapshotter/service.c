@@ -1,0 +1,163 @@
+#include "snapshotter/service.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "fs/base/log.h"
+#include "snapshotter/service-private.h"
+
+const WireMethod service_methods[] = {
+	{ SERVICE_PATH "Prepare", service_prepare }, { SERVICE_PATH "View", service_view },
+	{ SERVICE_PATH "Mounts", service_mounts },   { SERVICE_PATH "Commit", service_commit },
+	{ SERVICE_PATH "Remove", service_remove },   { SERVICE_PATH "Stat", service_stat },
+	{ SERVICE_PATH "Update", service_update },   { SERVICE_PATH "List", service_list },
+	{ SERVICE_PATH "Usage", service_usage },     { SERVICE_PATH "Cleanup", service_cleanup },
+};
+const size_t service_method_count = ELEMENTS(service_methods);
+
+int64_t service_now(void)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int service_id_begin(Service *service, uint64_t *ret_id, Error *error)
+{
+	(void)pthread_mutex_lock(&service->lock);
+	uint64_t *larger = reallocarray(service->beginning, service->beginning_count + 1, sizeof(*larger));
+	if (larger) {
+		service->beginning = larger;
+		*ret_id = service->next_id++;
+		larger[service->beginning_count++] = *ret_id;
+	}
+	(void)pthread_mutex_unlock(&service->lock);
+	return larger ? 0 : error_set(error, -ENOMEM, "out of memory");
+}
+
+void service_id_end(Service *service, uint64_t id)
+{
+	(void)pthread_mutex_lock(&service->lock);
+	for (size_t i = 0; i < service->beginning_count; i++) {
+		if (service->beginning[i] == id) {
+			service->beginning[i] = service->beginning[--service->beginning_count];
+			break;
+		}
+	}
+	(void)pthread_mutex_unlock(&service->lock);
+}
+
+static int compare_ids(const void *left, const void *right)
+{
+	const uint64_t *a = left, *b = right;
+	return (*a > *b) - (*a < *b);
+}
+
+static bool has_id(const uint64_t *ids, size_t count, uint64_t id)
+{
+	return count > 0 && bsearch(&id, ids, count, sizeof(*ids), compare_ids);
+}
+
+/* What Cleanup must spare: ids given out after this, and those whose row may come yet. */
+static int spared_ids(Service *service, uint64_t *ret_next, uint64_t **ret_ids, size_t *ret_count)
+{
+	(void)pthread_mutex_lock(&service->lock);
+	size_t count = service->beginning_count;
+	uint64_t *ids = calloc(count ? count : 1, sizeof(*ids));
+	if (ids && count > 0)
+		memcpy(ids, service->beginning, count * sizeof(*ids));
+	*ret_next = service->next_id;
+	(void)pthread_mutex_unlock(&service->lock);
+	if (!ids)
+		return -ENOMEM;
+	qsort(ids, count, sizeof(*ids), compare_ids);
+	*ret_ids = ids;
+	*ret_count = count;
+	return 0;
+}
+
+/*
+ * In this order: ids that begin, then directories, then rows. So a directory without a row whose id is below `next` and is not beginning
+ * belongs to a call that failed, or to a snapshot that was removed.
+ */
+int service_reconcile(Service *service, size_t *ret_count, Error *error)
+{
+	_cleanup_free_ uint64_t *spared = NULL, *directories = NULL, *rows = NULL;
+	size_t spared_count, directory_count, row_count, removed = 0;
+	uint64_t next;
+	if (spared_ids(service, &next, &spared, &spared_count) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	int r = mounts_ids(service->mounts, &directories, &directory_count, error);
+	if (r == 0)
+		r = meta_ids(service->meta, &rows, &row_count, error);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < directory_count; i++) {
+		uint64_t id = directories[i];
+		if (id >= next || has_id(spared, spared_count, id) || has_id(rows, row_count, id))
+			continue;
+		int removal = mounts_remove(service->mounts, id, r == 0 ? error : NULL);
+		removed += removal == 0;
+		r = r < 0 ? r : removal;
+	}
+	if (r == 0)
+		*ret_count = removed;
+	return r;
+}
+
+/* At the start nothing else runs, so what has no directory has lost it. */
+static int note_lost(const Service *service, const uint64_t *directories, size_t directory_count, Error *error)
+{
+	_cleanup_free_ uint64_t *rows = NULL;
+	size_t row_count;
+	int r = meta_ids(service->meta, &rows, &row_count, error);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < row_count; i++)
+		if (!has_id(directories, directory_count, rows[i]))
+			log_error("the directory of a snapshot is lost id=%" PRIu64, rows[i]);
+	return 0;
+}
+
+static int choose_first_id(Service *service, Error *error)
+{
+	_cleanup_free_ uint64_t *directories = NULL;
+	size_t count;
+	uint64_t last;
+	int r = meta_last_id(service->meta, &last, error);
+	if (r == 0)
+		r = mounts_ids(service->mounts, &directories, &count, error);
+	if (r < 0)
+		return r;
+	qsort(directories, count, sizeof(*directories), compare_ids);
+	if (count > 0 && directories[count - 1] > last)
+		last = directories[count - 1];
+	service->next_id = last + 1;
+	return note_lost(service, directories, count, error);
+}
+
+int service_new(Meta *meta, const Mounts *mounts, Service **ret_service, Error *error)
+{
+	_cleanup_(service_free_p) Service *service = calloc(1, sizeof(*service));
+	if (!service)
+		return error_set(error, -ENOMEM, "out of memory");
+	service->meta = meta;
+	service->mounts = mounts;
+	(void)pthread_mutex_init(&service->lock, NULL);
+	int r = choose_first_id(service, error);
+	if (r < 0)
+		return r;
+	*ret_service = TAKE_PTR(service);
+	return 0;
+}
+
+Service *service_free(Service *service)
+{
+	if (!service)
+		return NULL;
+	(void)pthread_mutex_destroy(&service->lock);
+	free(service->beginning);
+	free(service);
+	return NULL;
+}

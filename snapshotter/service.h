@@ -1,0 +1,27 @@
+/*
+ * containerd.services.snapshots.v1 over metadata and directories: what each call means. A snapshot's directory is made before its row, the
+ * row is durable before the reply; a removed one's row goes first, its directory in Cleanup. So a crash at any point leaves at most a
+ * directory without a row, which service_reconcile() and Cleanup remove.
+ */
+#pragma once
+
+#include "snapshotter/meta.h"
+#include "snapshotter/mounts.h"
+#include "snapshotter/wire-server.h"
+
+typedef struct Service Service;
+
+/* Neither is taken. Errors: those of reading the metadata and directories, with a sentence. */
+int service_new(Meta *meta, const Mounts *mounts, Service **ret_service, Error *error) _must_check_;
+Service *service_free(Service *service);
+DEFINE_CLEANUP(Service, service_free);
+
+/*
+ * Removes directories that no snapshot has; returns how many in `ret_count`. Says in the log which snapshots lack their directory. Also
+ * what the call Cleanup does. Errors: the first that came up, after all others were tried.
+ */
+int service_reconcile(Service *service, size_t *ret_count, Error *error) _must_check_;
+
+/* The methods, for WireServerOptions with the service as `arg`. */
+extern const WireMethod service_methods[];
+extern const size_t service_method_count;
