@@ -8,7 +8,8 @@
  *
  * Without an operator a selector asks whether the field is there. Blanks may stand before operator and value only. Regular
  * expressions are RE2's as far as PCRE2 knows them: what RE2 lacks (look-around, back references, possessive and atomic
- * groups) is refused here too, and is, as there, no error but matches nothing. Left as PCRE2 has them: \s and \v, and repetitions above 1000.
+ * groups) is refused here too, and is, as there, no error but matches nothing. Left as PCRE2 has them: \s, \v, '$' with the flag m, and repetitions
+ * above 1000.
  *
  * The texts come from outside. Thread-safe: a parsed set may be used by several threads.
  */

@@ -12,24 +12,24 @@
  */
 static const char *const migrations[] = {
 	/* AUTOINCREMENT: an id, and so a directory, is never used again. */
-	"CREATE TABLE snapshots ("
-	" id INTEGER PRIMARY KEY AUTOINCREMENT,"
-	" key TEXT NOT NULL UNIQUE,"
-	" parent INTEGER REFERENCES snapshots(id),"
-	" kind INTEGER NOT NULL,"
-	" created INTEGER NOT NULL,"
-	" updated INTEGER NOT NULL,"
-	" size INTEGER NOT NULL DEFAULT 0,"
-	" inodes INTEGER NOT NULL DEFAULT 0"
-	") STRICT;"
-	"CREATE INDEX snapshots_parent ON snapshots(parent) WHERE parent IS NOT NULL;"
-	"CREATE TABLE labels ("
-	" snapshot INTEGER NOT NULL REFERENCES snapshots(id) ON DELETE CASCADE,"
-	" name TEXT NOT NULL,"
-	" value TEXT NOT NULL,"
-	" PRIMARY KEY (snapshot, name)"
-	") STRICT, WITHOUT ROWID;"
-	"CREATE INDEX labels_ref ON labels(value) WHERE name = '" META_REF_LABEL "';",
+	("CREATE TABLE snapshots ("
+	 " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+	 " key TEXT NOT NULL UNIQUE,"
+	 " parent INTEGER REFERENCES snapshots(id),"
+	 " kind INTEGER NOT NULL,"
+	 " created INTEGER NOT NULL,"
+	 " updated INTEGER NOT NULL,"
+	 " size INTEGER NOT NULL DEFAULT 0,"
+	 " inodes INTEGER NOT NULL DEFAULT 0"
+	 ") STRICT;"
+	 "CREATE INDEX snapshots_parent ON snapshots(parent) WHERE parent IS NOT NULL;"
+	 "CREATE TABLE labels ("
+	 " snapshot INTEGER NOT NULL REFERENCES snapshots(id) ON DELETE CASCADE,"
+	 " name TEXT NOT NULL,"
+	 " value TEXT NOT NULL,"
+	 " PRIMARY KEY (snapshot, name)"
+	 ") STRICT, WITHOUT ROWID;"
+	 "CREATE INDEX labels_ref ON labels(value) WHERE name = '" META_REF_LABEL "';"),
 };
 
 #define COLUMNS "s.id, s.key, p.key, s.kind, s.created, s.updated, s.size, s.inodes"

@@ -226,13 +226,14 @@ static int apply_commit(MetaDb *db, void *arg, Error *error)
 	const MetaCommit *what = arg;
 	_cleanup_(meta_info_done) MetaInfo active = { 0 };
 	uint64_t parent = 0;
-	int r = refuse_existing(db, what->name, error);
-	if (r == 0)
-		r = meta_db_find(db, what->key, &active, error);
+	int r = meta_db_find(db, what->key, &active, error);
 	if (r < 0)
 		return r;
 	if (active.id != what->id)
 		return error_set(error, -ENOENT, "snapshot %s was removed meanwhile", what->key);
+	r = refuse_existing(db, what->name, error);
+	if (r < 0)
+		return r;
 	if (active.kind != META_ACTIVE)
 		return error_set(error, -EBUSY, "snapshot %s is not active, so it cannot be committed", what->key);
 	if (what->parent)

@@ -45,13 +45,11 @@ static int take_lock(Mounts *mounts, Error *error)
 /* user_namespaces(7): the initial one maps every id to itself. */
 static bool in_user_namespace(void)
 {
-	_cleanup_free_ char *map = NULL;
-	size_t size;
 	uint32_t inside, outside, count;
-	if (fd_read_file(AT_FDCWD, "/proc/self/uid_map", 4096, &map, &size) < 0)
+	_cleanup_fclose_ FILE *map = fopen("/proc/self/uid_map", "re");
+	if (!map || fscanf(map, "%" SCNu32 " %" SCNu32 " %" SCNu32, &inside, &outside, &count) != 3)
 		return false;
-	return sscanf(map, "%" SCNu32 " %" SCNu32 " %" SCNu32, &inside, &outside, &count) != 3 || inside != 0 ||
-	       outside != 0 || count != UINT32_MAX;
+	return inside != 0 || outside != 0 || count != UINT32_MAX;
 }
 
 int mounts_open(const char *root, Mounts *ret_mounts, Error *error)

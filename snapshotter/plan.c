@@ -130,7 +130,7 @@ int plan_map_id(const char *mapping, uint32_t id, uint32_t *ret_id, Error *error
 			mapped = host + (id - container);
 			found = true;
 		}
-	} while (*text);
+	} while (*text || text[-1] == ',');
 	if (!found)
 		return error_set(error, -EINVAL, "the mapping %s of ids has none for %" PRIu32, mapping, id);
 	*ret_id = mapped;

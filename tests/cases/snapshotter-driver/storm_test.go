@@ -1,0 +1,108 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/errdefs"
+	"github.com/containerd/containerd/mount"
+	"github.com/containerd/containerd/snapshots"
+)
+
+// shape says what is to be mounted without the directories, which have numbers that differ.
+func shape(mounts []mount.Mount) string {
+	text := ""
+	for _, one := range mounts {
+		text += one.Type
+		for _, option := range one.Options {
+			name, value, _ := strings.Cut(option, "=")
+			text += fmt.Sprintf(" %s/%d", name, strings.Count(value, ":"))
+		}
+	}
+	return text
+}
+
+// Thousands of calls are given up at any moment; then all that was acknowledged is there, and nothing hangs.
+func TestStorm(t *testing.T) {
+	sn := openTest(t)
+	var group sync.WaitGroup
+	var lock sync.Mutex
+	kept := map[string]bool{}
+	for worker := 0; worker < 16; worker++ {
+		group.Add(1)
+		go func(worker int) {
+			defer group.Done()
+			random := rand.New(rand.NewSource(int64(worker)))
+			for i := 0; i < 120; i++ {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(random.Intn(3000))*time.Microsecond)
+				key := fmt.Sprintf("storm-%d-%d", worker, i)
+				if _, err := sn.Prepare(ctx, key, ""); err == nil {
+					lock.Lock()
+					kept[key] = true
+					lock.Unlock()
+				}
+				sn.Stat(ctx, key)
+				names(ctx, sn)
+				cancel()
+			}
+		}(worker)
+	}
+	group.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	for key := range kept {
+		if _, err := sn.Stat(ctx, key); err != nil {
+			t.Fatalf("%s was acknowledged: %v", key, err)
+		}
+	}
+	if _, err := sn.Prepare(ctx, "after", ""); err != nil {
+		t.Fatal(err)
+	}
+	found, err := names(ctx, sn)
+	if err != nil || len(found) <= len(kept) {
+		t.Fatalf("%d of %d, %v", len(found), len(kept), err)
+	}
+	t.Logf("%d acknowledged, %d there", len(kept), len(found))
+}
+
+// Large requests, large replies, and texts that have to be escaped.
+func TestBig(t *testing.T) {
+	ctx, sn := context.Background(), openTest(t)
+	labels := map[string]string{}
+	for i := 0; i < 400; i++ {
+		labels[fmt.Sprintf("containerd.io/snapshot/%d", i)] = strings.Repeat("ä", 1000)
+	}
+	for i := 0; i < 8; i++ {
+		if _, err := sn.Prepare(ctx, fmt.Sprintf("big-%d", i), "", snapshots.WithLabels(labels)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := 0
+	err := sn.Walk(ctx, func(ctx context.Context, info snapshots.Info) error {
+		count++
+		if len(info.Labels) != 400 || info.Labels["containerd.io/snapshot/399"] != labels["containerd.io/snapshot/399"] {
+			return errors.New("labels are missing")
+		}
+		return nil
+	})
+	if err != nil || count != 8 {
+		t.Fatal(count, err)
+	}
+	_, err = sn.Stat(ctx, "Schlüssel\n100% ☃")
+	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "Schlüssel\n100% ☃") {
+		t.Fatal(err)
+	}
+	labels["large"] = strings.Repeat("x", 17<<20)
+	if _, err = sn.Prepare(ctx, "too-big", "", snapshots.WithLabels(labels)); err == nil || !strings.Contains(err.Error(), "16 MiB") {
+		t.Fatal(err)
+	}
+	if _, err = sn.Stat(ctx, "big-0"); err != nil {
+		t.Fatal(err)
+	}
+}

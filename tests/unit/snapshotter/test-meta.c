@@ -1,0 +1,288 @@
+/* The metadata in a directory of the test's own: semantics, order, many threads, versions. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sqlite3.h>
+#include <string.h>
+
+#include "snapshotter/meta.h"
+
+typedef struct Place {
+	char directory[64], path[96];
+	Meta *meta;
+} Place;
+
+static int setup(void **state)
+{
+	static Place place;
+	(void)strcpy(place.directory, "/tmp/imgfs-meta-XXXXXX");
+	if (!mkdtemp(place.directory))
+		return -1;
+	(void)snprintf(place.path, sizeof(place.path), "%s/metadata.db", place.directory);
+	*state = &place;
+	return meta_open(place.path, &place.meta, NULL);
+}
+
+static int teardown(void **state)
+{
+	Place *place = *state;
+	static const char *const suffixes[] = { "", "-wal", "-shm" };
+	place->meta = meta_close(place->meta);
+	for (size_t i = 0; i < ELEMENTS(suffixes); i++) {
+		char path[128];
+		(void)snprintf(path, sizeof(path), "%s%s", place->path, suffixes[i]);
+		(void)unlink(path);
+	}
+	return rmdir(place->directory);
+}
+
+static const MetaLabels none;
+
+static int create(Meta *meta, uint64_t id, const char *key, const char *parent)
+{
+	MetaChain chain = { 0 };
+	const MetaCreate what = {
+		.id = id, .kind = META_ACTIVE, .key = key, .parent = parent, .labels = &none, .now = (int64_t)id
+	};
+	int r = meta_create(meta, &what, &chain, NULL);
+	meta_chain_done(&chain);
+	return r;
+}
+
+static int commit(Meta *meta, uint64_t id, const char *key, const char *name, const char *parent)
+{
+	const MetaCommit what = {
+		.id = id, .key = key, .name = name, .parent = parent, .labels = &none, .size = 7, .inodes = 2, .now = 99
+	};
+	return meta_commit(meta, &what, NULL);
+}
+
+static void test_life(void **state)
+{
+	Meta *meta = ((Place *)*state)->meta;
+	MetaInfo info;
+	MetaChain chain;
+	assert_int_equal(create(meta, 1, "a", NULL), 0);
+	assert_int_equal(create(meta, 2, "a", NULL), -EEXIST);
+	assert_int_equal(create(meta, 2, "b", "nothing"), -ENOENT);
+	assert_int_equal(create(meta, 2, "b", "a"), -EINVAL);
+	assert_int_equal(commit(meta, 1, "nothing", "n", NULL), -ENOENT);
+	assert_int_equal(commit(meta, 1, "a", "a", NULL), -EEXIST);
+	assert_int_equal(commit(meta, 5, "a", "layer", NULL), -ENOENT); /* another snapshot with that key */
+	assert_int_equal(commit(meta, 1, "a", "layer", NULL), 0);
+	assert_int_equal(commit(meta, 1, "layer", "again", NULL), -EBUSY);
+	assert_int_equal(create(meta, 2, "a", "layer"), 0);
+	assert_int_equal(meta_chain(meta, "a", &info, &chain, NULL), 0);
+	assert_string_equal(info.parent, "layer");
+	assert_int_equal(info.created, 2);
+	assert_int_equal(chain.count, 1);
+	assert_int_equal(chain.ids[0], 1);
+	meta_info_done(&info);
+	meta_chain_done(&chain);
+	assert_int_equal(meta_stat(meta, "layer", &info, NULL), 0);
+	assert_int_equal(info.kind, META_COMMITTED);
+	assert_int_equal(info.size, 7);
+	assert_int_equal(info.created, 99);
+	meta_info_done(&info);
+	Error error = { 0 };
+	assert_int_equal(meta_remove(meta, "layer", &error), -EBUSY);
+	assert_non_null(strstr(error.message, "remove"));
+	assert_int_equal(meta_remove(meta, "a", NULL), 0);
+	assert_int_equal(meta_remove(meta, "layer", NULL), 0);
+	assert_int_equal(meta_remove(meta, "layer", NULL), -ENOENT);
+	uint64_t last;
+	assert_int_equal(meta_last_id(meta, &last, NULL), 0);
+	assert_int_equal(last, 2);
+}
+
+/* A parent that the commit names. */
+static void test_new_parent(void **state)
+{
+	Meta *meta = ((Place *)*state)->meta;
+	MetaInfo info;
+	assert_int_equal(create(meta, 1, "a", NULL), 0);
+	assert_int_equal(create(meta, 2, "b", NULL), 0);
+	assert_int_equal(commit(meta, 2, "b", "child", "nothing"), -ENOENT);
+	assert_int_equal(commit(meta, 2, "b", "child", "a"), -EBUSY);
+	assert_int_equal(commit(meta, 1, "a", "base", NULL), 0);
+	assert_int_equal(commit(meta, 2, "b", "child", "base"), 0);
+	assert_int_equal(meta_stat(meta, "child", &info, NULL), 0);
+	assert_string_equal(info.parent, "base");
+	meta_info_done(&info);
+	assert_int_equal(create(meta, 3, "c", "child"), 0);
+	assert_int_equal(commit(meta, 3, "c", "d", "base"), -EINVAL);
+	assert_int_equal(commit(meta, 3, "c", "d", "child"), 0);
+}
+
+static void check_label(Meta *meta, const char *name, const char *value)
+{
+	MetaInfo info;
+	assert_int_equal(meta_stat(meta, "a", &info, NULL), 0);
+	const char *found = meta_labels_get(&info.labels, name);
+	assert_int_equal(!found, !value);
+	if (value)
+		assert_string_equal(found, value);
+	meta_info_done(&info);
+}
+
+static int update(Meta *meta, const char *key, const char *name, const char *value, const char *path)
+{
+	MetaLabels labels = { 0 };
+	MetaInfo info;
+	char *paths[] = { (char *)(uintptr_t)path };
+	assert_int_equal(meta_labels_add(&labels, name, value), 0);
+	const MetaUpdate what = {
+		.key = key, .labels = &labels, .paths = paths, .path_count = path ? 1 : 0, .now = 50
+	};
+	int r = meta_update(meta, &what, &info, NULL);
+	meta_labels_done(&labels);
+	if (r == 0) {
+		assert_int_equal(info.updated, 50);
+		meta_info_done(&info);
+	}
+	return r;
+}
+
+static void test_labels(void **state)
+{
+	Meta *meta = ((Place *)*state)->meta;
+	assert_int_equal(create(meta, 1, "a", NULL), 0);
+	assert_int_equal(update(meta, "a", "x", "1", NULL), 0);
+	assert_int_equal(update(meta, "a", "y.z", "2", "labels.y.z"), 0);
+	check_label(meta, "x", "1");
+	check_label(meta, "y.z", "2");
+	assert_int_equal(update(meta, "a", "y.z", "", "labels.y.z"), 0);
+	check_label(meta, "y.z", NULL);
+	assert_int_equal(update(meta, "a", "q", "3", "labels"), 0);
+	check_label(meta, "x", NULL);
+	check_label(meta, "q", "3");
+	assert_int_equal(update(meta, "a", "q", "4", "parent"), -EINVAL);
+	assert_int_equal(update(meta, "nothing", "q", "4", NULL), -ENOENT);
+	check_label(meta, "q", "3");
+}
+
+static void test_list(void **state)
+{
+	Meta *meta = ((Place *)*state)->meta;
+	MetaInfo infos[2];
+	size_t count;
+	for (uint64_t id = 1; id <= 3; id++) {
+		char key[8];
+		(void)snprintf(key, sizeof(key), "%d", (int)id);
+		assert_int_equal(create(meta, id, key, NULL), 0);
+	}
+	assert_int_equal(meta_list(meta, 0, NULL, 2, infos, &count, NULL), 0);
+	assert_int_equal(count, 2);
+	assert_string_equal(infos[1].key, "2");
+	meta_info_done(&infos[0]);
+	meta_info_done(&infos[1]);
+	assert_int_equal(meta_list(meta, 2, NULL, 2, infos, &count, NULL), 0);
+	assert_int_equal(count, 1);
+	meta_info_done(&infos[0]);
+	assert_int_equal(update(meta, "3", "containerd.io/snapshot.ref", "sha256:x", NULL), 0);
+	assert_int_equal(meta_list(meta, 0, "sha256:x", 2, infos, &count, NULL), 0);
+	assert_int_equal(count, 1);
+	assert_string_equal(infos[0].key, "3");
+	meta_info_done(&infos[0]);
+}
+
+typedef struct Writer {
+	Meta *meta;
+	uint64_t first;
+	unsigned lost; /* of the keys that all want */
+} Writer;
+
+#define WRITERS 8
+#define WRITES  40
+
+static void *write_many(void *arg)
+{
+	Writer *writer = arg;
+	for (uint64_t i = 0; i < WRITES; i++) {
+		char key[32];
+		(void)snprintf(key, sizeof(key), "shared-%d", (int)i);
+		int r = create(writer->meta, writer->first + i, key, NULL);
+		if (r == -EEXIST)
+			writer->lost++;
+		else if (r < 0)
+			return NULL;
+	}
+	return writer;
+}
+
+/* Each key goes to exactly one, and a change that fails takes no other of its transaction with it. */
+static void test_threads(void **state)
+{
+	Place *place = *state;
+	Writer writers[WRITERS];
+	pthread_t threads[WRITERS];
+	unsigned lost = 0;
+	for (unsigned i = 0; i < WRITERS; i++) {
+		writers[i] = (Writer){ .meta = place->meta, .first = 1 + i * WRITES };
+		assert_int_equal(pthread_create(&threads[i], NULL, write_many, &writers[i]), 0);
+	}
+	for (unsigned i = 0; i < WRITERS; i++) {
+		void *result;
+		assert_int_equal(pthread_join(threads[i], &result), 0);
+		assert_non_null(result);
+		lost += writers[i].lost;
+	}
+	assert_int_equal(lost, (WRITERS - 1) * WRITES);
+	place->meta = meta_close(place->meta);
+	assert_int_equal(meta_open(place->path, &place->meta, NULL), 0);
+	uint64_t *ids;
+	size_t count;
+	assert_int_equal(meta_ids(place->meta, &ids, &count, NULL), 0);
+	assert_int_equal(count, WRITES);
+	free(ids);
+}
+
+static void execute(const char *path, const char *sql)
+{
+	sqlite3 *db;
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static void test_later_version(void **state)
+{
+	Place *place = *state;
+	Error error = { 0 };
+	place->meta = meta_close(place->meta);
+	execute(place->path, "PRAGMA user_version = 1000");
+	assert_int_equal(meta_open(place->path, &place->meta, &error), -EINVAL);
+	assert_non_null(strstr(error.message, "version 1000"));
+	execute(place->path, "PRAGMA user_version = 1");
+	assert_int_equal(meta_open(place->path, &place->meta, &error), 0);
+}
+
+static void test_no_database(void **state)
+{
+	Place *place = *state;
+	Error error = { 0 };
+	place->meta = meta_close(place->meta);
+	FILE *file = fopen(place->path, "we");
+	assert_non_null(file);
+	for (int i = 0; i < 1000; i++)
+		assert_true(fputs("this is no database\n", file) >= 0);
+	assert_int_equal(fclose(file), 0);
+	assert_int_equal(meta_open(place->path, &place->meta, &error), -EIO);
+	assert_non_null(strstr(error.message, "not a database"));
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_life),    TEST(test_new_parent),    TEST(test_labels),      TEST(test_list),
+		TEST(test_threads), TEST(test_later_version), TEST(test_no_database),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
