@@ -1,17 +1,8 @@
 #include "fs/mount/inode-stat.h"
 
-#include <errno.h>
 #include <sys/sysmacros.h>
 
 #define BLOCK 512u
-
-int inode_from_node(const Tree *tree, uint64_t node, uint32_t *ret_inode)
-{
-	if (node == 0 || node > tree->inode_count)
-		return -ESTALE;
-	*ret_inode = (uint32_t)(node - 1);
-	return 0;
-}
 
 static uint64_t data_size(const Tree *tree, const TreeInode *inode)
 {
@@ -28,12 +19,12 @@ static uint64_t data_size(const Tree *tree, const TreeInode *inode)
 	return total;
 }
 
-void inode_stat(const Tree *tree, uint32_t number, const TreeInode *inode, struct stat *ret_stat)
+void inode_stat(const Tree *tree, uint64_t node, const TreeInode *inode, struct stat *ret_stat)
 {
 	struct timespec mtime = { .tv_sec = inode->mtime_sec, .tv_nsec = inode->mtime_nsec };
 	bool device = S_ISCHR(inode->mode) || S_ISBLK(inode->mode);
 	*ret_stat = (struct stat){
-		.st_ino = inode_to_node(number),
+		.st_ino = node,
 		/* Linux keeps no mode of symbolic links, whatever a tar says of them (symlink(7)). */
 		.st_mode = S_ISLNK(inode->mode) ? S_IFLNK | ACCESSPERMS : inode->mode,
 		.st_nlink = inode->nlink,

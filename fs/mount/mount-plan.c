@@ -1,7 +1,9 @@
 #include "fs/mount/mount-plan.h"
 
+#include <fcntl.h>
 #include <jansson.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "fs/base/fd.h"
 
@@ -12,7 +14,7 @@ static void json_decref_p(json_t **value)
 
 void mount_plan_done(MountPlan *plan)
 {
-	for (size_t i = 0; i < plan->layer_count; i++)
+	for (size_t i = 0; plan->layers && i < plan->layer_count; i++)
 		free(plan->layers[i].url);
 	free(plan->layers);
 	free(plan->donor_fds);
@@ -21,6 +23,87 @@ void mount_plan_done(MountPlan *plan)
 	free(plan->manifest);
 	free(plan->config);
 	*plan = (MountPlan)MOUNT_PLAN_NULL;
+}
+
+static int copy_layers(const FetchImage *image, MountPlan *plan)
+{
+	for (; plan->layer_count < image->layer_count; plan->layer_count++) {
+		const FetchLayerFiles *files = &image->layers[plan->layer_count];
+		plan->layers[plan->layer_count] = (MountPlanLayer){
+			.index_fd = files->index_fd,
+			.data_fd = files->data_fd,
+			.present_fd = files->present_fd,
+			.decoded_fd = files->decoded_fd,
+			.twins_fd = files->twins_fd,
+			.url = files->url ? strdup(files->url) : NULL,
+		};
+		if (files->url && !plan->layers[plan->layer_count].url)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int mount_plan_from_image(const FetchImage *image, const char *source, int64_t deadline, MountPlan *ret_plan)
+{
+	char manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE];
+	_cleanup_(mount_plan_done) MountPlan plan = {
+		.deadline = deadline,
+		.image_size = image->image_size,
+		.view_fd = image->view_fd,
+		.record_fd = -1,
+		.metrics_fd = -1,
+		.profile_fd = -1,
+		.source = strdup(source),
+		.access = image->access ? strdup(image->access) : NULL,
+		.manifest = strdup(digest_text(&image->manifest, manifest)),
+		.config = strdup(digest_text(&image->config, config)),
+		.donor_fds = calloc(image->donor_count + 1, sizeof(int)),
+		.layers = calloc(image->layer_count + 1, sizeof(MountPlanLayer)),
+	};
+	if (!plan.source || !plan.manifest || !plan.config || (image->access && !plan.access) || !plan.donor_fds ||
+	    !plan.layers || copy_layers(image, &plan) < 0)
+		return -ENOMEM;
+	for (; plan.donor_count < image->donor_count; plan.donor_count++)
+		plan.donor_fds[plan.donor_count] = image->donor_fds[plan.donor_count];
+	*ret_plan = plan;
+	plan = (MountPlan)MOUNT_PLAN_NULL;
+	return 0;
+}
+
+static int each_of_layer(MountPlanLayer *layer, MountPlanEach *each, void *arg)
+{
+	int *const fds[] = { &layer->index_fd, &layer->data_fd, &layer->present_fd, &layer->decoded_fd,
+			     &layer->twins_fd };
+	for (size_t i = 0; i < ELEMENTS(fds); i++) {
+		int r = *fds[i] >= 0 ? each(arg, fds[i]) : 0;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int mount_plan_each(MountPlan *plan, MountPlanEach *each, void *arg)
+{
+	int *const fds[] = { &plan->view_fd, &plan->record_fd, &plan->metrics_fd, &plan->profile_fd };
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < ELEMENTS(fds); i++)
+		r = *fds[i] >= 0 ? each(arg, fds[i]) : 0;
+	for (size_t i = 0; r == 0 && i < plan->layer_count; i++)
+		r = each_of_layer(&plan->layers[i], each, arg);
+	for (size_t i = 0; r == 0 && i < plan->donor_count; i++)
+		r = plan->donor_fds[i] >= 0 ? each(arg, &plan->donor_fds[i]) : 0;
+	return r;
+}
+
+static int close_one(_unused_ void *arg, int *fd)
+{
+	(void)close(TAKE_FD(*fd));
+	return 0;
+}
+
+void mount_plan_close(MountPlan *plan)
+{
+	_unused_ int r = mount_plan_each(plan, close_one, NULL);
 }
 
 static json_t *encode_layers(const MountPlan *plan)
@@ -72,6 +155,24 @@ int mount_plan_encode(const MountPlan *plan, char **ret_json)
 	if (!json)
 		return -ENOMEM;
 	*ret_json = json;
+	return 0;
+}
+
+int mount_plan_write(const MountPlan *plan, int *ret_fd)
+{
+	_cleanup_free_ char *json = NULL;
+	int r = mount_plan_encode(plan, &json);
+	if (r < 0)
+		return r;
+	_cleanup_close_ int fd = memfd_create(MOUNT_PLAN_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	r = fd_write_all(fd, json, strlen(json));
+	if (r < 0)
+		return r;
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+		return -errno;
+	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
 

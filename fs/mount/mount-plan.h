@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "fs/base/error.h"
+#include "fs/fetch/fetch-image.h"
 
 #define MOUNT_PLAN_VERSION 2
 
@@ -44,10 +45,27 @@ typedef struct MountPlan {
 	MountPlanLayer *layers; /* lowest first */
 } MountPlan;
 
-void mount_plan_done(MountPlan *plan); /* frees strings and layers; safe on a zeroed one */
+void mount_plan_done(MountPlan *plan); /* frees strings and layers */
+
+/* The plan for an image, whose descriptors it shares, without record, metrics and profile; freed with mount_plan_done(). Errors: -ENOMEM. */
+int mount_plan_from_image(const FetchImage *image, const char *source, int64_t deadline, MountPlan *ret_plan)
+	_must_check_;
+
+/*
+ * Calls each(arg, fd) for every descriptor that the plan names, in an order that is always the same, until that fails; each() may change
+ * the number. Errors: each's.
+ */
+typedef int MountPlanEach(void *arg, int *fd);
+int mount_plan_each(MountPlan *plan, MountPlanEach *each, void *arg) _must_check_;
+
+/* Closes every descriptor that the plan still names. */
+void mount_plan_close(MountPlan *plan);
 
 /* The JSON of a plan, malloc'ed, the caller's. Errors: -ENOMEM. */
 int mount_plan_encode(const MountPlan *plan, char **ret_json) _must_check_;
+
+/* The same in a sealed memfd, close-on-exec. Errors: memfd_create's, write's. */
+int mount_plan_write(const MountPlan *plan, int *ret_fd) _must_check_;
 
 /* Errors: -EBADMSG with a sentence, -ENOMEM. */
 int mount_plan_decode(const char *json, size_t size, MountPlan *ret_plan, Error *error) _must_check_;

@@ -1,9 +1,9 @@
 #include <string.h>
 
 #include "fs/base/bytes.h"
-#include "fs/mount/mount-server.h"
+#include "fs/mount/mount-image.h"
 
-uint32_t mount_server_read_size(const TreeInode *inode, uint64_t offset, uint32_t size)
+uint32_t mount_image_read_size(const TreeInode *inode, uint64_t offset, uint32_t size)
 {
 	if (offset >= inode->size)
 		return 0;
@@ -39,20 +39,20 @@ static uint32_t first_extent(const Tree *tree, const TreeInode *inode, uint64_t 
 	return low;
 }
 
-static int read_sparse(const MountServer *server, FetchReader *reader, const TreeInode *inode, uint64_t offset,
+static int read_sparse(const MountImage *image, FetchReader *reader, const TreeInode *inode, uint64_t offset,
 		       uint32_t size, void *buffer, MountMissing *ret_missing)
 {
 	uint64_t end = offset + size;
 	memset(buffer, 0, size);
-	for (uint32_t i = first_extent(&server->tree, inode, offset); i < inode->count; i++) {
+	for (uint32_t i = first_extent(&image->tree, inode, offset); i < inode->count; i++) {
 		TreeExtent extent;
-		tree_extent(&server->tree, inode, i, &extent);
+		tree_extent(&image->tree, inode, i, &extent);
 		if (extent.file_offset >= end)
 			break;
 		uint64_t from = extent.file_offset > offset ? extent.file_offset : offset;
 		uint64_t extent_end = extent.file_offset + extent.length;
 		uint64_t to = extent_end < end ? extent_end : end;
-		int r = read_tar(&server->layers[inode->layer], reader, extent.tar_offset + (from - extent.file_offset),
+		int r = read_tar(image->layers[inode->layer], reader, extent.tar_offset + (from - extent.file_offset),
 				 to - from, (uint8_t *)buffer + (from - offset), ret_missing);
 		if (r < 0)
 			return r;
@@ -80,15 +80,15 @@ static bool sparse_range(const Tree *tree, const TreeInode *inode, uint64_t offs
 	return any;
 }
 
-bool mount_server_chunks(const MountServer *server, const TreeInode *inode, uint64_t offset, uint32_t size,
-			 MountChunks *ret_chunks)
+bool mount_image_chunks(const MountImage *image, const TreeInode *inode, uint64_t offset, uint32_t size,
+			MountChunks *ret_chunks)
 {
 	uint64_t from = inode->data + offset, to = from + size;
-	if (size == 0 || inode->layer >= server->layer_count)
+	if (size == 0 || inode->layer >= image->layer_count)
 		return false;
-	if (inode->flags & TREE_SPARSE && !sparse_range(&server->tree, inode, offset, offset + size, &from, &to))
+	if (inode->flags & TREE_SPARSE && !sparse_range(&image->tree, inode, offset, offset + size, &from, &to))
 		return false;
-	const ChunkTable *table = &server->layers[inode->layer].chunks;
+	const ChunkTable *table = &image->layers[inode->layer]->chunks;
 	if (to <= from || to > table->tar_size)
 		return false;
 	ret_chunks->layer = inode->layer;
@@ -97,16 +97,16 @@ bool mount_server_chunks(const MountServer *server, const TreeInode *inode, uint
 	return true;
 }
 
-int mount_server_read(const MountServer *server, FetchReader *reader, const TreeInode *inode, uint64_t offset,
-		      uint32_t size, void *buffer, MountMissing *ret_missing)
+int mount_image_read(const MountImage *image, FetchReader *reader, const TreeInode *inode, uint64_t offset,
+		     uint32_t size, void *buffer, MountMissing *ret_missing)
 {
 	if (size == 0)
 		return 0;
-	if (inode->layer >= server->layer_count)
+	if (inode->layer >= image->layer_count)
 		return -EIO;
 	if (inode->flags & TREE_SPARSE)
-		return read_sparse(server, reader, inode, offset, size, buffer, ret_missing);
+		return read_sparse(image, reader, inode, offset, size, buffer, ret_missing);
 	if (inode->data > UINT64_MAX - offset)
 		return -EIO;
-	return read_tar(&server->layers[inode->layer], reader, inode->data + offset, size, buffer, ret_missing);
+	return read_tar(image->layers[inode->layer], reader, inode->data + offset, size, buffer, ret_missing);
 }

@@ -1,164 +1,211 @@
 #include "fs/mount/mount-server.h"
 
-#include <fcntl.h>
 #include <string.h>
+#include <time.h>
 
-#include "fs/base/log.h"
+struct MountServer {
+	ServerMetrics *metrics;
+	MountSources *sources;
+	pthread_mutex_t lock; /* of what follows */
+	MountImage **images;  /* by ascending slot */
+	size_t count;
+	size_t room;
+	MountRoot roots[2]; /* plain, xattr */
+};
 
-static void report(_unused_ void *arg, const char *sentence)
+/* The kernel compares the times of a directory to know whether what it has listed is still true. */
+static void note_change(MountServer *server, bool xattr, int by)
 {
-	log_warning("%s", sentence);
-}
-
-static int open_view(MountServer *server, const MountPlan *plan, Error *error)
-{
-	int r = fd_load(plan->view_fd, &server->view_map);
-	if (r < 0)
-		return error_set(error, r, "cannot read the view of %s: %s", plan->source, strerror(-r));
-	r = image_open(server->view_map.data, server->view_map.size, &server->view, error);
-	if (r == 0 && server->view.header.kind != FORMAT_KIND_VIEW)
-		r = error_set(error, -EBADMSG, "it is not a view");
-	if (r == 0)
-		r = tree_open(&server->view, &server->tree, error);
-	if (r == 0 && server->tree.layer_count != plan->layer_count)
-		r = error_set(error, -EBADMSG, "it has %u layers, the image %zu", server->tree.layer_count,
-			      plan->layer_count);
-	return r < 0 ? error_prefix(error, r, "view of %s", plan->source) : 0;
-}
-
-/* Of the index only the chunk table is used, whose sections are the first; the rest would be a second copy of the view. */
-static int open_layer(MountServer *server, size_t number, const MountPlanLayer *plan, Error *error)
-{
-	MountLayer *layer = &server->layers[number];
-	int r = fd_load(plan->index_fd, &layer->map);
-	if (r < 0)
-		return error_set(error, r, "cannot read the index: %s", strerror(-r));
-	Image index;
-	r = image_open(layer->map.data, layer->map.size, &index, error);
-	if (r < 0)
-		return r;
-	Digest diff_id;
-	tree_layer(&server->tree, (uint32_t)number, &diff_id);
-	if (index.header.kind != FORMAT_KIND_INDEX || !digest_equal(&index.header.id, &diff_id))
-		return error_set(error, -EBADMSG, "the index is of another layer than the view's");
-	r = chunk_table_open(&index, &layer->chunks, error);
-	if (r < 0)
-		return r;
-	const ImageSection *last = &index.sections[FORMAT_SECTION_CHUNK_DIGESTS];
-	fd_shrink(&layer->map, (size_t)(last->data + last->size - layer->map.data));
-	return 0;
-}
-
-/* Whatever is wrong with a view or an index that were sound when the image was mounted, but for memory that lacks. */
-static int damage(int code)
-{
-	return code == -ENOMEM ? code : -EUCLEAN;
-}
-
-/* A copy that is not whole and sound is done without: the blob has all that it has. */
-static void open_decoded(MountServer *server, size_t number, int fd, const char *source)
-{
-	MountLayer *layer = &server->layers[number];
-	Digest diff_id;
-	CacheDecoded *copy;
-	tree_layer(&server->tree, (uint32_t)number, &diff_id);
-	int r = cache_decoded_open(fd, &diff_id, layer->chunks.tar_size, &copy);
-	if (r == 0)
-		fetch_blob_set_decoded(layer->blob, copy);
-	else
-		log_warning("layer %zu of %s: its decoded copy is not used: %s; imgfs pull --decoded makes it anew",
-			    number, source, r == -EBADMSG ? "it is damaged" : strerror(-r));
-}
-
-static int open_blob(MountServer *server, size_t number, const MountPlanLayer *plan)
-{
-	MountLayer *layer = &server->layers[number];
-	CacheBlob *cache;
-	int r = cache_blob_new(&layer->chunks, plan->data_fd, plan->present_fd, &cache);
-	if (r < 0)
-		return r;
-	r = fetcher_add_blob(server->fetcher, cache, plan->url, &layer->blob);
-	if (r == 0 && plan->twins_fd >= 0)
-		r = fetch_blob_set_twins(layer->blob, server->donors, plan->twins_fd);
-	return r;
-}
-
-static int open_layers(MountServer *server, const MountPlan *plan, Error *error)
-{
-	for (size_t i = 0; i < plan->layer_count; i++) {
-		int r = open_layer(server, i, &plan->layers[i], error);
-		if (r < 0)
-			r = damage(r);
-		else {
-			r = open_blob(server, i, &plan->layers[i]);
-			if (r == 0 && plan->layers[i].decoded_fd >= 0)
-				open_decoded(server, i, plan->layers[i].decoded_fd, plan->source);
-			if (r < 0)
-				(void)error_set(error, r, "cannot use the blob: %s", strerror(-r));
-		}
-		if (r < 0)
-			return error_prefix(error, r, "layer %zu of %s", i, plan->source);
+	MountRoot *root = &server->roots[xattr];
+	struct timespec now;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	root->count += (uint32_t)by;
+	if (now.tv_sec < root->changed.tv_sec ||
+	    (now.tv_sec == root->changed.tv_sec && now.tv_nsec <= root->changed.tv_nsec)) {
+		now = root->changed;
+		now.tv_nsec++;
+		if (now.tv_nsec == 1000000000L)
+			now = (struct timespec){ .tv_sec = now.tv_sec + 1 };
 	}
-	return 0;
+	root->changed = now;
 }
 
-static int open_recorder(MountServer *server, const MountPlan *plan, Error *error)
-{
-	_cleanup_free_ uint32_t *counts = calloc(server->layer_count + 1, sizeof(*counts));
-	for (size_t i = 0; counts && i < server->layer_count; i++)
-		counts[i] = server->layers[i].chunks.count;
-	int r = counts ? start_recorder_new(plan->record_fd, counts, server->layer_count, &server->recorder) : -ENOMEM;
-	return r < 0 ? error_set(error, r, "out of memory") : 0;
-}
-
-int mount_server_open(const MountPlan *plan, MountServer **ret_server, Error *error)
+int mount_server_new(int metrics_fd, MountServer **ret_server)
 {
 	_cleanup_(mount_server_free_p) MountServer *server = calloc(1, sizeof(*server));
 	if (!server)
-		return error_set(error, -ENOMEM, "out of memory");
-	server->layers = calloc(plan->layer_count + 1, sizeof(*server->layers));
-	if (!server->layers)
-		return error_set(error, -ENOMEM, "out of memory");
-	server->layer_count = plan->layer_count;
-	server->deadline = plan->deadline;
-	server->image_size = plan->image_size;
-
-	int r = server_metrics_open(plan->metrics_fd, &server->metrics);
-	if (r < 0)
-		return error_set(error, r, "out of memory");
-	(void)atomic_fetch_add(&server->metrics->servers, 1);
-	FetcherOptions options = { .report = report, .access = plan->access, .metrics = &server->metrics->fetch };
-	r = fetcher_new(&options, &server->fetcher);
-	if (r < 0)
-		return error_set(error, r, "cannot prepare fetching: %s", strerror(-r));
-	r = fetch_donors_new(plan->donor_fds, plan->donor_count, &server->donors);
-	if (r < 0)
-		return error_set(error, r, "out of memory");
-	r = open_view(server, plan, error);
-	if (r < 0)
-		return damage(r);
-	server->has_xattrs = server->tree.xattr_set_count > 0;
-	r = open_layers(server, plan, error);
+		return -ENOMEM;
+	(void)pthread_mutex_init(&server->lock, NULL);
+	note_change(server, false, 0);
+	note_change(server, true, 0);
+	int r = server_metrics_open(metrics_fd, &server->metrics);
 	if (r == 0)
-		r = open_recorder(server, plan, error);
+		r = mount_sources_new(&server->metrics->fetch, &server->sources);
 	if (r < 0)
 		return r;
+	(void)atomic_fetch_add(&server->metrics->servers, 1);
 	*ret_server = TAKE_PTR(server);
 	return 0;
+}
+
+ServerMetrics *mount_server_metrics(MountServer *server)
+{
+	return server->metrics;
+}
+
+void mount_server_stop(MountServer *server)
+{
+	mount_sources_stop(server->sources);
 }
 
 MountServer *mount_server_free(MountServer *server)
 {
 	if (!server)
 		return NULL;
-	fetcher_free(server->fetcher); /* its blobs use the indexes */
-	(void)fetch_donors_unref(server->donors);
-	for (size_t i = 0; i < server->layer_count; i++)
-		fd_unmap(&server->layers[i].map);
-	free(server->layers);
-	fd_unmap(&server->view_map);
-	start_recorder_free(server->recorder);
+	for (size_t i = 0; i < server->count; i++)
+		(void)mount_image_unref(server->images[i]);
+	free(server->images);
+	(void)mount_sources_free(server->sources);
 	server_metrics_close(server->metrics);
+	(void)pthread_mutex_destroy(&server->lock);
 	free(server);
 	return NULL;
+}
+
+/* Where the image with the lowest slot not below `slot` is. Under the lock, as what follows. */
+static size_t position_of(const MountServer *server, uint32_t slot)
+{
+	size_t low = 0, high = server->count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (server->images[middle]->slot < slot)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static MountImage *image_named(const MountServer *server, bool xattr, const char *name)
+{
+	for (size_t i = 0; i < server->count; i++) {
+		MountImage *image = server->images[i];
+		if (image->xattr == xattr && strcmp(image->name, name) == 0)
+			return image;
+	}
+	return NULL;
+}
+
+static int insert(MountServer *server, MountImage *image)
+{
+	size_t at = position_of(server, image->slot);
+	if ((at < server->count && server->images[at]->slot == image->slot) ||
+	    image_named(server, image->xattr, image->name))
+		return -EEXIST;
+	if (server->count == server->room) {
+		size_t room = server->room ? 2 * server->room : 16;
+		MountImage **larger = reallocarray(server->images, room, sizeof(MountImage *));
+		if (!larger)
+			return -ENOMEM;
+		server->images = larger;
+		server->room = room;
+	}
+	memmove(&server->images[at + 1], &server->images[at], (server->count - at) * sizeof(MountImage *));
+	server->images[at] = image;
+	server->count++;
+	note_change(server, image->xattr, 1);
+	return 0;
+}
+
+int mount_server_add(MountServer *server, const MountPlace *place, MountPlan *plan, MountImage **ret_image)
+{
+	_cleanup_(mount_image_unref_p) MountImage *image = NULL;
+	int r = mount_image_new(server->sources, place, plan, &image);
+	if (r < 0)
+		return r;
+	if (ret_image)
+		mount_image_ref(image);
+	(void)pthread_mutex_lock(&server->lock);
+	r = insert(server, image);
+	(void)pthread_mutex_unlock(&server->lock);
+	if (r < 0) {
+		if (ret_image)
+			(void)mount_image_unref(image);
+		return r;
+	}
+	if (ret_image)
+		*ret_image = image;
+	image = NULL;
+	return 0;
+}
+
+int mount_server_remove(MountServer *server, uint32_t slot)
+{
+	MountImage *image = NULL;
+	(void)pthread_mutex_lock(&server->lock);
+	size_t at = position_of(server, slot);
+	if (at < server->count && server->images[at]->slot == slot) {
+		image = server->images[at];
+		server->count--;
+		memmove(&server->images[at], &server->images[at + 1], (server->count - at) * sizeof(MountImage *));
+		note_change(server, image->xattr, -1);
+	}
+	(void)pthread_mutex_unlock(&server->lock);
+	if (!image)
+		return -ENOENT;
+	(void)mount_image_unref(image);
+	return 0;
+}
+
+int mount_server_get(MountServer *server, uint32_t slot, MountImage **ret_image)
+{
+	MountImage *image = NULL;
+	(void)pthread_mutex_lock(&server->lock);
+	size_t at = position_of(server, slot);
+	if (at < server->count && server->images[at]->slot == slot) {
+		image = server->images[at];
+		mount_image_ref(image);
+	}
+	(void)pthread_mutex_unlock(&server->lock);
+	if (!image)
+		return -ENOENT;
+	*ret_image = image;
+	return 0;
+}
+
+int mount_server_find(MountServer *server, bool xattr, const char *name, MountImage **ret_image)
+{
+	(void)pthread_mutex_lock(&server->lock);
+	MountImage *image = image_named(server, xattr, name);
+	if (image)
+		mount_image_ref(image);
+	(void)pthread_mutex_unlock(&server->lock);
+	if (!image)
+		return -ENOENT;
+	*ret_image = image;
+	return 0;
+}
+
+int mount_server_next(MountServer *server, bool xattr, uint32_t slot, MountImage **ret_image)
+{
+	MountImage *image = NULL;
+	(void)pthread_mutex_lock(&server->lock);
+	for (size_t at = position_of(server, slot + 1); !image && at < server->count; at++) {
+		if (server->images[at]->xattr == xattr)
+			image = server->images[at];
+	}
+	if (image)
+		mount_image_ref(image);
+	(void)pthread_mutex_unlock(&server->lock);
+	if (!image)
+		return -ENOENT;
+	*ret_image = image;
+	return 0;
+}
+
+void mount_server_root(MountServer *server, bool xattr, MountRoot *ret_root)
+{
+	(void)pthread_mutex_lock(&server->lock);
+	*ret_root = server->roots[xattr];
+	(void)pthread_mutex_unlock(&server->lock);
 }

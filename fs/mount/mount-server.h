@@ -1,73 +1,48 @@
 /*
- * What a server serves: the view, the layers its bytes are in, and the fetcher. Built once at the start from what the
- * plan names, then immutable; any thread may use it.
+ * What a server serves: one image that is the whole of a private mount, or any number of images in the daemon's two mounts, whose
+ * roots are directories of them. Thread-safe.
+ *
+ * A node number is the image's slot in the upper half, its inode plus 1 in the lower one. Slot 0 is the image of a private mount;
+ * the daemon's mounts have the one node 1 in it, their root.
  */
 #pragma once
 
-#include <stdbool.h>
-#include <stdint.h>
-
-#include "fs/base/error.h"
-#include "fs/base/fd.h"
-#include "fs/fetch/fetch.h"
-#include "fs/format/tree.h"
-#include "fs/mount/mount-plan.h"
+#include "fs/mount/mount-image.h"
 #include "fs/mount/server-metrics.h"
-#include "fs/mount/start-recorder.h"
 
-typedef struct MountLayer {
-	FdMap map;
-	ChunkTable chunks;
-	FetchBlob *blob;
-} MountLayer;
+typedef struct MountServer MountServer;
 
-typedef struct MountServer {
-	FdMap view_map;
-	Image view;
-	Tree tree;
-	bool has_xattrs;
-	int64_t deadline; /* of a read, milliseconds */
-	uint64_t image_size;
-	size_t layer_count;
-	MountLayer *layers; /* by the view's numbers */
-	Fetcher *fetcher;
-	FetchDonors *donors;
-	ServerMetrics *metrics;
-	StartRecorder *recorder;
-} MountServer;
+/* `metrics_fd` (server-metrics.h) stays the caller's. Errors: -ENOMEM. */
+int mount_server_new(int metrics_fd, MountServer **ret_server) _must_check_;
+ServerMetrics *mount_server_metrics(MountServer *server);
 
-/*
- * Reads and validates everything; the layers' data, bitmap and decoded descriptors become the server's, also on failure. The fetcher is not
- * started. Errors: -EUCLEAN (the view or an index is damaged, or cannot be read), -ENOMEM, or what fetch_blob_set_twins() said, each
- * with a sentence.
- */
-int mount_server_open(const MountPlan *plan, MountServer **ret_server, Error *error) _must_check_;
+/* Ends every wait for the network; no image may be opened any more. */
+void mount_server_stop(MountServer *server);
+
+/* No request may be under way. */
 MountServer *mount_server_free(MountServer *server);
 DEFINE_CLEANUP(MountServer, mount_server_free);
 
-/* Bytes of a layer that have to be fetched. */
-typedef struct MountMissing {
-	FetchBlob *blob;
-	uint64_t tar_offset;
-	uint64_t size;
-} MountMissing;
-
 /*
- * How many bytes a read of `size` bytes at `offset` gives: fewer only at the end of the file. The inode must be a
- * regular file.
+ * Adds an image; takes `plan` and its descriptors, also on failure. It is not opened yet: `ret_image` (may be NULL) gets a reference for
+ * who wants to. Errors: -EEXIST (the slot, or the name in this mount), -ENOMEM.
  */
-uint32_t mount_server_read_size(const TreeInode *inode, uint64_t offset, uint32_t size);
+int mount_server_add(MountServer *server, const MountPlace *place, MountPlan *plan, MountImage **ret_image)
+	_must_check_;
 
-/* The chunks that a read of so many bytes uses, all of one layer; false for none. */
-typedef struct MountChunks {
-	uint32_t layer, first, count;
-} MountChunks;
-bool mount_server_chunks(const MountServer *server, const TreeInode *inode, uint64_t offset, uint32_t size,
-			 MountChunks *ret_chunks);
+/* Takes an image away; requests under way are answered. Errors: -ENOENT. */
+int mount_server_remove(MountServer *server, uint32_t slot) _must_check_;
 
-/*
- * Reads exactly `size` bytes, a count from mount_server_read_size(). Blocks on the disk at most. Errors: -EAGAIN (`ret_missing`
- * has to be fetched first), -EIO, -ENOMEM.
- */
-int mount_server_read(const MountServer *server, FetchReader *reader, const TreeInode *inode, uint64_t offset,
-		      uint32_t size, void *buffer, MountMissing *ret_missing) _must_check_;
+/* A reference to the image in a slot, or with a name. Errors: -ENOENT. */
+int mount_server_get(MountServer *server, uint32_t slot, MountImage **ret_image) _must_check_;
+int mount_server_find(MountServer *server, bool xattr, const char *name, MountImage **ret_image) _must_check_;
+
+/* A reference to the image with the lowest slot above `slot` in one of the daemon's mounts. Errors: -ENOENT. */
+int mount_server_next(MountServer *server, bool xattr, uint32_t slot, MountImage **ret_image) _must_check_;
+
+/* How many images one of the daemon's mounts has, and when that changed last; never the same time twice. */
+typedef struct MountRoot {
+	uint32_t count;
+	struct timespec changed;
+} MountRoot;
+void mount_server_root(MountServer *server, bool xattr, MountRoot *ret_root);

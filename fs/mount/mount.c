@@ -4,7 +4,6 @@
 #include <limits.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -33,7 +32,7 @@ typedef struct Launch {
 	int record_fd, metrics_fd;
 	int plan_fd;
 	int ready[2];
-	const FetchImage *image;
+	MountPlan plan;
 } Launch;
 
 static int check_directory(const MountOptions *options, char ret_path[static PATH_MAX], Error *error)
@@ -75,60 +74,18 @@ static int view_has_xattrs(const FetchImage *image, bool *ret_has, Error *error)
 	return r;
 }
 
-static int encode_plan(const FetchImage *image, const MountOptions *options, const Launch *launch, char **ret_json)
+static int make_plan(const FetchImage *image, const MountOptions *options, Launch *launch, Error *error)
 {
-	_cleanup_free_ MountPlanLayer *layers = calloc(image->layer_count + 1, sizeof(*layers));
-	_cleanup_free_ char *source = strdup(options->source);
-	if (!layers || !source)
-		return -ENOMEM;
-	for (size_t i = 0; i < image->layer_count; i++) {
-		const FetchLayerFiles *files = &image->layers[i];
-		layers[i] = (MountPlanLayer){
-			.index_fd = files->index_fd,
-			.data_fd = files->data_fd,
-			.present_fd = files->present_fd,
-			.decoded_fd = files->decoded_fd,
-			.twins_fd = files->twins_fd,
-			.url = files->url,
-		};
-	}
-	char manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE];
-	MountPlan plan = {
-		.source = source,
-		.deadline = options->deadline,
-		.image_size = image->image_size,
-		.access = image->access,
-		.manifest = digest_text(&image->manifest, manifest),
-		.config = digest_text(&image->config, config),
-		.record_fd = launch->record_fd,
-		.metrics_fd = launch->metrics_fd,
-		.profile_fd = -1,
-		.view_fd = image->view_fd,
-		.donor_count = image->donor_count,
-		.donor_fds = image->donor_fds,
-		.layer_count = image->layer_count,
-		.layers = layers,
-	};
-	return mount_plan_encode(&plan, ret_json);
-}
-
-static int write_plan(const FetchImage *image, const MountOptions *options, Launch *launch, Error *error)
-{
-	_cleanup_free_ char *json = NULL;
-	int r = start_record_create(&launch->record_fd);
+	int r = mount_plan_from_image(image, options->source, options->deadline, &launch->plan);
+	if (r == 0)
+		r = start_record_create(&launch->record_fd);
 	if (r == 0)
 		r = server_metrics_create(&launch->metrics_fd);
+	launch->plan.record_fd = launch->record_fd;
+	launch->plan.metrics_fd = launch->metrics_fd;
 	if (r == 0)
-		r = encode_plan(image, options, launch, &json);
-	_cleanup_close_ int fd = r == 0 ? memfd_create(MOUNT_PLAN_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING) : -1;
-	if (r == 0)
-		r = fd < 0 ? -errno : fd_write_all(fd, json, strlen(json));
-	if (r == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
-		r = -errno;
-	if (r < 0)
-		return error_set(error, r, "cannot write the plan of the mount: %s", strerror(-r));
-	launch->plan_fd = TAKE_FD(fd);
-	return 0;
+		r = mount_plan_write(&launch->plan, &launch->plan_fd);
+	return r < 0 ? error_set(error, r, "cannot write the plan of the mount: %s", strerror(-r)) : 0;
 }
 
 /* Keeper and server keep nothing of the caller's open: who reads its output to the end must not wait for the unmount. */
@@ -150,14 +107,13 @@ static int open_log(const MountOptions *options, Launch *launch, Error *error)
 	return 0;
 }
 
-static void inherit(int fd)
+static int inherit(_unused_ void *arg, int *fd)
 {
-	if (fd >= 0)
-		(void)fcntl(fd, F_SETFD, 0);
+	return fcntl(*fd, F_SETFD, 0) < 0 ? -errno : 0;
 }
 
 /* In the child: only async-signal-safe calls. */
-_Noreturn static void run_keeper(const Launch *launch)
+_Noreturn static void run_keeper(Launch *launch)
 {
 	if (!launch->foreground)
 		(void)setsid();
@@ -167,20 +123,9 @@ _Noreturn static void run_keeper(const Launch *launch)
 	if (launch->log_fd >= 0)
 		(void)dup2(launch->log_fd, STDERR_FILENO);
 	(void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
-	inherit(launch->plan_fd);
-	inherit(launch->record_fd);
-	inherit(launch->metrics_fd);
-	inherit(launch->ready[1]);
-	inherit(launch->image->view_fd);
-	for (size_t i = 0; i < launch->image->layer_count; i++) {
-		inherit(launch->image->layers[i].index_fd);
-		inherit(launch->image->layers[i].data_fd);
-		inherit(launch->image->layers[i].present_fd);
-		inherit(launch->image->layers[i].decoded_fd);
-		inherit(launch->image->layers[i].twins_fd);
-	}
-	for (size_t i = 0; i < launch->image->donor_count; i++)
-		inherit(launch->image->donor_fds[i]);
+	(void)fcntl(launch->plan_fd, F_SETFD, 0);
+	(void)fcntl(launch->ready[1], F_SETFD, 0);
+	_unused_ int r = mount_plan_each(&launch->plan, inherit, NULL);
 	const char *argv[] = { KEEPER_PROGRAM,      launch->directory,
 			       launch->source,      launch->programs.server,
 			       launch->plan_number, launch->ready_number,
@@ -203,12 +148,11 @@ static int prepare(const FetchImage *image, const MountOptions *options, Launch 
 	if (r == 0)
 		r = open_log(options, launch, error);
 	if (r == 0)
-		r = write_plan(image, options, launch, error);
+		r = make_plan(image, options, launch, error);
 	if (r < 0)
 		return r;
 	if (pipe2(launch->ready, O_CLOEXEC) < 0)
 		return error_set(error, -errno, "cannot make a pipe: %s", strerror(errno));
-	launch->image = image;
 	launch->source = options->source;
 	launch->foreground = options->foreground;
 	(void)snprintf(launch->plan_number, sizeof(launch->plan_number), "%d", launch->plan_fd);
@@ -225,6 +169,7 @@ static void launch_done(Launch *launch)
 			    launch->plan_fd, launch->ready[0], launch->ready[1] };
 	for (size_t i = 0; i < ELEMENTS(fds); i++)
 		close_p(&fds[i]);
+	mount_plan_done(&launch->plan);
 }
 
 static int wait_ready(Launch *launch, pid_t keeper, Error *error)
@@ -270,9 +215,13 @@ static int run(Launch *launch, const MountOptions *options, const sigset_t *sign
 
 int mount_image(const FetchImage *image, const MountOptions *options, Error *error)
 {
-	_cleanup_(launch_done) Launch launch = {
-		.null_fd = -1, .log_fd = -1, .record_fd = -1, .metrics_fd = -1, .plan_fd = -1, .ready = { -1, -1 }
-	};
+	_cleanup_(launch_done) Launch launch = { .null_fd = -1,
+						 .log_fd = -1,
+						 .record_fd = -1,
+						 .metrics_fd = -1,
+						 .plan_fd = -1,
+						 .ready = { -1, -1 },
+						 .plan = MOUNT_PLAN_NULL };
 	int r = prepare(image, options, &launch, error);
 	if (r < 0)
 		return r;

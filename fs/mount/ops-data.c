@@ -10,23 +10,23 @@ void ops_open(fuse_req_t request, _unused_ fuse_ino_t node, _unused_ struct fuse
 	ops_reply_error(request, -ENOSYS);
 }
 
-static int regular(const Tree *tree, fuse_ino_t node, uint32_t *ret_number, TreeInode *ret_inode)
+static int regular(fuse_req_t request, fuse_ino_t node, OpsTarget *ret_target)
 {
-	int r = ops_inode(tree, node, ret_number, ret_inode);
+	int r = ops_target(request, node, ret_target);
 	if (r < 0)
 		return r;
-	if (S_ISDIR(ret_inode->mode))
+	if (S_ISDIR(ret_target->inode.mode))
 		return -EISDIR;
-	return S_ISREG(ret_inode->mode) ? 0 : -EINVAL;
+	return S_ISREG(ret_target->inode.mode) ? 0 : -EINVAL;
 }
 
 /* Who reads is looked up before the answer: until then the reader is there. */
-static void note_read(const MountServer *server, const TreeInode *inode, bool waits, ReadRequest *what)
+static void note_read(const TreeInode *inode, bool waits, ReadRequest *what)
 {
 	MountChunks chunks;
-	if ((waits || start_recorder_is_on(server->recorder)) &&
-	    mount_server_chunks(server, inode, what->offset, what->size, &chunks))
-		start_recorder_touch(server->recorder, chunks.layer, chunks.first, chunks.count,
+	if ((waits || start_recorder_is_on(what->image->recorder)) &&
+	    mount_image_chunks(what->image, inode, what->offset, what->size, &chunks))
+		start_recorder_touch(what->image->recorder, chunks.layer, chunks.first, chunks.count,
 				     (uint32_t)fuse_req_ctx(what->request)->pid, waits, &what->trace);
 }
 
@@ -34,9 +34,8 @@ void ops_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset, _u
 {
 	const Ops *ops = ops_of(request);
 	Worker *worker = worker_current();
-	ReadRequest what = { .request = request, .offset = (uint64_t)offset, .began = shared_memory_clock() };
-	TreeInode inode;
-	int r = regular(&ops->server->tree, node, &what.inode, &inode);
+	_cleanup_(ops_target_done) OpsTarget target = { 0 };
+	int r = regular(request, node, &target);
 	/* The mount's max_read keeps the kernel from asking for more than a buffer holds; less than asked for would be wrong bytes. */
 	if (r == 0 && (offset < 0 || size > WORKER_BUFFER_SIZE))
 		r = -EINVAL;
@@ -45,10 +44,19 @@ void ops_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset, _u
 		return;
 	}
 	MountMissing missing;
-	what.size = mount_server_read_size(&inode, what.offset, (uint32_t)size);
+	ReadRequest what = {
+		.request = request,
+		.journal = ops->journal,
+		.image = target.image,
+		.inode = target.number,
+		.offset = (uint64_t)offset,
+		.size = mount_image_read_size(&target.inode, (uint64_t)offset, (uint32_t)size),
+		.began = shared_memory_clock(),
+	};
 	*fetch_reader_tally(worker->reader) = (FetchTally){ 0 };
-	r = mount_server_read(ops->server, worker->reader, &inode, what.offset, what.size, worker->buffer, &missing);
-	note_read(ops->server, &inode, r == -EAGAIN, &what);
+	r = mount_image_read(target.image, worker->reader, &target.inode, what.offset, what.size, worker->buffer,
+			     &missing);
+	note_read(&target.inode, r == -EAGAIN, &what);
 	if (r == -EAGAIN) {
 		read_pool_add(ops->pool, &what, &missing);
 		return;
@@ -60,7 +68,7 @@ void ops_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset, _u
 		(void)fuse_reply_buf(request, (const char *)worker->buffer, what.size);
 	else
 		read_pool_fail(ops->pool, &what, r);
-	read_request_answered(ops->server, &what, &tally, r);
+	read_request_answered(ops->pool, &what, &tally, r);
 }
 
 /* Where data (or a hole) begins at `offset` or after it, as lseek(2) says; the end of a file is a hole. */
@@ -93,15 +101,13 @@ static int seek(const Tree *tree, const TreeInode *inode, uint64_t offset, bool 
 
 void ops_lseek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence, _unused_ struct fuse_file_info *file)
 {
-	const Tree *tree = &ops_of(request)->server->tree;
-	uint32_t number;
-	TreeInode inode;
+	_cleanup_(ops_target_done) OpsTarget target = { 0 };
 	uint64_t found = 0;
-	int r = regular(tree, node, &number, &inode);
+	int r = regular(request, node, &target);
 	if (r == 0 && (offset < 0 || (whence != SEEK_DATA && whence != SEEK_HOLE)))
 		r = -EINVAL;
 	if (r == 0)
-		r = seek(tree, &inode, (uint64_t)offset, whence == SEEK_DATA, &found);
+		r = seek(&target.image->tree, &target.inode, (uint64_t)offset, whence == SEEK_DATA, &found);
 	if (r < 0)
 		ops_reply_error(request, r);
 	else

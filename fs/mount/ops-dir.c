@@ -1,15 +1,13 @@
 /* Directories. Offset 1 comes after ".", 2 after "..", N + 3 after entry N: they never change. */
 #include <string.h>
 
-#include "fs/mount/inode-stat.h"
 #include "fs/mount/ops.h"
 #include "fs/mount/worker.h"
 
 typedef struct Listing {
 	fuse_req_t request;
-	const Tree *tree;
-	uint32_t number; /* of the directory */
-	TreeInode directory;
+	const MountImage *image;
+	const OpsTarget *directory;
 	char *buffer;
 	size_t size;
 	size_t used;
@@ -20,8 +18,12 @@ typedef struct Listing {
 static size_t add_dots(Listing *listing, uint64_t offset)
 {
 	const char *name = offset == 0 ? "." : "..";
-	uint32_t number = offset == 0 ? listing->number : listing->directory.parent;
-	struct fuse_entry_param entry = { .attr = { .st_ino = inode_to_node(number), .st_mode = S_IFDIR } };
+	const OpsTarget *directory = listing->directory;
+	uint32_t number = offset == 0 ? directory->number : directory->inode.parent;
+	uint64_t node = mount_image_node(listing->image, number);
+	if (offset == 1 && directory->number == 0)
+		node = 1; /* the root of the mount, or in it */
+	struct fuse_entry_param entry = { .attr = { .st_ino = node, .st_mode = S_IFDIR } };
 	char *at = listing->buffer + listing->used;
 	size_t left = listing->size - listing->used;
 	off_t next = (off_t)offset + 1;
@@ -33,7 +35,7 @@ static size_t add_dots(Listing *listing, uint64_t offset)
 static size_t add_entry(Listing *listing, uint64_t offset)
 {
 	TreeDirent dirent;
-	tree_dirent(listing->tree, listing->directory.data + (offset - 2), &dirent);
+	tree_dirent(&listing->image->tree, listing->directory->inode.data + (offset - 2), &dirent);
 	char name[FORMAT_NAME_MAX + 1];
 	memcpy(name, dirent.name.data, dirent.name.size);
 	name[dirent.name.size] = '\0';
@@ -43,25 +45,21 @@ static size_t add_entry(Listing *listing, uint64_t offset)
 	off_t next = (off_t)offset + 1;
 	if (listing->plus) {
 		struct fuse_entry_param entry;
-		ops_entry(listing->tree, dirent.inode, &entry);
+		ops_entry(listing->image, dirent.inode, &entry);
 		return fuse_add_direntry_plus(listing->request, at, left, name, &entry, next);
 	}
-	struct stat st = { .st_ino = inode_to_node(dirent.inode), .st_mode = (mode_t)DTTOIF(dirent.type) };
+	struct stat st = {
+		.st_ino = mount_image_node(listing->image, dirent.inode),
+		.st_mode = (mode_t)DTTOIF(dirent.type),
+	};
 	return fuse_add_direntry(listing->request, at, left, name, &st, next);
 }
 
 static void list(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset, bool plus)
 {
-	const Tree *tree = &ops_of(request)->server->tree;
-	Listing listing = {
-		.request = request,
-		.tree = tree,
-		.buffer = (char *)worker_current()->buffer,
-		.size = size < WORKER_BUFFER_SIZE ? size : WORKER_BUFFER_SIZE,
-		.plus = plus,
-	};
-	int r = ops_inode(tree, node, &listing.number, &listing.directory);
-	if (r == 0 && !S_ISDIR(listing.directory.mode))
+	_cleanup_(ops_target_done) OpsTarget directory = { 0 };
+	int r = ops_target(request, node, &directory);
+	if (r == 0 && !S_ISDIR(directory.inode.mode))
 		r = -ENOTDIR;
 	if (r == 0 && offset < 0)
 		r = -EINVAL;
@@ -69,7 +67,19 @@ static void list(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset,
 		ops_reply_error(request, r);
 		return;
 	}
-	uint64_t end = (uint64_t)listing.directory.count + 2;
+	if (!directory.image) {
+		ops_root_list(request, size, offset, plus);
+		return;
+	}
+	Listing listing = {
+		.request = request,
+		.image = directory.image,
+		.directory = &directory,
+		.buffer = (char *)worker_current()->buffer,
+		.size = size < WORKER_BUFFER_SIZE ? size : WORKER_BUFFER_SIZE,
+		.plus = plus,
+	};
+	uint64_t end = (uint64_t)directory.inode.count + 2;
 	for (uint64_t at = (uint64_t)offset; at < end; at++) {
 		size_t needed = at < 2 ? add_dots(&listing, at) : add_entry(&listing, at);
 		if (needed > listing.size - listing.used)

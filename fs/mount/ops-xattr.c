@@ -1,6 +1,6 @@
 /*
- * Extended attributes. A view without any answers ENOSYS, which the kernel remembers: overlayfs asks at every cold entry, and the
- * kernel caches no other answer.
+ * Extended attributes. A view without any answers ENOSYS, which the kernel remembers for the whole mount: overlayfs asks at every cold
+ * entry, and the kernel caches no other answer. So the daemon has a mount for such views alone.
  */
 #include <string.h>
 
@@ -18,21 +18,26 @@ static void reply_value(fuse_req_t request, const char *data, size_t value_size,
 		(void)fuse_reply_buf(request, data, value_size);
 }
 
-static int inode_with_xattrs(fuse_req_t request, fuse_ino_t node, TreeInode *ret_inode)
+static int target_with_xattrs(fuse_req_t request, fuse_ino_t node, OpsTarget *ret_target)
 {
-	const MountServer *server = ops_of(request)->server;
-	uint32_t number;
-	if (!server->has_xattrs)
+	OpsKind kind = ops_of(request)->kind;
+	if (kind == OPS_PLAIN)
 		return -ENOSYS;
-	return ops_inode(&server->tree, node, &number, ret_inode);
+	int r = ops_target(request, node, ret_target);
+	return r == 0 && kind == OPS_PRIVATE && !ret_target->image->has_xattrs ? -ENOSYS : r;
 }
 
-static int find(const Tree *tree, const TreeInode *inode, const char *name, TreeXattr *ret_xattr)
+static uint32_t count_of(const OpsTarget *target)
+{
+	return target->image ? tree_xattr_count(&target->image->tree, &target->inode) : 0;
+}
+
+static int find(const OpsTarget *target, const char *name, TreeXattr *ret_xattr)
 {
 	size_t size = strlen(name);
-	uint32_t count = tree_xattr_count(tree, inode);
+	uint32_t count = count_of(target);
 	for (uint32_t i = 0; i < count; i++) {
-		tree_xattr(tree, inode, i, ret_xattr);
+		tree_xattr(&target->image->tree, &target->inode, i, ret_xattr);
 		if (ret_xattr->name.size == size && memcmp(ret_xattr->name.data, name, size) == 0)
 			return 0;
 	}
@@ -41,11 +46,11 @@ static int find(const Tree *tree, const TreeInode *inode, const char *name, Tree
 
 void ops_getxattr(fuse_req_t request, fuse_ino_t node, const char *name, size_t size)
 {
-	TreeInode inode;
+	_cleanup_(ops_target_done) OpsTarget target = { 0 };
 	TreeXattr xattr;
-	int r = inode_with_xattrs(request, node, &inode);
+	int r = target_with_xattrs(request, node, &target);
 	if (r == 0)
-		r = find(&ops_of(request)->server->tree, &inode, name, &xattr);
+		r = find(&target, name, &xattr);
 	if (r < 0) {
 		ops_reply_error(request, r);
 		return;
@@ -62,19 +67,18 @@ void ops_getxattr(fuse_req_t request, fuse_ino_t node, const char *name, size_t 
 
 void ops_listxattr(fuse_req_t request, fuse_ino_t node, size_t size)
 {
-	TreeInode inode;
-	int r = inode_with_xattrs(request, node, &inode);
+	_cleanup_(ops_target_done) OpsTarget target = { 0 };
+	int r = target_with_xattrs(request, node, &target);
 	if (r < 0) {
 		ops_reply_error(request, r);
 		return;
 	}
-	const Tree *tree = &ops_of(request)->server->tree;
 	char *buffer = (char *)worker_current()->buffer;
 	size_t used = 0;
-	uint32_t count = tree_xattr_count(tree, &inode);
+	uint32_t count = count_of(&target);
 	for (uint32_t i = 0; i < count; i++) {
 		TreeXattr xattr;
-		tree_xattr(tree, &inode, i, &xattr);
+		tree_xattr(&target.image->tree, &target.inode, i, &xattr);
 		if (xattr.name.size >= WORKER_BUFFER_SIZE - used) {
 			ops_reply_error(request, -ERANGE);
 			return;

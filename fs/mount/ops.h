@@ -8,12 +8,17 @@
 #include "fs/mount/mount-server.h"
 #include "fs/mount/read-pool.h"
 
-/* Nothing ever changes, so the kernel may keep all it learns. Far below where its clock would overflow. */
+/* Nothing inside an image ever changes, so the kernel may keep all it learns. Far below where its clock would overflow. */
 #define OPS_FOREVER 1e9
 
+/* What a connection shows: one image, or the server's images without any xattr, or the others. */
+typedef enum OpsKind { OPS_PRIVATE, OPS_PLAIN, OPS_XATTR } OpsKind;
+
 typedef struct Ops {
+	OpsKind kind;
 	MountServer *server;
 	ReadPool *pool;
+	Journal *journal; /* of the connection */
 } Ops;
 
 /* The operations, for fuse_session_new(); forgets and interrupts never get there (session.h). */
@@ -21,9 +26,31 @@ extern const struct fuse_lowlevel_ops ops_table;
 
 /* Shared by the operations. */
 const Ops *ops_of(fuse_req_t request);
-int ops_inode(const Tree *tree, fuse_ino_t node, uint32_t *ret_number, TreeInode *ret_inode) _must_check_;
-void ops_entry(const Tree *tree, uint32_t number, struct fuse_entry_param *ret_entry);
 void ops_reply_error(fuse_req_t request, int error); /* negative errno of a question to the tree */
+
+/* What a request is about. */
+typedef struct OpsTarget {
+	MountImage *image; /* a reference; NULL: the root of one of the daemon's mounts */
+	uint64_t node;
+	uint32_t number; /* of the inode; of no use for that root */
+	TreeInode inode;
+} OpsTarget;
+
+/* Opens the image if it is not open yet. Errors: -ESTALE (no such node), -EIO (the image is refused). */
+int ops_target(fuse_req_t request, fuse_ino_t node, OpsTarget *ret_target) _must_check_;
+void ops_target_done(OpsTarget *target); /* safe on a zeroed one */
+
+/* mount_image_open(), with a record in the log when it fails for the first time. */
+int ops_open_image(MountImage *image) _must_check_;
+
+void ops_entry(const MountImage *image, uint32_t number, struct fuse_entry_param *ret_entry);
+
+/* ops-root.c: the root of the daemon's mounts, whose entries come and go. */
+void ops_root_inode(const Ops *ops, TreeInode *ret_inode);
+void ops_root_lookup(fuse_req_t request, const char *name);
+void ops_root_entry(const Ops *ops, struct fuse_entry_param *ret_entry);
+void ops_root_list(fuse_req_t request, size_t size, off_t offset, bool plus);
+void ops_root_statfs(fuse_req_t request);
 
 void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name);
 void ops_getattr(fuse_req_t request, fuse_ino_t node, struct fuse_file_info *file);

@@ -6,7 +6,6 @@
 #include <time.h>
 
 #include "fs/base/log.h"
-#include "fs/mount/inode-stat.h"
 #include "fs/mount/process.h"
 #include "fs/mount/recent-failures.h"
 #include "fs/mount/reply-errno.h"
@@ -35,8 +34,7 @@ typedef struct ReadList {
 } ReadList;
 
 struct ReadPool {
-	MountServer *server;
-	Journal *journal;
+	ServerMetrics *metrics;
 	pthread_t threads[POOL_THREADS];
 	Worker workers[POOL_THREADS];
 	unsigned thread_count;
@@ -51,10 +49,10 @@ struct ReadPool {
 	unsigned failures_unlogged;
 };
 
-void read_request_answered(MountServer *server, ReadRequest *request, const FetchTally *tally, int error)
+void read_request_answered(ReadPool *pool, ReadRequest *request, const FetchTally *tally, int error)
 {
 	int64_t took = shared_memory_clock() - request->began;
-	Histogram *histogram = tally->absent > 0 ? &server->metrics->waited : &server->metrics->at_once;
+	Histogram *histogram = tally->absent > 0 ? &pool->metrics->waited : &pool->metrics->at_once;
 	histogram_add(histogram, took > 0 ? (uint64_t)took : 0);
 	StartAnswer answer = {
 		.inode = request->inode,
@@ -64,7 +62,7 @@ void read_request_answered(MountServer *server, ReadRequest *request, const Fetc
 		.tally = tally,
 		.error = error,
 	};
-	start_recorder_end(server->recorder, &answer, &request->trace);
+	start_recorder_end(request->image->recorder, &answer, &request->trace);
 }
 
 static void list_append(ReadList *list, Read *read)
@@ -102,9 +100,9 @@ static int wait_for(Read *read, const MountMissing *missing)
 	int r = fetch_wait(missing->blob, missing->tar_offset, missing->size, read->deadline, on_arrival, read,
 			   &read->wait);
 	if (r == 0) {
-		journal_set_waiting(pool->journal, read->slot, true);
+		journal_set_waiting(read->what.journal, read->slot, true);
 		list_append(&pool->waiting, read);
-		if (journal_interrupted(pool->journal, read->slot)) {
+		if (journal_interrupted(read->what.journal, read->slot)) {
 			pool->watching = true;
 			(void)pthread_cond_signal(&pool->changed);
 		}
@@ -118,7 +116,8 @@ static void note_failure(ReadPool *pool, const ReadRequest *what, int error)
 	(void)pthread_mutex_lock(&pool->lock);
 	int64_t now = fetch_now();
 	if (error == -ETIMEDOUT)
-		recent_failures_note(&pool->timeouts, what->inode, what->offset, what->size, now);
+		recent_failures_note(&pool->timeouts, mount_image_node(what->image, what->inode), what->offset,
+				     what->size, now);
 	bool due = pool->failure_logged == 0 || now - pool->failure_logged >= FAILURE_INTERVAL;
 	unsigned unlogged = pool->failures_unlogged;
 	if (due) {
@@ -129,8 +128,10 @@ static void note_failure(ReadPool *pool, const ReadRequest *what, int error)
 	}
 	(void)pthread_mutex_unlock(&pool->lock);
 	if (due)
-		log_warning("read failed inode=%" PRIu32 " off=%" PRIu64 " size=%" PRIu32 " reason=\"%s\" unlogged=%u",
-			    what->inode, what->offset, what->size, error_text(NULL, error), unlogged);
+		log_warning("read failed slot=%" PRIu32 " inode=%" PRIu32 " off=%" PRIu64 " size=%" PRIu32
+			    " reason=\"%s\" unlogged=%u",
+			    what->image->slot, what->inode, what->offset, what->size, error_text(NULL, error),
+			    unlogged);
 }
 
 void read_pool_fail(ReadPool *pool, const ReadRequest *request, int error)
@@ -140,36 +141,42 @@ void read_pool_fail(ReadPool *pool, const ReadRequest *request, int error)
 	(void)fuse_reply_err(request->request, reply_errno_data(error));
 }
 
+static void read_free(Read *read)
+{
+	(void)mount_image_unref(read->what.image);
+	free(read);
+}
+
 static void finish(Read *read, const Worker *worker, int result)
 {
 	ReadPool *pool = read->pool;
 	if (result == -ECANCELED) {
 		/* The server ends; its successor finds the request in the journal. */
-		free(read);
+		read_free(read);
 		return;
 	}
 	if (result == 0)
 		(void)fuse_reply_buf(read->what.request, (const char *)worker->buffer, read->what.size);
 	else
 		read_pool_fail(pool, &read->what, result);
-	journal_end(pool->journal, read->slot);
-	read_request_answered(pool->server, &read->what, &read->tally, result);
-	free(read);
+	journal_end(read->what.journal, read->slot);
+	read_request_answered(pool, &read->what, &read->tally, result);
+	read_free(read);
 }
 
 /* Bytes that arrived may be gone again (found rotten, evicted); then it waits anew, up to the deadline. */
 static void read_again(Read *read, Worker *worker)
 {
-	ReadPool *pool = read->pool;
+	const MountImage *image = read->what.image;
 	int r = read->result;
-	journal_set_waiting(pool->journal, read->slot, false);
+	journal_set_waiting(read->what.journal, read->slot, false);
 	if (r == 0) {
 		TreeInode inode;
 		MountMissing missing;
-		tree_inode(&pool->server->tree, read->what.inode, &inode);
+		tree_inode(&image->tree, read->what.inode, &inode);
 		*fetch_reader_tally(worker->reader) = (FetchTally){ 0 };
-		r = mount_server_read(pool->server, worker->reader, &inode, read->what.offset, read->what.size,
-				      worker->buffer, &missing);
+		r = mount_image_read(image, worker->reader, &inode, read->what.offset, read->what.size, worker->buffer,
+				     &missing);
 		for (size_t i = 0; i < FETCH_TIERS; i++)
 			read->tally.chunks[i] = fetch_reader_tally(worker->reader)->chunks[i];
 		if (r == -EAGAIN) {
@@ -189,7 +196,7 @@ typedef struct Suspect {
 
 static uint64_t unique_of(const Read *read)
 {
-	const struct fuse_in_header *header = journal_slot(read->pool->journal, read->slot);
+	const struct fuse_in_header *header = journal_slot(read->what.journal, read->slot);
 	return header->unique;
 }
 
@@ -197,7 +204,7 @@ static size_t collect_suspects(ReadPool *pool, Suspect *suspects)
 {
 	size_t count = 0;
 	for (Read *read = pool->waiting.first; read && count < CHECK_BATCH; read = read->next) {
-		if (journal_interrupted(pool->journal, read->slot))
+		if (journal_interrupted(read->what.journal, read->slot))
 			suspects[count++] = (Suspect){ read, unique_of(read), read->thread };
 	}
 	return count;
@@ -207,7 +214,7 @@ static void cancel_suspect(ReadPool *pool, const Suspect *suspect)
 {
 	for (Read *read = pool->waiting.first; read; read = read->next) {
 		if (read == suspect->read && unique_of(read) == suspect->unique) {
-			fetch_cancel(pool->server->fetcher, read->wait);
+			fetch_cancel(mount_source_fetcher(read->what.image->source), read->wait);
 			return;
 		}
 	}
@@ -293,13 +300,12 @@ static int start_thread(ReadPool *pool, Worker *worker, pthread_t *ret_thread)
 	return r;
 }
 
-int read_pool_new(MountServer *server, Journal *journal, ReadPool **ret_pool)
+int read_pool_new(ServerMetrics *metrics, ReadPool **ret_pool)
 {
 	_cleanup_(read_pool_free_p) ReadPool *pool = calloc(1, sizeof(*pool));
 	if (!pool)
 		return -ENOMEM;
-	pool->server = server;
-	pool->journal = journal;
+	pool->metrics = metrics;
 	(void)pthread_mutex_init(&pool->lock, NULL);
 	pthread_condattr_t monotonic;
 	(void)pthread_condattr_init(&monotonic);
@@ -337,7 +343,8 @@ ReadPool *read_pool_free(ReadPool *pool)
 static bool failed_just_now(ReadPool *pool, const ReadRequest *request)
 {
 	(void)pthread_mutex_lock(&pool->lock);
-	bool failed = recent_failures_take(&pool->timeouts, request->inode, request->offset, fetch_now());
+	bool failed = recent_failures_take(&pool->timeouts, mount_image_node(request->image, request->inode),
+					   request->offset, fetch_now());
 	(void)pthread_mutex_unlock(&pool->lock);
 	return failed;
 }
@@ -356,19 +363,20 @@ void read_pool_add(ReadPool *pool, ReadRequest *request, const MountMissing *mis
 			.thread = fuse_req_ctx(request->request)->pid,
 			.tally = *fetch_reader_tally(worker->reader),
 		};
-		r = journal_park(pool->journal, worker->slot, fetch_now() + pool->server->deadline, &read->slot);
+		r = journal_park(request->journal, worker->slot, fetch_now() + request->image->deadline, &read->slot);
 	}
 	if (r < 0) {
 		free(read);
 		/* Once more would keep the window open for ever. */
 		(void)fuse_reply_err(request->request, reply_errno_data(r));
-		read_request_answered(pool->server, request, fetch_reader_tally(worker->reader), r);
+		read_request_answered(pool, request, fetch_reader_tally(worker->reader), r);
 		return;
 	}
 	worker->slot = WORKER_NO_SLOT;
+	mount_image_ref(read->what.image);
 	/* One taken over from a server that died has the deadline it had there. */
-	read->deadline = journal_deadline(pool->journal, read->slot);
-	start_recorder_wait(pool->server->recorder, request->inode, (uint32_t)read->thread, &read->what.trace);
+	read->deadline = journal_deadline(request->journal, read->slot);
+	start_recorder_wait(request->image->recorder, request->inode, (uint32_t)read->thread, &read->what.trace);
 	r = wait_for(read, missing);
 	if (r < 0)
 		finish(read, worker, r);

@@ -13,7 +13,7 @@
 typedef struct RecentFailure {
 	uint64_t offset;
 	uint32_t size;
-	uint32_t inode;
+	uint64_t node;
 	int64_t time; /* 0: unused */
 } RecentFailure;
 
@@ -24,7 +24,7 @@ typedef struct RecentFailures {
 } RecentFailures;
 
 /* `now` is in milliseconds, above 0. The oldest entry makes room. */
-void recent_failures_note(RecentFailures *failures, uint32_t inode, uint64_t offset, uint32_t size, int64_t now);
+void recent_failures_note(RecentFailures *failures, uint64_t node, uint64_t offset, uint32_t size, int64_t now);
 
-/* Did a read of this inode that holds byte `offset` fail within the window? Each failure says so once: the kernel repeats once. */
-bool recent_failures_take(RecentFailures *failures, uint32_t inode, uint64_t offset, int64_t now);
+/* Did a read of this node that holds byte `offset` fail within the window? Each failure says so once: the kernel repeats once. */
+bool recent_failures_take(RecentFailures *failures, uint64_t node, uint64_t offset, int64_t now);

@@ -5,7 +5,6 @@
 
 #include "fs/base/log.h"
 #include "fs/mount/arguments.h"
-#include "fs/mount/damaged.h"
 #include "fs/mount/process.h"
 #include "fs/mount/session.h"
 
@@ -48,9 +47,24 @@ static void ignore_signals(void)
 
 static int open_server(const Arguments *arguments, MountServer **ret_server, Error *error)
 {
+	_cleanup_(mount_server_free_p) MountServer *server = NULL;
+	_cleanup_(mount_image_unref_p) MountImage *image = NULL;
 	_cleanup_(mount_plan_done) MountPlan plan = MOUNT_PLAN_NULL;
 	int r = mount_plan_read(arguments->plan_fd, &plan, error);
-	return r < 0 ? r : mount_server_open(&plan, ret_server, error);
+	if (r < 0)
+		return r;
+	if (mount_server_new(plan.metrics_fd, &server) < 0 ||
+	    mount_server_add(server, &(MountPlace){ .name = "" }, &plan, &image) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	if (arguments->ready_fd >= 0)
+		r = mount_image_open(image, error);
+	else
+		/* Nobody waits to hear that this mount cannot be served: it was, until now. */
+		(void)!ops_open_image(image);
+	if (r < 0)
+		return r;
+	*ret_server = TAKE_PTR(server);
+	return 0;
 }
 
 static int open_session(const Arguments *arguments, const Ops *ops, Journal *journal, Session **ret_session,
@@ -74,34 +88,30 @@ typedef struct Process {
 	Session *session;
 } Process;
 
-/* All that needs root, or inherited descriptors. */
+/* Threads come after the privileges have gone: a filter is a thread's own. */
 static int open_process(const Arguments *arguments, Process *process, Error *error)
 {
 	int r = digest_prepare();
 	if (r < 0)
 		return error_set(error, r, "out of memory");
-	r = open_server(arguments, &process->server, error);
-	if (r < 0)
-		return r;
 	r = journal_open(arguments->journal_fd, &process->journal);
 	if (r < 0)
 		return error_set(error, r, "cannot open the journal: %s", strerror(-r));
-	return process_drop_privileges(arguments->keeper, error);
+	r = process_drop_privileges(arguments->keeper, error);
+	return r < 0 ? r : open_server(arguments, &process->server, error);
 }
 
 static int start_process(const Arguments *arguments, Process *process, Error *error)
 {
-	int r = read_pool_new(process->server, process->journal, &process->pool);
-	if (r == 0)
-		r = fetcher_start(process->server->fetcher);
+	int r = read_pool_new(mount_server_metrics(process->server), &process->pool);
 	if (r < 0)
 		return error_set(error, r, "cannot start threads: %s", strerror(-r));
-	process->ops = (Ops){ .server = process->server, .pool = process->pool };
+	process->ops = (Ops){ .kind = OPS_PRIVATE, .server = process->server, .pool = process->pool };
 	r = open_session(arguments, &process->ops, process->journal, &process->session, error);
 	if (r < 0)
 		return r;
 	size_t taken_over = session_recover(process->session);
-	(void)atomic_fetch_add(&process->server->metrics->taken_over, taken_over);
+	(void)atomic_fetch_add(&mount_server_metrics(process->server)->taken_over, taken_over);
 	r = session_start(process->session);
 	return r < 0 ? error_set(error, r, "cannot start threads: %s", strerror(-r)) : 0;
 }
@@ -109,38 +119,17 @@ static int start_process(const Arguments *arguments, Process *process, Error *er
 static void close_process(Process *process)
 {
 	/* Ends every wait, so that the pool has nothing left to wait for; its threads may still be reading what has arrived. */
-	fetcher_stop(process->server->fetcher);
+	mount_server_stop(process->server);
 	read_pool_free(process->pool);
 	session_free(process->session);
 	journal_free(process->journal);
 	mount_server_free(process->server);
 }
 
-/* Nobody waits to hear that this mount cannot be served: it was, until now. */
-static int serve_damaged(const Arguments *arguments, const Error *why, Error *error)
-{
-	_cleanup_(journal_free_p) Journal *journal = NULL;
-	int r = journal_open(arguments->journal_fd, &journal);
-	if (r < 0)
-		return error_set(error, r, "cannot open the journal: %s", strerror(-r));
-	r = process_drop_privileges(arguments->keeper, error);
-	if (r < 0)
-		return r;
-	log_error("every request is answered with EIO reason=\"%s\" "
-		  "way_out=\"imgfs umount, then imgfs mount: that makes the damaged file anew\"",
-		  error_text(why, why->code));
-	r = damaged_serve(arguments->fuse_fd, journal);
-	return r < 0 ? error_set(error, r, "cannot read requests: %s", strerror(-r)) : 0;
-}
-
 static int serve(Arguments *arguments, Error *error)
 {
 	Process process = { 0 };
 	int r = open_process(arguments, &process, error);
-	if (r == -EUCLEAN && arguments->ready_fd < 0) {
-		Error why = *error;
-		return serve_damaged(arguments, &why, error);
-	}
 	if (r == 0)
 		r = start_process(arguments, &process, error);
 	if (r < 0)

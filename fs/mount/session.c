@@ -16,7 +16,6 @@ typedef struct Receiver {
 
 struct Session {
 	Ops ops; /* first: libfuse's user data is the Session and an Ops at once */
-	Journal *journal;
 	struct fuse_session *fuse;
 	int fd;
 	bool answering_init; /* the reply is swallowed; before any thread starts */
@@ -77,7 +76,7 @@ int session_new(int fuse_fd, const void *init, size_t init_size, const Ops *ops,
 	if (!session)
 		return error_set(error, -ENOMEM, "out of memory");
 	session->ops = *ops;
-	session->journal = journal;
+	session->ops.journal = journal;
 	session->fd = fuse_fd;
 
 	fuse_set_log_func(log_fuse);
@@ -116,30 +115,30 @@ Session *session_free(Session *session)
 /* Interrupts and forgets get no reply; nodes are numbers of inodes, so that forgets mean nothing. */
 static void handle(Session *session, Worker *worker, unsigned slot)
 {
-	struct fuse_in_header *header = journal_slot(session->journal, slot);
+	struct fuse_in_header *header = journal_slot(session->ops.journal, slot);
 	worker->slot = slot;
 	if (header->opcode == FUSE_INTERRUPT) {
 		const struct fuse_interrupt_in *interrupt = (const void *)(header + 1);
-		journal_interrupt(session->journal, interrupt->unique);
+		journal_interrupt(session->ops.journal, interrupt->unique);
 		read_pool_interrupt(session->ops.pool);
 	} else if (header->opcode != FUSE_FORGET && header->opcode != FUSE_BATCH_FORGET) {
 		fuse_session_process_buf(session->fuse, &(struct fuse_buf){ .mem = header, .size = header->len });
 	}
 	if (worker->slot != WORKER_NO_SLOT)
-		journal_end(session->journal, slot);
+		journal_end(session->ops.journal, slot);
 }
 
 /* A request that was there each time a server died is likely the reason: it gets an error instead of another server. */
 static void give_up(Session *session, unsigned slot)
 {
-	const struct fuse_in_header *header = journal_slot(session->journal, slot);
+	const struct fuse_in_header *header = journal_slot(session->ops.journal, slot);
 	struct fuse_out_header reply = { .len = sizeof(reply), .error = -EIO, .unique = header->unique };
-	log_error("request given up after %u server deaths op=%u node=%" PRIu64, journal_tries(session->journal, slot),
-		  header->opcode, (uint64_t)header->nodeid);
+	log_error("request given up after %u server deaths op=%u node=%" PRIu64,
+		  journal_tries(session->ops.journal, slot), header->opcode, (uint64_t)header->nodeid);
 	/* ENOENT: it was answered before. There is nobody else to tell. */
 	ssize_t written = write(session->fd, &reply, sizeof(reply));
 	(void)written;
-	journal_end(session->journal, slot);
+	journal_end(session->ops.journal, slot);
 }
 
 size_t session_recover(Session *session)
@@ -147,9 +146,9 @@ size_t session_recover(Session *session)
 	static unsigned slots[JOURNAL_SLOTS];
 	Worker *worker = &session->receivers[0].worker;
 	worker_set_current(worker);
-	size_t count = journal_recover(session->journal, slots);
+	size_t count = journal_recover(session->ops.journal, slots);
 	for (size_t i = 0; i < count; i++) {
-		if (journal_tries(session->journal, slots[i]) > JOURNAL_TRIES_MAX)
+		if (journal_tries(session->ops.journal, slots[i]) > JOURNAL_TRIES_MAX)
 			give_up(session, slots[i]);
 		else
 			handle(session, worker, slots[i]);
@@ -162,9 +161,9 @@ size_t session_recover(Session *session)
 
 static int receive(Session *session, Receiver *receiver)
 {
-	void *buffer = journal_slot(session->journal, receiver->slot);
+	void *buffer = journal_slot(session->ops.journal, receiver->slot);
 	for (;;) {
-		journal_begin(session->journal, receiver->slot);
+		journal_begin(session->ops.journal, receiver->slot);
 		ssize_t size = read(session->fd, buffer, JOURNAL_RECEIVE_SIZE);
 		if (size >= (ssize_t)sizeof(struct fuse_in_header)) {
 			handle(session, &receiver->worker, receiver->slot);
@@ -173,7 +172,7 @@ static int receive(Session *session, Receiver *receiver)
 		int r = size < 0    ? -errno
 			: size == 0 ? -ENODEV
 				    : -EPROTO; /* where a socket stands in, it ends with 0 */
-		journal_end(session->journal, receiver->slot);
+		journal_end(session->ops.journal, receiver->slot);
 		/* ENOENT: the request was withdrawn while it was read. */
 		if (r != -EINTR && r != -EAGAIN && r != -ENOENT)
 			return r;

@@ -139,7 +139,7 @@ static void open_cache(MountFixture *fixture, bool absent)
 
 void mount_fixture_make(MountFixture *fixture, const MountFixtureOptions *options)
 {
-	*fixture = (MountFixture){ 0 };
+	*fixture = (MountFixture){ .kind = options->kind };
 	blob_fixture_make(&fixture->blob, CHUNKS, CHUNK_SIZE, 3);
 	make_view(fixture, options->xattrs);
 	fixture->layer.index_fd = memory_file(fixture->blob.index, fixture->blob.index_size);
@@ -202,22 +202,44 @@ static void start_session(MountFixture *fixture, RunningMount *running)
 	assert_int_equal(session_start(running->session), 0);
 }
 
+static int copy_descriptor(_unused_ void *arg, int *fd)
+{
+	*fd = dup(*fd);
+	assert_true(*fd >= 0);
+	return 0;
+}
+
+int mount_fixture_add(MountServer *server, const MountPlan *plan, const MountPlace *place, MountImage **ret_image)
+{
+	MountPlan own;
+	_cleanup_free_ char *json = NULL;
+	assert_int_equal(mount_plan_encode(plan, &json), 0);
+	assert_int_equal(mount_plan_decode(json, strlen(json), &own, NULL), 0);
+	assert_int_equal(mount_plan_each(&own, copy_descriptor, NULL), 0);
+	return mount_server_add(server, place, &own, ret_image);
+}
+
+static void open_server(MountFixture *fixture, RunningMount *running)
+{
+	MountImage *image;
+	Error error = { 0 };
+	assert_int_equal(mount_server_new(fixture->plan.metrics_fd, &running->server), 0);
+	if (fixture->kind == OPS_PRIVATE) {
+		assert_int_equal(
+			mount_fixture_add(running->server, &fixture->plan, &(MountPlace){ .name = "" }, &image), 0);
+		int r = mount_image_open(image, &error);
+		if (r < 0)
+			fail_msg("%s", error.message);
+		mount_image_unref(image);
+	}
+	assert_int_equal(journal_open(fixture->journal_fd, &running->journal), 0);
+	assert_int_equal(read_pool_new(mount_server_metrics(running->server), &running->pool), 0);
+	running->ops = (Ops){ .kind = fixture->kind, .server = running->server, .pool = running->pool };
+}
+
 void mount_fixture_start(MountFixture *fixture, RunningMount *running)
 {
-	/* The server owns what it is given; the fixture keeps its own for the next server. */
-	MountPlanLayer layer = fixture->layer;
-	MountPlan plan = fixture->plan;
-	layer.data_fd = dup(layer.data_fd);
-	layer.present_fd = layer.present_fd < 0 ? -1 : dup(layer.present_fd);
-	plan.layers = &layer;
-	Error error = { 0 };
-	int r = mount_server_open(&plan, &running->server, &error);
-	if (r < 0)
-		fail_msg("%s", error.message);
-	assert_int_equal(journal_open(fixture->journal_fd, &running->journal), 0);
-	assert_int_equal(read_pool_new(running->server, running->journal, &running->pool), 0);
-	assert_int_equal(fetcher_start(running->server->fetcher), 0);
-	running->ops = (Ops){ .server = running->server, .pool = running->pool };
+	open_server(fixture, running);
 	start_session(fixture, running);
 }
 
@@ -225,7 +247,7 @@ void mount_fixture_stop(MountFixture *fixture, RunningMount *running)
 {
 	(void)shutdown(fixture->device, SHUT_RDWR);
 	assert_int_equal(session_wait(running->session), 0);
-	fetcher_stop(running->server->fetcher);
+	mount_server_stop(running->server);
 	read_pool_free(running->pool);
 	session_free(running->session);
 	journal_free(running->journal);

@@ -24,6 +24,7 @@ enum { ROOT, DIRECTORY, FILE_INODE, SPARSE, LINK, DEVICE, EMPTY, BEYOND, INODES 
 #define MANY          300u /* more names of EMPTY, in DIRECTORY */
 
 typedef struct MountFixture {
+	OpsKind kind;
 	BlobFixture blob;
 	uint8_t *view;
 	size_t view_size;
@@ -37,6 +38,7 @@ typedef struct MountFixture {
 } MountFixture;
 
 typedef struct MountFixtureOptions {
+	OpsKind kind; /* a private mount has the image; those of the daemon have none yet */
 	bool xattrs;
 	bool absent; /* the cache holds nothing */
 	bool source; /* a server has what is absent */
@@ -54,6 +56,9 @@ typedef struct RunningMount {
 	Ops ops;
 	Session *session;
 } RunningMount;
+
+/* Adds an image by a plan whose descriptors are copied. */
+int mount_fixture_add(MountServer *server, const MountPlan *plan, const MountPlace *place, MountImage **ret_image);
 
 void mount_fixture_start(MountFixture *fixture, RunningMount *running);
 void mount_fixture_stop(MountFixture *fixture, RunningMount *running);

@@ -258,16 +258,16 @@ static void test_interrupted_reader_lives(_unused_ void **state)
 
 /* ---- what a server refuses to start with ---- */
 
-static int open_plan(MountFixture *fixture, const MountPlan *plan, Error *error)
+static int open_plan(const MountPlan *plan, Error *error)
 {
-	MountPlanLayer layer = fixture->layer;
-	layer.data_fd = dup(layer.data_fd);
-	MountPlan own = *plan;
-	own.layers = &layer;
 	MountServer *server;
-	int r = mount_server_open(&own, &server, error);
-	if (r == 0)
-		mount_server_free(server);
+	MountImage *image;
+	assert_int_equal(mount_server_new(-1, &server), 0);
+	assert_int_equal(mount_fixture_add(server, plan, &(MountPlace){ .name = "" }, &image), 0);
+	int r = mount_image_open(image, error);
+	assert_int_equal(mount_image_open(image, NULL), r < 0 ? -EIO : 0);
+	mount_image_unref(image);
+	mount_server_free(server);
 	return r;
 }
 
@@ -285,27 +285,27 @@ static void test_refused(_unused_ void **state)
 	MountFixture fixture;
 	mount_fixture_make(&fixture, &(MountFixtureOptions){ 0 });
 	Error error = { 0 };
-	assert_int_equal(open_plan(&fixture, &fixture.plan, &error), 0);
+	assert_int_equal(open_plan(&fixture.plan, &error), 0);
 
 	MountPlan plan = fixture.plan;
 	plan.view_fd = copy_with(fixture.view, fixture.view_size, fixture.view_size / 2, 1);
-	assert_int_equal(open_plan(&fixture, &plan, &error), -EUCLEAN);
+	assert_int_equal(open_plan(&plan, &error), -EUCLEAN);
 	assert_non_null(strstr(error.message, "view of test"));
 	close(plan.view_fd);
 
 	plan.view_fd = fixture.layer.index_fd;
-	assert_int_equal(open_plan(&fixture, &plan, &error), -EUCLEAN);
+	assert_int_equal(open_plan(&plan, &error), -EUCLEAN);
 	assert_non_null(strstr(error.message, "not a view"));
 
 	int index_fd = fixture.layer.index_fd;
 	fixture.layer.index_fd = fixture.plan.view_fd;
-	assert_int_equal(open_plan(&fixture, &fixture.plan, &error), -EUCLEAN);
+	assert_int_equal(open_plan(&fixture.plan, &error), -EUCLEAN);
 	assert_non_null(strstr(error.message, "layer 0 of test"));
 	fixture.layer.index_fd = index_fd;
 
 	plan = fixture.plan;
 	plan.layer_count = 0;
-	assert_int_equal(open_plan(&fixture, &plan, &error), -EUCLEAN);
+	assert_int_equal(open_plan(&plan, &error), -EUCLEAN);
 	mount_fixture_done(&fixture);
 }
 
