@@ -11,17 +11,26 @@
 #define HEADER    "imgfs seal 1\n"
 #define SEAL_SIZE (sizeof(HEADER) + DIGEST_TEXT_SIZE)
 
-int cache_seal_open(CacheStore *store, const Digest *blob, int *ret_fd)
+static int open_seal(CacheStore *store, const Digest *blob, int flags, int *ret_fd)
 {
 	char hex[DIGEST_HEX_SIZE], path[sizeof("blobs//seal") + DIGEST_HEX_SIZE];
 	(void)snprintf(path, sizeof(path), "blobs/%s/seal", digest_hex(blob, hex));
-	int fd = openat(store->dirfd, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, CACHE_FILE_MODE);
-	if (fd < 0 && (errno == EROFS || errno == EACCES))
-		fd = openat(store->dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int fd = openat(store->dirfd, path, flags | O_CLOEXEC | O_NOFOLLOW, CACHE_FILE_MODE);
 	if (fd < 0)
 		return -errno;
 	*ret_fd = fd;
 	return 0;
+}
+
+int cache_seal_open(CacheStore *store, const Digest *blob, int *ret_fd)
+{
+	int r = open_seal(store, blob, O_RDWR | O_CREAT, ret_fd);
+	return r == -EROFS || r == -EACCES ? cache_seal_get(store, blob, ret_fd) : r;
+}
+
+int cache_seal_get(CacheStore *store, const Digest *blob, int *ret_fd)
+{
+	return open_seal(store, blob, O_RDONLY, ret_fd);
 }
 
 static size_t seal_text(const Digest *diff_id, char ret_text[static SEAL_SIZE])

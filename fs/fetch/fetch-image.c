@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "fs/base/bytes.h"
+#include "fs/cache/cache-seal.h"
 #include "fs/fetch/fetch-layer.h"
 #include "fs/fetch/fetch-manifest.h"
 #include "fs/fetch/fetch-twins.h"
@@ -27,6 +28,7 @@ void fetch_image_done(FetchImage *image)
 		close_p(&files->index_fd);
 		close_p(&files->data_fd);
 		close_p(&files->present_fd);
+		close_p(&files->seal_fd);
 		close_p(&files->twins_fd);
 		close_p(&files->decoded_fd);
 		free(files->url);
@@ -67,6 +69,7 @@ static int assembly_init(Assembly *assembly, const Digest *digest, Error *error)
 			.index_fd = -1,
 			.data_fd = -1,
 			.present_fd = -1,
+			.seal_fd = -1,
 			.twins_fd = -1,
 			.decoded_fd = -1,
 		};
@@ -167,6 +170,17 @@ static int name_sources(Assembly *assembly, const char *base, const char *name, 
 	return 0;
 }
 
+static bool is_sealed(const Assembly *assembly)
+{
+	for (size_t i = 0; i < assembly->image.layer_count; i++) {
+		const FetchLayerFiles *files = &assembly->image.layers[i];
+		if (!fetch_layer_is_sealed(files->present_fd, files->seal_fd, &files->layer.diff_id,
+					   assembly->indexes[i].table.count))
+			return false;
+	}
+	return true;
+}
+
 static int open_cached_blobs(Assembly *assembly, Error *error)
 {
 	for (size_t i = 0; i < assembly->image.layer_count; i++) {
@@ -175,7 +189,11 @@ static int open_cached_blobs(Assembly *assembly, Error *error)
 					 assembly->indexes[i].table.count, &files->data_fd, &files->present_fd, error);
 		if (r < 0)
 			return r;
+		/* A cache that takes no seal does not keep anybody from mounting. */
+		if (cache_seal_open(assembly->cache, &files->layer.blob, &files->seal_fd) < 0)
+			files->seal_fd = -1;
 	}
+	assembly->image.sealed = is_sealed(assembly);
 	return 0;
 }
 

@@ -18,6 +18,7 @@ typedef struct FetchLayerFiles {
 	int index_fd;   /* index image */
 	int data_fd;    /* blob or its sparse copy */
 	int present_fd; /* bitmap */
+	int seal_fd;    /* cache-seal.h, for fetch_fill_add(); -1: there is none */
 	char *url;      /* of the blob */
 	int decoded_fd; /* decoded copy, for cache_decoded_open(); -1: there is none */
 	int twins_fd;   /* for fetch_blob_set_twins(); -1: no donor has any of its chunks */
@@ -28,6 +29,7 @@ typedef struct FetchImage {
 	Digest config;   /* image ID */
 	Digest chain_id;
 	uint64_t image_size; /* the tars together */
+	bool sealed;         /* every layer is whole in the cache, proven and durable */
 	bool stale;          /* the registry could not be asked, and the tag's last known digest was taken */
 	char *access;        /* for FetcherOptions.access; NULL: nothing is known of the host */
 	int view_fd;

@@ -25,6 +25,9 @@ void fetch_index_close(FetchIndex *index); /* safe on a zeroed one: then the des
  */
 int fetch_index_open(CacheStore *cache, const ManifestLayer *layer, FetchIndex *ret_index, Error *error) _must_check_;
 
+/* Does a layer's blob have a seal, and all of its `count` chunks? */
+bool fetch_layer_is_sealed(int present_fd, int seal_fd, const Digest *diff_id, uint32_t count);
+
 /* Opens the tree as well, unless it is open. Errors: tree_open()'s. */
 int fetch_index_open_tree(FetchIndex *index, Error *error) _must_check_;
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "fs/base/fd.h"
+#include "fs/fetch/fetch-seal.h"
 #include "fs/net/net-registry.h"
 
 void fetch_manifest_done(FetchManifest *manifest)
@@ -77,6 +78,20 @@ static int resolve_digest(const FetchRemote *remote, NetHttp *http, const char *
 	return get_remote(remote, http, url, &reference->digest, manifest, error);
 }
 
+/* How long a registry is asked whether a tag has moved, when all of what it meant is here, in milliseconds. */
+#define BRIEF_TIMEOUT 2000
+
+static int ask_head(const FetchRemote *remote, NetHttp *http, const char *url, const Digest *known, Digest *ret_digest,
+		    Error *error)
+{
+	_cleanup_free_ char *reference = reference_text(remote->reference);
+	bool brief = remote->timeout > BRIEF_TIMEOUT && fetch_seal_check(remote->cache, known, reference ?: "");
+	int64_t timeout = net_http_set_timeout(http, brief ? BRIEF_TIMEOUT : remote->timeout);
+	int r = net_registry_head(http, url, MANIFEST_MEDIA_TYPE, ret_digest, error);
+	(void)net_http_set_timeout(http, timeout);
+	return r;
+}
+
 /*
  * Asks what the tag means. If the cache has that manifest, nothing more is transferred. `known` is what the tag meant
  * the last time, or NULL.
@@ -86,7 +101,7 @@ static int ask_tag(const FetchRemote *remote, NetHttp *http, const char *url, co
 {
 	if (known) {
 		Digest digest;
-		int r = net_registry_head(http, url, MANIFEST_MEDIA_TYPE, &digest, error);
+		int r = ask_head(remote, http, url, known, &digest, error);
 		if (net_is_unreachable(r))
 			return r;
 		if (r == 0 && get_cached(remote->cache, &digest, manifest) == 0)

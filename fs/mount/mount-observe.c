@@ -9,7 +9,7 @@
 
 #include "fs/base/fd.h"
 #include "fs/cache/cache-blob.h"
-#include "fs/cache/cache-pins.h"
+#include "fs/fetch/fetch-seal.h"
 #include "fs/format/chunk-table.h"
 #include "fs/mount/mount-table.h"
 
@@ -271,7 +271,7 @@ static bool is_sealed(const MountObserved *observed)
 	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
 	return observed->plan.manifest && digest_from_text(observed->plan.manifest, &manifest) == 0 &&
 	       cache_of(observed, path) && cache_store_open(path, &cache, NULL) == 0 &&
-	       cache_pin_has(cache, CACHE_SEAL, &manifest);
+	       fetch_seal_check(cache, &manifest, observed->plan.source);
 }
 
 static int measure_mount(MountObserved *observed)

@@ -74,6 +74,13 @@ NetHttp *net_http_free(NetHttp *http)
 	return NULL;
 }
 
+int64_t net_http_set_timeout(NetHttp *http, int64_t timeout)
+{
+	int64_t before = http->timeout;
+	http->timeout = timeout;
+	return before;
+}
+
 void net_http_set_access(NetHttp *http, const NetAccess *access)
 {
 	http->access = access;

@@ -22,6 +22,9 @@ DEFINE_CLEANUP(NetHttp, net_http_free);
 /* How to speak to the hosts of later requests; not copied, must outlive `http`. NULL: as to a stranger. */
 void net_http_set_access(NetHttp *http, const NetAccess *access);
 
+/* For later requests, as in net_http_new(). Returns what it was. */
+int64_t net_http_set_timeout(NetHttp *http, int64_t timeout);
+
 typedef struct NetRequest {
 	const char *url;
 	const char *accept; /* media type, or NULL */

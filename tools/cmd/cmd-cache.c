@@ -5,6 +5,7 @@
 
 #include "fs/base/digest-list.h"
 #include "fs/fetch/fetch-contents.h"
+#include "fs/fetch/fetch-seal.h"
 #include "fs/mount/mount-table.h"
 #include "tools/cmd/output.h"
 #include "tools/cmd/remote-options.h"
@@ -79,11 +80,12 @@ static json_t *describe(CacheStore *cache, const CacheTag *tag)
 	bool known = fetch_contents_describe(cache, &tag->manifest, &contents) == 0;
 	if (known)
 		(void)digest_text(&contents.config, config);
-	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:b}", "reference", tag->reference, "manifest",
+	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:b}", "reference", tag->reference, "manifest",
 			 digest_text(&tag->manifest, manifest), "image", config, "totalBytes",
 			 (json_int_t)contents.total, "presentBytes", (json_int_t)contents.present, "complete",
 			 known && contents.present == contents.total, "decoded",
-			 known && contents.decoded == contents.layers);
+			 known && contents.decoded == contents.layers, "sealed",
+			 known && fetch_seal_check(cache, &tag->manifest, tag->reference));
 }
 
 static int list(const Arguments *arguments, CacheStore *cache, Error *error)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "fs/fetch/fetch-pull.h"
+#include "fs/fetch/fetch-seal.h"
 #include "tools/cmd/output.h"
 #include "tools/cmd/remote-options.h"
 
@@ -116,7 +117,7 @@ static int pull(const Arguments *arguments, CacheStore *cache, const FetchImage 
 	output_progress_start(&transfer.bar, "verifying", image->image_size, arguments->quiet);
 	r = fetch_pull_verify(image, &options, error);
 	output_progress_end(&transfer.bar);
-	return r;
+	return r < 0 ? r : fetch_seal_image(cache, image, arguments->reference, error);
 }
 
 static int print(const Arguments *arguments, const FetchImage *image, const FetchPlan *plan)
@@ -131,7 +132,8 @@ static int print(const Arguments *arguments, const FetchImage *image, const Fetc
 			"manifest", manifest, "image", config, "totalBytes", (json_int_t)plan->total, "presentBytes",
 			(json_int_t)plan->present, "copiedBytes", (json_int_t)plan->copied, "fetchedBytes",
 			(json_int_t)plan->missing, "complete", !arguments->plan || plan->present == plan->total,
-			"sealed", arguments->seal, "decoded", arguments->decoded, "stale", image->stale));
+			"sealed", arguments->seal || image->sealed, "decoded", arguments->decoded, "stale",
+			image->stale));
 	printf("%s %s\nmanifest %s\nimage    %s\n%s in all: %s here, %s %s from other images here, %s %s\n",
 	       arguments->plan   ? "plan for"
 	       : arguments->seal ? "sealed  "
