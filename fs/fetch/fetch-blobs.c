@@ -81,7 +81,6 @@ void fetcher_remove_blob(FetchBlob *blob)
 		link = &(*link)->next;
 	*link = blob->next;
 	blob->next = NULL;
-	/* Without its thread all of the Fetcher is the caller's. */
 	if (fetcher->started) {
 		blob->next = fetcher->leaving;
 		fetcher->leaving = blob;
@@ -89,8 +88,9 @@ void fetcher_remove_blob(FetchBlob *blob)
 		while (!blob->gone)
 			(void)pthread_cond_wait(&fetcher->left, &fetcher->mutex);
 	}
-	(void)pthread_mutex_unlock(&fetcher->mutex);
+	/* After its end no wait is left, so that nobody is called back under the lock. */
 	if (!blob->gone)
 		let_go(fetcher, blob);
+	(void)pthread_mutex_unlock(&fetcher->mutex);
 	(void)fetch_blob_free(blob);
 }

@@ -128,10 +128,15 @@ void fetcher_stop(Fetcher *fetcher)
 	if (fetcher->started) {
 		net_loop_wake(fetcher->loop);
 		(void)pthread_join(fetcher->thread, NULL);
-		fetcher->started = false;
 	}
 	cancel_all(fetcher);
 	fetch_range_cut_unwanted(fetcher);
+	/* Whoever has come since to take a blob away still waits for this; who comes later does it himself. */
+	(void)pthread_mutex_lock(&fetcher->mutex);
+	fetcher->started = false;
+	FetchBlob *leaving = TAKE_PTR(fetcher->leaving);
+	(void)pthread_mutex_unlock(&fetcher->mutex);
+	fetch_blobs_let_go(fetcher, leaving);
 }
 
 Fetcher *fetcher_free(Fetcher *fetcher)

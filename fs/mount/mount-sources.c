@@ -37,19 +37,15 @@ int mount_sources_new(FetchMetrics *metrics, MountSources **ret_sources)
 	return 0;
 }
 
+/* Each is held until mount_sources_free(): whoever lets one go meanwhile must not end it at the same time. */
 void mount_sources_stop(MountSources *sources)
 {
+	(void)pthread_mutex_lock(&sources->lock);
+	for (MountSource *source = sources->first; source; source = source->next)
+		source->references++;
+	(void)pthread_mutex_unlock(&sources->lock);
 	for (MountSource *source = sources->first; source; source = source->next)
 		fetcher_stop(source->fetcher);
-}
-
-MountSources *mount_sources_free(MountSources *sources)
-{
-	if (sources) {
-		(void)pthread_mutex_destroy(&sources->lock);
-		free(sources);
-	}
-	return NULL;
 }
 
 static bool same_text(const char *left, const char *right)
@@ -67,6 +63,20 @@ static MountSource *source_free(MountSource *source)
 	return NULL;
 }
 DEFINE_CLEANUP(MountSource, source_free);
+
+MountSources *mount_sources_free(MountSources *sources)
+{
+	if (!sources)
+		return NULL;
+	while (sources->first) {
+		MountSource *source = sources->first;
+		sources->first = source->next;
+		(void)source_free(source);
+	}
+	(void)pthread_mutex_destroy(&sources->lock);
+	free(sources);
+	return NULL;
+}
 
 static int source_new(MountSources *sources, const char *access, MountSource **ret_source)
 {

@@ -29,7 +29,7 @@ typedef struct MountLayer {
 /* `metrics` (may be NULL) must outlive it. Errors: -ENOMEM. */
 int mount_sources_new(FetchMetrics *metrics, MountSources **ret_sources) _must_check_;
 
-/* Ends every wait in every fetcher, and their threads; nothing may be opened any more. */
+/* Ends every wait in every fetcher, and their threads; nothing may be opened any more. Once. */
 void mount_sources_stop(MountSources *sources);
 MountSources *mount_sources_free(MountSources *sources); /* all sources were put */
 
