@@ -147,3 +147,29 @@ int conf_read(const char *path, Conf *ret_conf, Error *error)
 		return error_set(error, r, "the configuration %s cannot be read: %s", path, strerror(-r));
 	return conf_parse(path, text, size, ret_conf, error);
 }
+
+int conf_size(const char *text, uint64_t *ret_bytes)
+{
+	static const char units[] = "kMGT";
+	char *end;
+	if (!isdigit((unsigned char)text[0]))
+		return -EINVAL;
+	errno = 0;
+	unsigned long long bytes = strtoull(text, &end, 10);
+	if (errno != 0)
+		return -ERANGE;
+	const char *unit = *end ? strchr(units, *end == 'K' ? 'k' : *end) : NULL;
+	if (unit) {
+		end++;
+		unsigned long long base = *end == 'i' ? 1024 : 1000;
+		end += *end == 'i';
+		for (const char *step = units; step <= unit; step++)
+			if (__builtin_mul_overflow(bytes, base, &bytes))
+				return -ERANGE;
+	}
+	end += *end == 'B';
+	if (*end)
+		return -EINVAL;
+	*ret_bytes = bytes;
+	return 0;
+}

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "fs/base/error.h"
 
@@ -37,3 +38,8 @@ int conf_parse(const char *path, const char *text, size_t size, Conf *ret_conf, 
 
 /* The same from a file. Errors: -ENOENT, -EFBIG, and what else reading gives, with a sentence. */
 int conf_read(const char *path, Conf *ret_conf, Error *error) _must_check_;
+
+/*
+ * A number of bytes as people write it: "20G", "500M", "64Ki", "1000000"; k, M, G and T are powers of 1000, with an i of 1024. Errors: -EINVAL, -ERANGE.
+ */
+int conf_size(const char *text, uint64_t *ret_bytes) _must_check_;

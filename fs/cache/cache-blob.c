@@ -29,6 +29,21 @@ uint8_t *cache_bits_read(int present_fd, uint32_t count)
 	return bits;
 }
 
+int64_t cache_bits_used(int present_fd, uint32_t count)
+{
+	size_t size = (size_t)count * PRESENT_MARK_SIZE;
+	_cleanup_free_ uint8_t *marks = malloc(size + 1);
+	int64_t latest = 0;
+	if (!marks || fd_pread_all(present_fd, marks, size, present_bits_size(count)) < 0)
+		return 0;
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t used = load_le32(marks + (size_t)i * PRESENT_MARK_SIZE + AT_USED);
+		if (used > latest)
+			latest = used;
+	}
+	return latest;
+}
+
 static int load_states(CacheBlob *blob)
 {
 	uint32_t count = blob->table->count;
@@ -186,6 +201,15 @@ int cache_blob_read(CacheBlob *blob, uint32_t chunk, uint8_t *frame, uint32_t *r
 		mark_used(blob, chunk, &entry, false);
 	*ret_size = entry.blob_size;
 	return 0;
+}
+
+int cache_blob_check(CacheBlob *blob, uint32_t chunk, uint8_t *frame)
+{
+	Chunk entry;
+	chunk_table_get(blob->table, chunk, &entry);
+	if (!cache_blob_has(blob, chunk) || entry.blob_size > FORMAT_FRAME_MAX)
+		return -ENODATA;
+	return read_untrusted(blob, chunk, &entry, frame);
 }
 
 int cache_blob_write(CacheBlob *blob, uint32_t chunk, const uint8_t *frame, uint32_t size)

@@ -27,6 +27,9 @@ static inline bool cache_bits_have(const uint8_t *bits, uint32_t chunk)
 	return bits[chunk / 8] >> (chunk % 8) & 1;
 }
 
+/* When a chunk of `count` was last used, in seconds since 1970, by the same file; some ten seconds late. 0: never, or nobody knows. */
+int64_t cache_bits_used(int present_fd, uint32_t count);
+
 /*
  * `table` must outlive the blob; the descriptors become the blob's, also on failure. With present_fd < 0 every chunk counts as PRESENT and nothing is
  * ever written: the file is a whole blob, of a local store. Errors: -ENOMEM.
@@ -46,6 +49,9 @@ bool cache_blob_has(const CacheBlob *blob, uint32_t chunk);
  * Errors: -ENODATA (absent, or found rotten or unreadable, and therefore absent now).
  */
 int cache_blob_read(CacheBlob *blob, uint32_t chunk, uint8_t *frame, uint32_t *ret_size) _must_check_;
+
+/* Does its frame have the right digest? As cache_blob_read(), but SHA-256 decides each time, and it is no use of the chunk. */
+int cache_blob_check(CacheBlob *blob, uint32_t chunk, uint8_t *frame) _must_check_;
 
 /*
  * Stores the frame of a chunk whose digest the caller has just verified, and makes it TRUSTED.

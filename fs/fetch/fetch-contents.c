@@ -6,27 +6,29 @@
 
 #include "fs/base/digest-list.h"
 #include "fs/cache/cache-blob.h"
+#include "fs/cache/cache-pins.h"
 #include "fs/fetch/fetch-layer.h"
 #include "fs/fetch/fetch-manifest.h"
 #include "fs/view/view.h"
 
-static uint64_t count_present(CacheStore *cache, const ManifestLayer *layer)
+static void add_blob(CacheStore *cache, const ManifestLayer *layer, FetchContents *contents)
 {
 	FetchIndex index = { .fd = -1 };
 	_cleanup_close_ int data = -1, present = -1;
-	uint64_t bytes = 0;
 	if (cache_store_blob_get(cache, &layer->blob, &data, &present) < 0 ||
 	    fetch_index_open(cache, layer, &index, NULL) < 0)
-		return 0;
+		return;
 	_cleanup_free_ uint8_t *bits = cache_bits_read(present, index.table.count);
 	for (uint32_t i = 0; bits && i < index.table.count; i++) {
 		Chunk chunk;
 		chunk_table_get(&index.table, i, &chunk);
 		if (cache_bits_have(bits, i))
-			bytes += chunk.blob_size;
+			contents->present += chunk.blob_size;
 	}
+	int64_t used = cache_bits_used(present, index.table.count);
+	if (used > contents->used)
+		contents->used = used;
 	fetch_index_close(&index);
-	return bytes;
 }
 
 static bool has_decoded(CacheStore *cache, const ManifestLayer *layer)
@@ -41,10 +43,14 @@ int fetch_contents_describe(CacheStore *cache, const Digest *manifest, FetchCont
 	int r = fetch_manifest_cached(cache, manifest, &image);
 	if (r < 0)
 		return r == -ENOMEM ? r : -ENOENT;
-	*ret_contents = (FetchContents){ .config = image.manifest.config, .layers = image.manifest.layer_count };
+	*ret_contents = (FetchContents){
+		.config = image.manifest.config,
+		.layers = image.manifest.layer_count,
+		.pinned = cache_pin_has(cache, CACHE_PIN, manifest),
+	};
 	for (size_t i = 0; i < image.manifest.layer_count; i++) {
 		ret_contents->total += image.manifest.layers[i].index_offset;
-		ret_contents->present += count_present(cache, &image.manifest.layers[i]);
+		add_blob(cache, &image.manifest.layers[i], ret_contents);
 		ret_contents->decoded += has_decoded(cache, &image.manifest.layers[i]);
 	}
 	return 0;
@@ -74,6 +80,21 @@ static int keep_image(CacheStore *cache, const Digest *manifest, DigestList *kee
 	return r == 0 && count > 0 ? digest_list_add(keep, &chain_id) : r;
 }
 
+/* With what the pins themselves say, in case a manifest is gone. */
+static int keep_pinned(CacheStore *cache, DigestList *keep, Error *error)
+{
+	CachePin *pins = NULL;
+	size_t count = 0;
+	int r = cache_pins_list(cache, &pins, &count, error);
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		r = keep_image(cache, &pins[i].manifest, keep);
+		for (size_t j = 0; r == 0 && j < pins[i].keep.count; j++)
+			r = digest_list_add(keep, &pins[i].keep.digests[j]);
+	}
+	cache_pins_free(pins, count);
+	return r;
+}
+
 static int prune_kind(CacheStore *cache, CacheKind kind, const FetchPrune *prune, const DigestList *keep,
 		      FetchPruned *pruned)
 {
@@ -99,7 +120,8 @@ int fetch_contents_prune(CacheStore *cache, const FetchPrune *prune, FetchPruned
 	static const CacheKind kinds[] = { CACHE_MANIFEST, CACHE_VIEW, CACHE_INDEX, CACHE_DECODED, CACHE_BLOB };
 	DigestList keep = { 0 };
 	FetchPruned pruned = { 0 };
-	int r = 0;
+	Error own = { 0 };
+	int r = keep_pinned(cache, &keep, &own);
 	for (size_t i = 0; r == 0 && i < prune->manifest_count; i++)
 		r = keep_image(cache, &prune->manifests[i], &keep);
 	digest_list_sort(&keep);
@@ -107,7 +129,7 @@ int fetch_contents_prune(CacheStore *cache, const FetchPrune *prune, FetchPruned
 		r = prune_kind(cache, kinds[i], prune, &keep, &pruned);
 	digest_list_done(&keep);
 	if (r < 0)
-		return error_set(error, r, "the cache cannot be cleared up: %s", error_text(NULL, r));
+		return error_set(error, r, "the cache cannot be cleared up: %s", error_text(&own, r));
 	*ret_pruned = pruned;
 	return 0;
 }

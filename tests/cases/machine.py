@@ -151,13 +151,15 @@ class Serve:
 
 
 class Mount:
-    """A mounted image: `what` are the arguments of `imgfs mount` but the directory."""
+    """A mounted image: `what` are the arguments of `imgfs mount` but the directory. The cache is beside that, unless one is named."""
 
     def __init__(self, directory, log, *what, prefix=()):
         self.directory, self.log = Path(directory), Path(log)
         self.directory.mkdir(parents=True, exist_ok=True)
+        # The machine's own cache is none of the tests' business either.
+        cache = () if "--cache" in what else ("--cache", self.directory.parent / "cache")
         before = processes_of(KEEPER)
-        run(*prefix, IMGFS, "mount", "--log", log, *what, directory, timeout=120)
+        run(*prefix, IMGFS, "mount", "--log", log, *cache, *what, directory, timeout=120)
         keepers = [pid for pid in processes_of(KEEPER) - before if str(directory) in self._command(pid)]
         new = keepers or list(processes_of(KEEPER) - before)
         assert len(new) == 1, f"{len(new)} new keepers for {directory}"

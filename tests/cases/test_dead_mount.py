@@ -94,10 +94,10 @@ def test_container_on_it(store, container, mount, unpacked_scan):
     again.unmount()
 
 
-def test_mounting_again(dead_mount, store, unpacked_scan):
+def test_mounting_again(dead_mount, store, work, unpacked_scan):
     """The dead mount makes room, and the new one is like any other."""
     old = dead_mount()
-    again = machine.imgfs("mount", "--store", store.path, store.add("inv-v1"), old.directory)
+    again = machine.imgfs("mount", "--cache", work / "cache", "--store", store.path, store.add("inv-v1"), old.directory)
     try:
         assert f"detached a dead mount from {old.directory}" in again.stderr
         assert machine.mount_points(old.directory) == [str(old.directory)]
@@ -107,13 +107,14 @@ def test_mounting_again(dead_mount, store, unpacked_scan):
     assert not is_mounted(old)
 
 
-def test_a_living_mount_stays(store, mount):
+def test_a_living_mount_stays(store, work, mount):
     """A server that does not answer is not dead: its mount is in the way, as ever."""
     mounted = mount("--store", store.path, store.add("inv-v1"))
     server = mounted.server()
     os.kill(server, signal.SIGSTOP)
     try:
-        done = machine.imgfs("mount", "--store", store.path, store.add("inv-v1"), mounted.directory, check=False)
+        done = machine.imgfs("mount", "--cache", work / "cache", "--store", store.path, store.add("inv-v1"), mounted.directory,
+                             check=False)
         assert done.returncode == 1
         assert f"imgfs umount {mounted.directory}" in done.stderr
         assert is_mounted(mounted)

@@ -58,10 +58,10 @@ def test_fstab(space, point, image, work):
     space.run("umount", point)
 
 
-def test_from_a_store(space, point, store):
+def test_from_a_store(space, point, work, store):
     name = store.add("inv-v1")
     for _ in range(2):
-        space.run("mount", "-t", "imgfs", "-o", f"store={store.path}", name, point)
+        space.run("mount", "-t", "imgfs", "-o", f"store={store.path},cache={work}/cache", name, point)
     (line,) = space.mounts()
     assert f" imgfs:{name}@sha256:" in line
     space.run("umount", point)

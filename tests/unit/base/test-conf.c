@@ -102,14 +102,41 @@ static void test_file(void **state _unused_)
 	conf_done(&conf);
 }
 
+static void test_sizes(void **state _unused_)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} sizes[] = {
+		{ "0", 0 },
+		{ "1000000", 1000000 },
+		{ "20G", UINT64_C(20000000000) },
+		{ "64Ki", 65536 },
+		{ "64k", 64000 },
+		{ "64K", 64000 },
+		{ "3MiB", 3 << 20 },
+		{ "5TB", UINT64_C(5000000000000) },
+		{ "7B", 7 },
+	};
+	static const char *const wrong[] = { "", " 1", "-1", "1g", "1.5G", "1 G", "G", "1Gib", "1GG", "0x10", "1i" };
+	uint64_t bytes = 1;
+	for (size_t i = 0; i < ELEMENTS(sizes); i++) {
+		assert_int_equal(conf_size(sizes[i].text, &bytes), 0);
+		assert_int_equal(bytes, sizes[i].bytes);
+	}
+	for (size_t i = 0; i < ELEMENTS(wrong); i++)
+		assert_int_equal(conf_size(wrong[i], &bytes), -EINVAL);
+	assert_int_equal(conf_size("18446744073709551616", &bytes), -ERANGE);
+	assert_int_equal(conf_size("18446744073709551615k", &bytes), -ERANGE);
+	assert_int_equal(bytes, 7);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sections_and_keys),
-		cmocka_unit_test(test_address_as_name),
-		cmocka_unit_test(test_nothing),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_file),
+		cmocka_unit_test(test_sizes),           cmocka_unit_test(test_sections_and_keys),
+		cmocka_unit_test(test_address_as_name), cmocka_unit_test(test_nothing),
+		cmocka_unit_test(test_refused),         cmocka_unit_test(test_file),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
