@@ -122,13 +122,14 @@ int cache_contents_tag_remove(CacheStore *store, const CacheTag *tag)
 	return unlinkat(store->dirfd, path, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-static void measure(int at, const char *name, time_t now, CacheObject *object)
+/* `dated`: the file's time says when the object was written to. */
+static void measure(int at, const char *name, bool dated, time_t now, CacheObject *object)
 {
 	struct stat status;
 	if (fstatat(at, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
 		return;
 	object->bytes += (uint64_t)status.st_blocks * 512;
-	if (now - status.st_mtime < object->age)
+	if (dated && now - status.st_mtime < object->age)
 		object->age = now - status.st_mtime;
 }
 
@@ -146,11 +147,11 @@ int cache_contents_list(CacheStore *store, CacheKind kind, CacheObject **ret_obj
 		if (digest_from_hex(entry->d_name, &object.digest) < 0)
 			continue;
 		char path[DIGEST_HEX_SIZE + sizeof("/present")];
-		measure(dirfd(directory), entry->d_name, now, &object);
+		measure(dirfd(directory), entry->d_name, true, now, &object);
 		(void)snprintf(path, sizeof(path), "%.64s/data", entry->d_name);
-		measure(dirfd(directory), path, now, &object);
+		measure(dirfd(directory), path, true, now, &object);
 		(void)snprintf(path, sizeof(path), "%.64s/present", entry->d_name);
-		measure(dirfd(directory), path, now, &object);
+		measure(dirfd(directory), path, false, now, &object); /* it is written to at each use */
 		if (count == room) {
 			room = 2 * room + 16;
 			CacheObject *larger = reallocarray(objects, room, sizeof(*larger));
