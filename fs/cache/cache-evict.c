@@ -1,6 +1,7 @@
 #include "fs/cache/cache-evict.h"
 
 #include <errno.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "fs/base/digest-list.h"
@@ -8,6 +9,7 @@
 #include "fs/cache/cache-evict-blob.h"
 #include "fs/cache/cache-pins.h"
 #include "fs/cache/cache-private.h"
+#include "fs/cache/cache-seal.h"
 
 #define HEADROOM 16u /* a part of the quota that is made free */
 #define ROUNDS   3u  /* what chunks take on the disk is not exactly what they are long */
@@ -59,10 +61,19 @@ static int list_protected(Eviction *eviction, Error *error)
 	return r;
 }
 
+/* A server has sealed it, and nobody who could pin the image has come by since (fetch-seal.h). */
+static bool is_sealed(CacheStore *store, const Digest *digest)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat status;
+	return cache_seal_get(store, digest, &fd) == 0 && fstat(fd, &status) == 0 && status.st_size > 0;
+}
+
 static int list_blob(Eviction *eviction, size_t number, uint32_t now)
 {
 	const CacheObject *object = &eviction->blobs[number];
-	bool kept = digest_list_has(&eviction->protected, &object->digest);
+	bool kept =
+		digest_list_has(&eviction->protected, &object->digest) || is_sealed(eviction->store, &object->digest);
 	CacheEvictBlob blob;
 	int r = cache_evict_blob_open(eviction->store, &object->digest, &blob);
 	if (r < 0)

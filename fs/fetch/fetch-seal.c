@@ -77,3 +77,48 @@ int fetch_seal_image(CacheStore *cache, const FetchImage *image, const char *ref
 	}
 	return cache_pin_add(cache, CACHE_SEAL, &image->manifest, reference, error);
 }
+
+/* Does a seal among `pins`, but `own`, speak of this blob? */
+static bool is_shared(const CachePin *pins, size_t count, const CachePin *own, const Digest *blob)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (&pins[i] == own || pins[i].kind != CACHE_SEAL)
+			continue;
+		for (size_t j = 0; j < pins[i].keep.count; j++)
+			if (digest_equal(&pins[i].keep.digests[j], blob))
+				return true;
+	}
+	return false;
+}
+
+static int clear_layers(CacheStore *cache, const CachePin *pins, size_t count, const Digest *manifest)
+{
+	int r = 0;
+	for (size_t i = 0; i < count; i++) {
+		if (pins[i].kind != CACHE_SEAL || !digest_equal(&pins[i].manifest, manifest))
+			continue;
+		for (size_t j = 0; r == 0 && j < pins[i].keep.count; j++) {
+			_cleanup_close_ int seal = -1, present = -1;
+			const Digest *blob = &pins[i].keep.digests[j]; /* or a layer, which has no such file */
+			if (!is_shared(pins, count, &pins[i], blob) && cache_seal_get(cache, blob, &present) == 0)
+				r = cache_seal_open(cache, blob, &seal);
+			if (r == 0 && seal >= 0)
+				r = cache_seal_clear(seal);
+		}
+	}
+	return r;
+}
+
+int fetch_seal_remove(CacheStore *cache, const Digest *manifest, Error *error)
+{
+	CachePin *pins = NULL;
+	size_t count = 0;
+	int r = cache_pins_list(cache, &pins, &count, error);
+	if (r < 0)
+		return r;
+	/* The layers first: of these the image's seal would be made again. */
+	r = clear_layers(cache, pins, count, manifest);
+	cache_pins_free(pins, count);
+	return r < 0 ? error_set(error, r, "a seal cannot be taken back: %s", error_text(NULL, r))
+		     : cache_pin_remove(cache, CACHE_SEAL, manifest, error);
+}

@@ -21,3 +21,9 @@ void fetch_seals_adopt(CacheStore *cache);
  * cache_pin_add()'s.
  */
 int fetch_seal_image(CacheStore *cache, const FetchImage *image, const char *reference, Error *error) _must_check_;
+
+/*
+ * Takes seals back: that of the image, and those of its layers unless another sealed image has them too. It stays whole until somebody needs the room.
+ * Errors, with a sentence: -ENOENT (it is not sealed), -EBADMSG (nobody knows what else is), unlink's.
+ */
+int fetch_seal_remove(CacheStore *cache, const Digest *manifest, Error *error) _must_check_;

@@ -1,6 +1,5 @@
 """A cache with a quota: what stays, what goes beside readers, and what is found when some of it is rotten."""
 import json
-import os
 import time
 
 import pytest
@@ -90,6 +89,22 @@ def test_pins(cache, pulled, work):
     assert "imgfs pull" in cache("pin", "sha256:" + "0" * 64, status=3)
 
 
+def test_sealed(cache, pulled, work):
+    """A sealed image stays as one that is pinned, until the seal is taken back."""
+    machine.imgfs("pull", "--quiet", "--seal", "--cache", work / "cache", pulled)
+    age(work / "cache", 1000)
+    row = cache("ls")[0]
+    assert row["sealed"] and not row["pinned"]
+    machine.imgfs("cache", "--cache", work / "cache", "evict", "--quota", "1M", check=False)
+    # Also where only the layers' seals are there, as a server leaves them.
+    (work / "cache/seals" / row["manifest"].removeprefix("sha256:")).unlink()
+    machine.imgfs("cache", "--cache", work / "cache", "evict", "--quota", "1M", check=False)
+    assert cache("ls")[0] == row
+    assert cache("unpin", pulled)["manifest"] == row["manifest"]
+    assert not cache("ls")[0]["sealed"]
+    assert cache("evict", "--quota", "1M")["enough"]
+
+
 def flip(path, at):
     with open(path, "r+b") as file:
         file.seek(at)
@@ -104,9 +119,7 @@ def test_verify(cache, pulled, work, mount, image):
     row = cache("ls")[0]
     sound = cache("verify")
     assert sound["rottenCount"] == sound["unknownBlobs"] == 0 and sound["chunks"] > 50 and sound["bytes"] > row["totalBytes"]
-    (directory / "seals").mkdir()
-    cache("pin", pulled)
-    os.rename(directory / "pins" / row["manifest"].removeprefix("sha256:"), directory / "seals" / row["manifest"].removeprefix("sha256:"))
+    machine.imgfs("pull", "--quiet", "--seal", "--cache", directory, pulled)
     assert cache("ls")[0]["sealed"]
     used = cache("ls")[0]["used"]
     blob = max(directory.glob("blobs/*/data"), key=lambda path: path.stat().st_size)

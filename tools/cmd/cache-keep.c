@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "fs/cache/cache-pins.h"
+#include "fs/fetch/fetch-seal.h"
 #include "tools/cmd/cmd-cache.h"
 
 /* The manifest that a person means: by digest, or by a tag that this node has seen. Errors: -ENOENT, -EINVAL. */
@@ -54,7 +55,8 @@ static int unpin_matching(const CacheArguments *arguments, CacheStore *cache, co
 		if (!(known && digest_equal(&pins[i].manifest, manifest)) &&
 		    strcmp(pins[i].reference, arguments->reference) != 0)
 			continue;
-		r = cache_pin_remove(cache, pins[i].kind, &pins[i].manifest, error);
+		r = pins[i].kind == CACHE_SEAL ? fetch_seal_remove(cache, &pins[i].manifest, error)
+					       : cache_pin_remove(cache, CACHE_PIN, &pins[i].manifest, error);
 		if (r == 0)
 			r = print(arguments, pins[i].kind == CACHE_PIN ? "unpinned" : "unsealed", &pins[i].manifest);
 		gone++;
