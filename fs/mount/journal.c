@@ -197,9 +197,20 @@ static void meta_store(Journal *journal, unsigned slot, Meta meta)
 	__atomic_store_n(&journal->shared->metas[slot].deadline, meta.deadline, __ATOMIC_RELAXED);
 }
 
+/* Nearly always it is clear already, and then must not be written: threads that receive have theirs in one line of the cache. */
+static bool meta_is_clear(Journal *journal, unsigned slot)
+{
+	const Meta *meta = &journal->shared->metas[slot];
+	return __atomic_load_n(&meta->tries, __ATOMIC_RELAXED) == 0 &&
+	       __atomic_load_n(&meta->interrupted, __ATOMIC_RELAXED) == 0 &&
+	       __atomic_load_n(&meta->waiting, __ATOMIC_RELAXED) == 0 &&
+	       __atomic_load_n(&meta->deadline, __ATOMIC_RELAXED) == 0;
+}
+
 void journal_begin(Journal *journal, unsigned slot)
 {
-	meta_store(journal, slot, (Meta){ 0 });
+	if (!meta_is_clear(journal, slot))
+		meta_store(journal, slot, (Meta){ 0 });
 	store_length(journal, slot, 0);
 }
 

@@ -7,8 +7,11 @@
 
 #include "fs/base/log.h"
 
+/* What one thread writes shares no line of a processor's cache with what others read at each request. */
+#define CACHE_LINE 64
+
 typedef struct Receiver {
-	Session *session;
+	_Alignas(CACHE_LINE) Session *session;
 	unsigned slot;
 	pthread_t thread;
 	Worker worker;
@@ -72,9 +75,10 @@ int session_new(int fuse_fd, const void *init, size_t init_size, const Ops *ops,
 		Session **ret_session, Error *error)
 {
 	static const struct fuse_custom_io io = { .writev = write_reply, .read = read_request };
-	_cleanup_(session_free_p) Session *session = calloc(1, sizeof(*session));
+	_cleanup_(session_free_p) Session *session = aligned_alloc(CACHE_LINE, sizeof(*session));
 	if (!session)
 		return error_set(error, -ENOMEM, "out of memory");
+	memset(session, 0, sizeof(*session));
 	session->ops = *ops;
 	session->ops.journal = journal;
 	session->fd = fuse_fd;
