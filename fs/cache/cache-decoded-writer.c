@@ -99,7 +99,7 @@ static int write_pages(CacheDecodedWriter *writer, const uint8_t *pages, size_t 
 {
 	int r = fd_pwrite_all(writer->fd, pages, size, writer->written * CACHE_DECODED_PAGE);
 	for (size_t at = 0; r == 0 && at < size; at += CACHE_DECODED_PAGE)
-		store_le64(writer->sums + writer->written++ * DECODED_SUM, page_sum(pages + at));
+		store_le64(writer->sums + writer->written++ * DECODED_SUM, page_sum(pages + at, size));
 	return r;
 }
 

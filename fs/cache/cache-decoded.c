@@ -75,7 +75,7 @@ static bool pages_sound(const CacheDecoded *copy, uint64_t number, const uint8_t
 {
 	const uint8_t *sum = copy->sums + number * DECODED_SUM;
 	for (size_t at = 0; at < size; at += CACHE_DECODED_PAGE, sum += DECODED_SUM)
-		if (page_sum(pages + at) != load_le64(sum))
+		if (page_sum(pages + at, size) != load_le64(sum))
 			return false;
 	return true;
 }
