@@ -16,6 +16,8 @@
 #define RETRY_FIRST 100
 #define RETRY_LAST  5000
 
+#define OPTIONAL_TIMEOUT 2000 /* milliseconds: what can be done without keeps nobody waiting for long */
+
 struct NetHttp {
 	CURLM *multi;
 	int64_t timeout;
@@ -103,7 +105,7 @@ static int check_headers(Exchange *exchange)
 	const NetRequest *request = exchange->request;
 	if (request->ranged)
 		return net_headers_check_range(&exchange->headers, request->offset, request->size, &exchange->error);
-	if (exchange->headers.status != 200)
+	if (exchange->headers.status != 200 && !(request->put && exchange->headers.status == 201))
 		return net_status_error(exchange->headers.status, &exchange->error);
 	return 0;
 }
@@ -191,6 +193,12 @@ static int prepare(NetHttp *http, Exchange *exchange)
 		(void)curl_easy_setopt(easy, CURLOPT_HTTPHEADER, exchange->headers_sent);
 	}
 	(void)curl_easy_setopt(easy, CURLOPT_NOBODY, request->head ? 1L : 0L);
+	if (request->put) {
+		(void)curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)request->put_size);
+		(void)curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->put);
+		if (curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "PUT") != CURLE_OK)
+			return -ENOMEM;
+	}
 	(void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange->curl_text);
 	(void)curl_easy_setopt(easy, CURLOPT_PRIVATE, exchange);
 	(void)curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
@@ -239,6 +247,8 @@ static int attempt(NetHttp *http, Exchange *exchange)
 	exchange->error = (Error){ 0 };
 	exchange->curl_text[0] = '\0';
 	exchange->progress.limit = http->timeout;
+	if (exchange->request->optional && http->timeout > OPTIONAL_TIMEOUT)
+		exchange->progress.limit = OPTIONAL_TIMEOUT;
 	net_progress_mark(&exchange->progress);
 	int r = prepare(http, exchange);
 	if (r == -EAGAIN)
@@ -288,6 +298,17 @@ typedef struct Batch {
 	size_t finished;
 } Batch;
 
+/* A request has failed, and all of the call with it, unless it can be done without. */
+static int fail(Batch *batch, Exchange *exchange, int code, Error *error)
+{
+	if (!exchange->request->optional || code == -ENOMEM)
+		return report(exchange, code, error);
+	stop(batch->http, exchange);
+	net_response_done(&exchange->response);
+	batch->finished++;
+	return 0;
+}
+
 /* A step on the way is over. 0: it has gone on to the next. */
 static int go_on(NetHttp *http, Exchange *exchange)
 {
@@ -300,7 +321,8 @@ static int go_on(NetHttp *http, Exchange *exchange)
 /* Is it worth while to ask again, and when? What cannot be reached at all is not: a node has to start without its build host. */
 static bool retry_later(Exchange *exchange, int code, int64_t *ret_when)
 {
-	if ((code != -EREMOTEIO && code != -ECONNRESET) || exchange->retries == RETRIES_MAX)
+	if ((code != -EREMOTEIO && code != -ECONNRESET) || exchange->retries == RETRIES_MAX ||
+	    exchange->request->optional)
 		return false;
 	int64_t wait = (int64_t)RETRY_FIRST << exchange->retries++, asked = net_easy_retry_after(exchange->easy);
 	if (asked > wait)
@@ -335,7 +357,9 @@ static int wake(Batch *batch, bool token, Error *error)
 			continue;
 		int r = attempt(batch->http, exchange);
 		if (r < 0)
-			return report(exchange, r, error);
+			r = fail(batch, exchange, r, error);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
@@ -347,7 +371,9 @@ static int fail_waiting(Batch *batch, const Error *why, Error *error)
 		Exchange *exchange = &batch->exchanges[i];
 		if (exchange->state == EXCHANGE_WAITS && exchange->try_at == 0) {
 			exchange->error = *why;
-			return report(exchange, why->code, error);
+			int r = fail(batch, exchange, why->code, error);
+			if (r < 0)
+				return r;
 		}
 	}
 	return 0;
@@ -365,7 +391,7 @@ static int end_exchange(Batch *batch, Exchange *exchange, CURLcode code, Error *
 	bool over;
 	int r = end_attempt(batch->http, exchange, code, &over);
 	if (r < 0)
-		return report(exchange, r, error);
+		return fail(batch, exchange, r, error);
 	if (over) {
 		stop(batch->http, exchange);
 		batch->finished++;
@@ -411,8 +437,11 @@ static int check_progress(Batch *batch, int *ret_wait, Error *error)
 							      : exchange->try_at;
 		if (exchange->state == EXCHANGE_RUNS && at <= now) {
 			(void)error_set(&exchange->error, -ETIMEDOUT, "no answer within %lld ms",
-					(long long)batch->http->timeout);
-			return report(exchange, -ETIMEDOUT, error);
+					(long long)exchange->progress.limit);
+			int r = fail(batch, exchange, -ETIMEDOUT, error);
+			if (r < 0)
+				return r;
+			next = now; /* done without: perhaps that was the last one */
 		}
 		if (exchange->state != EXCHANGE_IDLE && at != 0 && at < next)
 			next = at;
@@ -428,7 +457,9 @@ static int run(Batch *batch, Error *error)
 			Exchange *exchange = &batch->exchanges[batch->started++];
 			int r = start(batch->http, exchange);
 			if (r < 0)
-				return report(exchange, r, error);
+				r = fail(batch, exchange, r, error);
+			if (r < 0)
+				return r;
 		}
 		int wait = 0, running;
 		int r = check_progress(batch, &wait, error);
