@@ -20,7 +20,7 @@
 
 const char *const cache_kind_directories[CACHE_KINDS] = {
 	[CACHE_INDEX] = "indexes", [CACHE_VIEW] = "views",      [CACHE_MANIFEST] = "manifests",
-	[CACHE_BLOB] = "blobs",    [CACHE_DECODED] = "decoded",
+	[CACHE_BLOB] = "blobs",    [CACHE_DECODED] = "decoded", [CACHE_PROFILE] = "profiles",
 };
 
 /* Is the directory empty, but for what an interrupted creation may have left? */

@@ -8,6 +8,7 @@
  *   indexes/<index digest hex>       decompressed index image
  *   views/<chain ID hex>             view
  *   manifests/<digest hex>           manifest, byte for byte
+ *   profiles/<manifest hex>          start-up profile of that image
  *   decoded/<diffID hex>             the layer's tar with sums of its pages (cache-decoded.h)
  *   tags/<host>/<name>/_tags/<tag>   digest a tag was last seen to mean, as text
  *   pins/, seals/                    what stays (cache-pins.h); durable
@@ -28,7 +29,7 @@
 typedef struct CacheStore CacheStore;
 
 /* A blob is a directory: cache_store_blob(); the others are files. */
-typedef enum CacheKind { CACHE_INDEX, CACHE_VIEW, CACHE_MANIFEST, CACHE_BLOB, CACHE_DECODED } CacheKind;
+typedef enum CacheKind { CACHE_INDEX, CACHE_VIEW, CACHE_MANIFEST, CACHE_BLOB, CACHE_DECODED, CACHE_PROFILE } CacheKind;
 
 /*
  * Opens or creates the cache at `path`, and sweeps temporaries that a crash left long ago. Errors: -EEXIST (a directory that is

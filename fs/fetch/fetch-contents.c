@@ -117,7 +117,8 @@ static int prune_kind(CacheStore *cache, CacheKind kind, const FetchPrune *prune
 int fetch_contents_prune(CacheStore *cache, const FetchPrune *prune, FetchPruned *ret_pruned, Error *error)
 {
 	/* Manifests first: who finds one expects the rest to be worth looking for. */
-	static const CacheKind kinds[] = { CACHE_MANIFEST, CACHE_VIEW, CACHE_INDEX, CACHE_DECODED, CACHE_BLOB };
+	static const CacheKind kinds[] = { CACHE_MANIFEST, CACHE_PROFILE, CACHE_VIEW,
+					   CACHE_INDEX,    CACHE_DECODED, CACHE_BLOB };
 	DigestList keep = { 0 };
 	FetchPruned pruned = { 0 };
 	Error own = { 0 };

@@ -8,6 +8,7 @@
 #include "fs/cache/cache-seal.h"
 #include "fs/fetch/fetch-layer.h"
 #include "fs/fetch/fetch-manifest.h"
+#include "fs/fetch/fetch-profile.h"
 #include "fs/fetch/fetch-twins.h"
 #include "fs/net/net-registry.h"
 
@@ -23,6 +24,8 @@ void fetch_image_done(FetchImage *image)
 {
 	if (image->layers)
 		close_p(&image->view_fd);
+	if (image->layers)
+		close_p(&image->profile_fd);
 	for (size_t i = 0; image->layers && i < image->layer_count; i++) {
 		FetchLayerFiles *files = &image->layers[i];
 		close_p(&files->index_fd);
@@ -38,7 +41,7 @@ void fetch_image_done(FetchImage *image)
 	free(image->donor_fds);
 	free(image->layers);
 	free(image->access);
-	*image = (FetchImage){ .view_fd = -1 };
+	*image = (FetchImage){ .view_fd = -1, .profile_fd = -1 };
 }
 
 static void assembly_done(Assembly *assembly)
@@ -62,6 +65,7 @@ static int assembly_init(Assembly *assembly, const Digest *digest, Error *error)
 	image->manifest = *digest;
 	image->config = manifest->config;
 	image->view_fd = -1;
+	image->profile_fd = -1;
 	image->layer_count = manifest->layer_count;
 	for (size_t i = 0; i < manifest->layer_count; i++) {
 		image->layers[i] = (FetchLayerFiles){
@@ -94,7 +98,7 @@ static int assembly_finish(Assembly *assembly, FetchImage *ret_image, Error *err
 			files->decoded_fd = -1;
 	}
 	*ret_image = *image;
-	*image = (FetchImage){ .view_fd = -1 };
+	*image = (FetchImage){ .view_fd = -1, .profile_fd = -1 };
 	return 0;
 }
 
@@ -132,12 +136,37 @@ static int add_index(Assembly *assembly, size_t layer, const NetResponse *respon
 	return r < 0 ? error_prefix(error, r, "%s", assembly->image.layers[layer].url) : 0;
 }
 
+/* Of a whole image; a chain of layers has no manifest, and so no profile. */
+static bool has_manifest(const Assembly *assembly)
+{
+	return !digest_equal(&assembly->image.manifest, &(Digest){ 0 });
+}
+
+/* Of an image that is new here the start-up profile is asked for as well: it may fail, and costs no round trip of its own. */
+static int perform(Assembly *assembly, NetHttp *http, const char *base, NetRequest *requests, size_t count,
+		   NetResponse *responses, Error *error)
+{
+	const Digest *manifest = &assembly->image.manifest;
+	bool wants_profile = has_manifest(assembly);
+	_cleanup_free_ char *url = wants_profile ? fetch_profile_url(base, manifest) : NULL;
+	if (wants_profile && !url)
+		return error_set(error, -ENOMEM, "out of memory");
+	if (wants_profile)
+		requests[count] = fetch_profile_request(url);
+	int r = net_http_perform(http, requests, count + wants_profile, responses, error);
+	if (r == 0 && wants_profile) {
+		fetch_profile_keep(assembly->cache, manifest, &responses[count]);
+		net_response_done(&responses[count]);
+	}
+	return r;
+}
+
 /* `http` NULL: nobody is to be asked. */
-static int fetch_missing_indexes(Assembly *assembly, NetHttp *http, Error *error)
+static int fetch_missing_indexes(Assembly *assembly, NetHttp *http, const char *base, Error *error)
 {
 	size_t total = assembly->manifest->layer_count;
-	_cleanup_free_ NetRequest *requests = calloc(total, sizeof(*requests));
-	_cleanup_free_ NetResponse *responses = calloc(total, sizeof(*responses));
+	_cleanup_free_ NetRequest *requests = calloc(total + 1, sizeof(*requests));
+	_cleanup_free_ NetResponse *responses = calloc(total + 1, sizeof(*responses));
 	_cleanup_free_ size_t *layers = calloc(total, sizeof(*layers));
 	if (!requests || !responses || !layers)
 		return error_set(error, -ENOMEM, "out of memory");
@@ -148,7 +177,7 @@ static int fetch_missing_indexes(Assembly *assembly, NetHttp *http, Error *error
 	if (!http)
 		return error_set(error, -ENODATA, "the cache does not have the index of layer %s",
 				 digest_text(&assembly->manifest->layers[layers[0]].diff_id, text));
-	int r = net_http_perform(http, requests, count, responses, error);
+	int r = perform(assembly, http, base, requests, count, responses, error);
 	if (r < 0)
 		return error_prefix(error, r, "cannot get the index of a layer");
 	for (size_t i = 0; i < count; i++) {
@@ -250,7 +279,9 @@ static int assemble(const FetchRemote *remote, Source *source, const Manifest *m
 		return r;
 	open_cached_indexes(&assembly);
 	assembly.image.stale = stale;
-	r = fetch_missing_indexes(&assembly, remote->offline ? NULL : source->http, error);
+	r = fetch_missing_indexes(&assembly, remote->offline ? NULL : source->http, source->base, error);
+	if (r == 0 && has_manifest(&assembly))
+		assembly.image.profile_fd = fetch_profile_open(assembly.cache, digest);
 	if (r == 0)
 		r = set_sizes(&assembly, error);
 	if (r == 0)

@@ -33,6 +33,7 @@ typedef struct FetchImage {
 	bool stale;          /* the registry could not be asked, and the tag's last known digest was taken */
 	char *access;        /* for FetcherOptions.access; NULL: nothing is known of the host */
 	int view_fd;
+	int profile_fd; /* start-up profile (docs/format.md section 7), not checked; -1: there is none */
 	size_t donor_count;
 	int *donor_fds; /* for fetch_donors_new() */
 	size_t layer_count;

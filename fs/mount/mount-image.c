@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "fs/mount/mount-profile.h"
+
 int mount_image_new(MountSources *sources, const MountPlace *place, MountPlan *plan, MountImage **ret_image)
 {
 	MountImage *image = calloc(1, sizeof(*image));
@@ -130,7 +132,11 @@ static int open_all(MountImage *image, Error *error)
 	r = open_donors(&image->plan, &donors, error);
 	if (r == 0)
 		r = open_layers(image, donors, error);
-	return r < 0 ? r : open_recorder(image, error);
+	if (r == 0)
+		r = open_recorder(image, error);
+	if (r == 0 && mount_profile_replay(image) < 0)
+		r = error_set(error, -ENOMEM, "out of memory");
+	return r;
 }
 
 /* The descriptors of a layer are gone with the attempt to open it; before the first one it can be repeated. */

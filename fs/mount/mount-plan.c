@@ -52,7 +52,7 @@ int mount_plan_from_image(const FetchImage *image, const char *source, int64_t d
 		.view_fd = image->view_fd,
 		.record_fd = -1,
 		.metrics_fd = -1,
-		.profile_fd = -1,
+		.profile_fd = image->profile_fd,
 		.source = strdup(source),
 		.access = image->access ? strdup(image->access) : NULL,
 		.manifest = strdup(digest_text(&image->manifest, manifest)),

@@ -71,7 +71,7 @@ int cache_action_size(const CacheArguments *arguments, CacheStore *cache, Error 
 		CacheKind kind;
 	} kinds[] = {
 		{ "blobs", CACHE_BLOB }, { "decoded", CACHE_DECODED },    { "indexes", CACHE_INDEX },
-		{ "views", CACHE_VIEW }, { "manifests", CACHE_MANIFEST },
+		{ "views", CACHE_VIEW }, { "manifests", CACHE_MANIFEST }, { "profiles", CACHE_PROFILE },
 	};
 	json_t *sizes = json_object();
 	uint64_t total = 0;

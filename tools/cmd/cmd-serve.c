@@ -35,6 +35,7 @@ enum {
 	OPTION_CLIENT_CA,
 	OPTION_HTPASSWD,
 	OPTION_PER_ADDRESS,
+	OPTION_ACCEPT_PROFILES,
 };
 
 const VerbOption cmd_serve_options[] = {
@@ -48,6 +49,8 @@ const VerbOption cmd_serve_options[] = {
 	{ "tls-key", OPTION_TLS_KEY, "FILE", "the key of --tls-cert, PEM" },
 	{ "client-ca", OPTION_CLIENT_CA, "FILE", "let in who has a certificate of this authority, PEM" },
 	{ "htpasswd", OPTION_HTPASSWD, "FILE", "let in these users, by their passwords" },
+	{ "accept-profiles", OPTION_ACCEPT_PROFILES, NULL,
+	  "take start-up profiles from nodes that --client-ca or --htpasswd know" },
 	{ "connections-per-address", OPTION_PER_ADDRESS, "N", "at most so many from one address; default no limit" },
 	{ "access-log", OPTION_ACCESS_LOG, "FILE", "a line a request; - is standard output" },
 	{ 0 },
@@ -59,6 +62,7 @@ typedef struct ServeCommand {
 	const char *access_log;
 	bool plain_http;
 	unsigned long per_address;
+	bool accept_profiles;
 	ServeSecureOptions secure;
 } ServeCommand;
 
@@ -127,6 +131,9 @@ static int parse(int argc, char **argv, ServeCommand *command)
 				return verb_usage_error(VERB, "--connections-per-address %s: give 1 to %u", optarg,
 							CONNECTIONS_MAX);
 			break;
+		case OPTION_ACCEPT_PROFILES:
+			command->accept_profiles = true;
+			break;
 		default:
 			if (parse_secure(id, &command->secure) != VERB_SUCCESS)
 				return VERB_USAGE;
@@ -134,6 +141,10 @@ static int parse(int argc, char **argv, ServeCommand *command)
 	}
 	if (optind < argc)
 		return verb_usage_error(VERB, "it takes no argument such as %s", argv[optind]);
+	/* What anybody may write, anybody may fill with nonsense. */
+	if (command->accept_profiles && !command->secure.client_ca && !command->secure.htpasswd)
+		return verb_usage_error(
+			VERB, "--accept-profiles is for clients who are known: give --client-ca or --htpasswd");
 	return check_secure(&command->secure);
 }
 
@@ -245,6 +256,7 @@ static int serve_until_signal(Store *store, const ServeAddress *address, const S
 		.per_address = (unsigned)command->per_address,
 		.tls = secure->tls,
 		.auth = secure->auth,
+		.accept_profiles = command->accept_profiles,
 	};
 	ServeAddress actual;
 	r = serve_listen(address, &options.listen_fd, &actual, error);

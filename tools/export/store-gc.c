@@ -148,6 +148,11 @@ static int judge_frames(Collection *collection, const Digest *digest, const stru
 	return !digest_set_has(&collection->blobs, digest);
 }
 
+static int judge_profile(Collection *collection, const Digest *digest, const struct stat *status _unused_)
+{
+	return !digest_set_has(&collection->blobs, digest);
+}
+
 static int judge_blob(Collection *collection, const Digest *digest, const struct stat *status)
 {
 	if (!digest_set_has(&collection->blobs, digest)) {
@@ -169,6 +174,8 @@ static int collect(Collection *collection)
 		r = sweep(collection, "layers", judge_layer, &result->layers);
 	if (r == 0)
 		r = sweep(collection, "frames", judge_frames, &result->frame_lists);
+	if (r == 0)
+		r = sweep(collection, "profiles", judge_profile, &result->profiles);
 	if (r == 0)
 		r = sweep(collection, "blobs/sha256", judge_blob, &result->blobs);
 	if (r == 0 && !collection->dry_run) {

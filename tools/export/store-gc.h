@@ -11,6 +11,7 @@ typedef struct StoreGcResult {
 	uint64_t manifests;
 	uint64_t layers; /* records */
 	uint64_t frame_lists;
+	uint64_t profiles;
 	uint64_t blobs;      /* of layers, and configs */
 	uint64_t bytes;      /* of all of them */
 	uint64_t kept_tags;  /* the tags there are */

@@ -6,6 +6,7 @@
  *   layers/<diffID hex>                           JSON: which blob is this layer, and where its index is
  *   repositories/<name>/_manifests/<tag>          the manifest a tag means, byte for byte
  *   frames/<blob hex>                             per chunk of a blob: XXH3 of its content (8, little-endian); lets exports reuse frames
+ *   profiles/<manifest hex>                       start-up profile of an image (docs/format.md section 7)
  *   tmp/                                          what is being written; locked by its writer, swept by anyone
  *   gc-gate, gc-lock                              who may delete: store-lock.h
  *
@@ -22,6 +23,7 @@
 #include "fs/base/digest.h"
 #include "fs/base/error.h"
 #include "fs/format/manifest.h"
+#include "fs/format/profile.h"
 
 typedef struct Store Store;
 
@@ -70,6 +72,13 @@ typedef struct StoreFrame {
 	Digest digest;
 } StoreFrame;
 int store_frame_find(Store *store, uint64_t content, StoreFrame *ret_frame) _must_check_;
+
+/*
+ * The start-up profile of an image; its bytes are malloc'ed, the caller's, and not checked. Putting one replaces what was there; without
+ * `replace` only one that was carried over. Errors: -ENOENT, -EFBIG; -EEXIST; -EBADMSG (damaged, to be replaced only).
+ */
+int store_profile_get(Store *store, const Digest *manifest, uint8_t **ret_data, size_t *ret_size) _must_check_;
+int store_profile_put(Store *store, const Profile *profile, bool replace, Error *error) _must_check_;
 
 /* Tags. The manifest's bytes are malloc'ed, the caller's. Errors: -ENOENT. */
 int store_tag_get(Store *store, const char *name, const char *tag, char **ret_json, size_t *ret_size) _must_check_;

@@ -93,6 +93,25 @@ static bool client_known(Connection *peer)
 	return peer->client_known;
 }
 
+/* May the client have what it asks for? If not, it has been told so, with `ret_result`. */
+static bool admit(ServeRequest *request, enum MHD_Result *ret_result)
+{
+	const struct Server *server = request->server;
+	if (is_public(&request->route))
+		return true;
+	if (server->tls && !client_known(request->peer)) {
+		*ret_result = serve_send_error(request, MHD_HTTP_FORBIDDEN, "DENIED",
+					       "this server wants a client certificate of an authority it knows");
+		return false;
+	}
+	if (server->auth &&
+	    !serve_auth_check(server->auth, serve_request_header(request, MHD_HTTP_HEADER_AUTHORIZATION))) {
+		*ret_result = send_unauthorized(request);
+		return false;
+	}
+	return true;
+}
+
 static enum MHD_Result answer(ServeRequest *request)
 {
 	static enum MHD_Result (*const answers[SERVE_ROUTE_COUNT])(ServeRequest *, const ServeRoute *) = {
@@ -105,21 +124,14 @@ static enum MHD_Result answer(ServeRequest *request)
 		[SERVE_ROUTE_HEALTH] = send_health,
 		[SERVE_ROUTE_METRICS] = send_metrics,
 		[SERVE_ROUTE_CA] = send_ca,
+		[SERVE_ROUTE_PROFILE] = serve_profile,
 		[SERVE_ROUTE_NOT_FOUND] = send_not_found,
 		[SERVE_ROUTE_BAD_NAME] = send_bad_name,
 		[SERVE_ROUTE_BAD_TAG] = send_bad_tag,
 		[SERVE_ROUTE_BAD_DIGEST] = send_bad_digest,
 	};
-	const struct Server *server = request->server;
-	if (!is_public(&request->route)) {
-		if (server->tls && !client_known(request->peer))
-			return serve_send_error(request, MHD_HTTP_FORBIDDEN, "DENIED",
-						"this server wants a client certificate of an authority it knows");
-		if (server->auth &&
-		    !serve_auth_check(server->auth, serve_request_header(request, MHD_HTTP_HEADER_AUTHORIZATION)))
-			return send_unauthorized(request);
-	}
-	return answers[request->route.kind](request, &request->route);
+	enum MHD_Result result;
+	return admit(request, &result) ? answers[request->route.kind](request, &request->route) : result;
 }
 
 static ServeRequest *request_free(ServeRequest *request)
@@ -128,6 +140,7 @@ static ServeRequest *request_free(ServeRequest *request)
 		return NULL;
 	free(request->method);
 	free(request->path);
+	free(request->body);
 	free(request);
 	return NULL;
 }
@@ -159,14 +172,16 @@ static bool announces_body(const ServeRequest *request)
 }
 
 enum MHD_Result serve_handle(void *arg, struct MHD_Connection *connection, const char *path, const char *method,
-			     const char *version _unused_, const char *data _unused_, size_t *data_size, void **context)
+			     const char *version _unused_, const char *data, size_t *data_size, void **context)
 {
 	ServeRequest *request = *context;
 	if (request) {
-		/* The reply to a request with a body was queued before it came. */
-		if (*data_size > 0)
-			return MHD_NO;
-		return answer(request);
+		if (*data_size == 0)
+			return request->puts ? serve_profile_put(request) : answer(request);
+		/* The reply to any other request with a body was queued before it came. */
+		bool taken = request->puts && serve_profile_collect(request, data, *data_size);
+		*data_size = 0;
+		return taken ? MHD_YES : MHD_NO;
 	}
 	struct Server *server = arg;
 	request = request_new(server, connection, path, method);
@@ -175,6 +190,11 @@ enum MHD_Result serve_handle(void *arg, struct MHD_Connection *connection, const
 	*context = request;
 	if (request->peer)
 		connections_busy(server->connections, request->peer);
+	if (server->accept_profiles && request->route.kind == SERVE_ROUTE_PROFILE &&
+	    strcmp(method, MHD_HTTP_METHOD_PUT) == 0) {
+		enum MHD_Result result;
+		return admit(request, &result) ? serve_profile_begin(request, &request->puts) : result;
+	}
 	/* An upload is refused before its body comes, and the connection ends with that reply. */
 	if (!request->head && strcmp(method, MHD_HTTP_METHOD_GET) != 0)
 		return send_method_not_allowed(request);

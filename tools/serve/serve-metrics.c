@@ -7,8 +7,8 @@
 
 #include "fs/base/cleanup.h"
 
-static const unsigned STATUSES[SERVE_METRICS_STATUSES] = { 0,   200, 206, 304, 400, 401, 403, 404,
-							   405, 413, 414, 416, 431, 500, 503, 999 };
+static const unsigned STATUSES[SERVE_METRICS_STATUSES] = { 0,   200, 201, 206, 304, 400, 401, 403, 404, 405,
+							   409, 411, 413, 414, 416, 431, 500, 503, 999 };
 static const double BOUNDS[SERVE_METRICS_BUCKETS] = {
 	0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120
 };
@@ -22,6 +22,7 @@ static const char *const KINDS[SERVE_ROUTE_COUNT] = {
 	[SERVE_ROUTE_HEALTH] = "health",
 	[SERVE_ROUTE_METRICS] = "metrics",
 	[SERVE_ROUTE_CA] = "ca",
+	[SERVE_ROUTE_PROFILE] = "profile",
 	[SERVE_ROUTE_NOT_FOUND] = "not_found",
 	[SERVE_ROUTE_BAD_NAME] = "bad_name",
 	[SERVE_ROUTE_BAD_TAG] = "bad_tag",

@@ -6,7 +6,7 @@
 
 #include "tools/serve/serve-route.h"
 
-#define SERVE_METRICS_STATUSES 16u
+#define SERVE_METRICS_STATUSES 19u
 #define SERVE_METRICS_BUCKETS  12u
 
 typedef struct ServeMetrics {

@@ -20,6 +20,7 @@ struct Server {
 	int access_log;  /* not owned; -1: none */
 	ServeTls *tls;   /* not owned; NULL: plain HTTP */
 	ServeAuth *auth; /* not owned; NULL: anyone may read */
+	bool accept_profiles;
 	ServeMetrics metrics;
 	TarCache *tars;
 	ChunkCache *chunks;
@@ -38,6 +39,9 @@ typedef struct ServeRequest {
 	struct timespec started;
 	unsigned status; /* of the reply; 0 before there is one */
 	uint64_t length; /* of the reply's body */
+	bool puts;       /* a profile that may be put; its body comes in pieces */
+	uint8_t *body;   /* what of it has come; owned */
+	size_t body_size, body_limit;
 } ServeRequest;
 
 /*
@@ -89,3 +93,12 @@ enum MHD_Result serve_manifest_by_digest(ServeRequest *request, const ServeRoute
 enum MHD_Result serve_blob(ServeRequest *request, const ServeRoute *route);
 enum MHD_Result serve_tags(ServeRequest *request, const ServeRoute *route);
 enum MHD_Result serve_catalog(ServeRequest *request, const ServeRoute *route);
+enum MHD_Result serve_profile(ServeRequest *request, const ServeRoute *route);
+
+/*
+ * A profile that is handed in (serve-profile.c): what its headers say is looked at before its body is taken. Returns the reply's result, or
+ * sets `ret_goes_on`. Then each piece is collected, and at the end what came is judged and answered.
+ */
+enum MHD_Result serve_profile_begin(ServeRequest *request, bool *ret_goes_on);
+bool serve_profile_collect(ServeRequest *request, const char *data, size_t size);
+enum MHD_Result serve_profile_put(ServeRequest *request);

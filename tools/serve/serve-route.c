@@ -92,7 +92,7 @@ static ServeRouteKind route_registry(char *rest, ServeRoute *route)
 
 void serve_route_parse(const char *path, ServeRoute *ret_route)
 {
-	static const char registry[] = "/v2/", blobs[] = "/imgfs/blobs/";
+	static const char registry[] = "/v2/", blobs[] = "/imgfs/blobs/", profiles[] = "/imgfs/profiles/";
 	char plain[PATH_SIZE];
 	*ret_route = (ServeRoute){ .kind = SERVE_ROUTE_NOT_FOUND };
 	if (!serve_route_unescape(path, plain, sizeof(plain)))
@@ -101,6 +101,10 @@ void serve_route_parse(const char *path, ServeRoute *ret_route)
 		ret_route->kind = route_registry(plain + sizeof(registry) - 1, ret_route);
 	else if (strncmp(plain, blobs, sizeof(blobs) - 1) == 0)
 		ret_route->kind = route_blob(plain + sizeof(blobs) - 1, ret_route);
+	else if (strncmp(plain, profiles, sizeof(profiles) - 1) == 0)
+		ret_route->kind = digest_from_text(plain + sizeof(profiles) - 1, &ret_route->digest) < 0
+					  ? SERVE_ROUTE_BAD_DIGEST
+					  : SERVE_ROUTE_PROFILE;
 	else if (strcmp(plain, "/v2") == 0)
 		ret_route->kind = SERVE_ROUTE_BASE;
 	else if (strcmp(plain, "/healthz") == 0)

@@ -17,6 +17,7 @@ typedef enum ServeRouteKind {
 	SERVE_ROUTE_HEALTH,          /* /healthz */
 	SERVE_ROUTE_METRICS,         /* /metrics */
 	SERVE_ROUTE_CA,              /* /imgfs/ca.pem */
+	SERVE_ROUTE_PROFILE,         /* /imgfs/profiles/<digest of a manifest> */
 	SERVE_ROUTE_NOT_FOUND,       /* nothing is there */
 	SERVE_ROUTE_BAD_NAME,        /* the name is none that distribution-spec allows */
 	SERVE_ROUTE_BAD_TAG,         /* neither a tag nor a digest, so no manifest can have it */
@@ -28,7 +29,7 @@ typedef struct ServeRoute {
 	ServeRouteKind kind;
 	char name[REFERENCE_NAME_MAX + 1]; /* valid; "" where the route has none */
 	char tag[REFERENCE_TAG_MAX + 1];   /* valid; of SERVE_ROUTE_MANIFEST_TAG */
-	Digest digest;                     /* of SERVE_ROUTE_MANIFEST_DIGEST and SERVE_ROUTE_BLOB */
+	Digest digest; /* of SERVE_ROUTE_MANIFEST_DIGEST, SERVE_ROUTE_BLOB and SERVE_ROUTE_PROFILE */
 } ServeRoute;
 
 /*

@@ -107,6 +107,7 @@ int server_start(const ServeOptions *options, Server **ret_server, Error *error)
 	server->access_log = options->access_log_fd;
 	server->tls = options->tls;
 	server->auth = options->auth;
+	server->accept_profiles = options->accept_profiles;
 	serve_metrics_init(&server->metrics);
 	int r = make_parts(server, options);
 	if (r < 0) {

@@ -20,6 +20,7 @@ typedef struct ServeOptions {
 	unsigned per_address; /* and this many from one address; 0: as many */
 	ServeTls *tls;        /* not taken; NULL: plain HTTP */
 	ServeAuth *auth;      /* not taken; NULL: anyone may read */
+	bool accept_profiles; /* start-up profiles may be handed in; only where all clients are known by `tls` or `auth` */
 	/* Milliseconds in which a connection must have sent its first request, and the next after a reply; 0: 20 and 60 seconds. */
 	unsigned first_request, next_request;
 } ServeOptions;

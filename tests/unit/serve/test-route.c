@@ -47,6 +47,9 @@ static void test_end_points(void **state _unused_)
 	expect("/v2/a/manifests/" DIGEST, SERVE_ROUTE_MANIFEST_DIGEST, "a", "");
 	expect("/v2/a/blobs/" DIGEST, SERVE_ROUTE_BLOB, "a", "");
 	expect("/imgfs/blobs/" DIGEST, SERVE_ROUTE_BLOB, "", "");
+	expect("/imgfs/profiles/" DIGEST, SERVE_ROUTE_PROFILE, "", "");
+	expect("/imgfs/profiles/latest", SERVE_ROUTE_BAD_DIGEST, "", "");
+	expect("/imgfs/profiles", SERVE_ROUTE_NOT_FOUND, "", "");
 }
 
 static void test_digest_is_read(void **state _unused_)
@@ -54,6 +57,8 @@ static void test_digest_is_read(void **state _unused_)
 	Digest digest;
 	assert_int_equal(digest_from_text(DIGEST, &digest), 0);
 	ServeRoute route = route_of("/imgfs/blobs/" DIGEST);
+	assert_true(digest_equal(&route.digest, &digest));
+	route = route_of("/imgfs/profiles/" DIGEST);
 	assert_true(digest_equal(&route.digest, &digest));
 	route = route_of("/v2/a/b/manifests/" DIGEST);
 	assert_true(digest_equal(&route.digest, &digest));
