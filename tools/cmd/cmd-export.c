@@ -130,12 +130,13 @@ static int print_json(const ExportResult *result, uint64_t read)
 {
 	char manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE];
 	return output_json(json_pack(
-		"{s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "tags", tags_json(result), "manifest",
+		"{s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "tags", tags_json(result), "manifest",
 		digest_text(&result->manifest, manifest), "imageID", digest_text(&result->config, config), "layers",
 		(json_int_t)result->layer_count, "layersNew", (json_int_t)result->layers_new, "layersReused",
 		(json_int_t)(result->layer_count - result->layers_new), "tarBytes", (json_int_t)result->tar_size,
 		"bytesRead", (json_int_t)read, "bytesStored", (json_int_t)result->stored_size, "chunks",
-		(json_int_t)result->chunk_count, "chunksReused", (json_int_t)result->chunks_reused));
+		(json_int_t)result->chunk_count, "chunksReused", (json_int_t)result->chunks_reused, "profileCarried",
+		result->profile_carried));
 }
 
 static void print_text(const ExportResult *result, uint64_t read)
@@ -152,6 +153,8 @@ static void print_text(const ExportResult *result, uint64_t read)
 		printf("; %" PRIu64 " of %" PRIu64 " chunks taken from the store", result->chunks_reused,
 		       result->chunk_count);
 	printf("\n");
+	if (result->profile_carried)
+		printf("  profile   carried over from the version before\n");
 }
 
 /* -EINVAL is about what was written as SOURCE or --tag. */

@@ -8,6 +8,7 @@
 #include "tools/export/export-finish.h"
 #include "tools/export/export-tags.h"
 #include "tools/export/layer-writer.h"
+#include "tools/export/profile-carry.h"
 #include "tools/export/store-lock.h"
 
 /* What is at hand while an image comes in. */
@@ -164,6 +165,20 @@ static int fill_manifest(Export *export, const ImageContent *content, Manifest *
 	return 0;
 }
 
+/* A start that was recorded with the version before is a good guess for this one; no export fails for want of it. */
+static void carry_profile(Export *export)
+{
+	Error error = { 0 };
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < export->result.tag_count; i++) {
+		const ExportTag *tag = &export->result.tags[i];
+		r = profile_carry_tag(export->store, tag->name, tag->tag, &export->result.manifest, &error);
+	}
+	export->result.profile_carried = r > 0;
+	if (r < 0)
+		on_notice(export, error_text(&error, r));
+}
+
 static int put_tags(Export *export, const char *json, size_t size, Error *error)
 {
 	for (size_t i = 0; i < export->result.tag_count; i++) {
@@ -196,7 +211,10 @@ static int publish(Export *export, const ImageContent *content, Error *error)
 	manifest_done(&manifest);
 	if (r == 0)
 		r = store_blob_put(export->store, json, size, &export->result.manifest, error);
-	return r == 0 ? put_tags(export, json, size, error) : r;
+	if (r < 0)
+		return r;
+	carry_profile(export);
+	return put_tags(export, json, size, error);
 }
 
 int export_image(ImageSource *source, Store *store, const ExportOptions *options, ExportResult *ret_result,

@@ -39,6 +39,7 @@ typedef struct ExportResult {
 	uint64_t stored_size;   /* of the blobs written */
 	uint64_t chunk_count;   /* of the layers written */
 	uint64_t chunks_reused; /* of these, frames the store had */
+	bool profile_carried;   /* it got the start-up profile of an earlier version */
 } ExportResult;
 
 void export_result_done(ExportResult *result); /* safe on a zeroed one */
