@@ -31,7 +31,7 @@ typedef struct NetRequest {
 	bool head;          /* no body is wanted */
 	bool ranged;        /* [offset, offset + size) is wanted, which only 206 may answer */
 	uint64_t offset;
-	uint64_t size; /* of a range, at least 1; otherwise the most the body may have */
+	uint64_t size;   /* of a range, at least 1; otherwise the most the body may have */
 	const void *put; /* what to put there, of put_size bytes; NULL: nothing is put */
 	size_t put_size;
 	bool optional; /* may fail: the response is then an empty one. It is asked for once, and for two seconds at most */
