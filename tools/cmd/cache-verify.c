@@ -24,6 +24,8 @@ static const char *kind_name(CacheKind kind)
 		return "blob";
 	case CACHE_DECODED:
 		return "decoded copy";
+	case CACHE_PROFILE:
+		return "start-up profile";
 	}
 	return "object";
 }
