@@ -1,12 +1,10 @@
 /*
  * The frame is laid out here rather than by LZ4F. A frame must depend on its data alone: LZ4 fast starts from a cleared state, and
- * LZ4 HC from one whose tables hold older positions only, too far back for any match, which
- * saves clearing 256 KiB for each chunk.
+ * LZ4 HC from one whose tables hold older positions only, too far back for any match, which saves clearing 256 KiB for each chunk.
  */
 #include <errno.h>
 #include <lz4.h>
 #include <lz4hc.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include "fs/base/bytes.h"
@@ -14,9 +12,10 @@
 #include "fs/format/frame-layout.h"
 #include "fs/format/frame.h"
 
-#define LEVEL_ADAPTIVE_HC 6
-#define ADAPTIVE_KEPT     90u   /* percent of a sample that fast leaves of it: with more, HC is not worth its time */
-#define SAMPLE_SIZE       4096u /* of a chunk's start, and of its end */
+/* Up to how many percent LZ4 fast must have brought a sample so that LZ4 HC is worth its time, and a level more of it. */
+#define ADAPTIVE_HC5 90u
+#define ADAPTIVE_HC6 50u
+#define SAMPLE_SIZE  4096u /* of a chunk's start, and of its end */
 
 struct FrameEncoder {
 	int level;
@@ -76,8 +75,11 @@ static size_t compress_sample(FrameEncoder *encoder, const void *data, size_t si
 	return (size_t)length < size ? (size_t)length : size;
 }
 
-/* What fast cannot shrink by a tenth, HC does not shrink by much more either, at its slowest (docs/decisions has the figures). */
-static bool hc_pays(FrameEncoder *encoder, const uint8_t *data, size_t size)
+/*
+ * The level for a chunk. What fast cannot shrink by a tenth, HC does not shrink by much more either, at its slowest; and HC 6 gives
+ * most for its time where there is most to be found (docs/decisions has the figures).
+ */
+static int choose_level(FrameEncoder *encoder, const uint8_t *data, size_t size)
 {
 	size_t sampled = size, left;
 	if (size <= 2 * SAMPLE_SIZE) {
@@ -87,26 +89,19 @@ static bool hc_pays(FrameEncoder *encoder, const uint8_t *data, size_t size)
 		left = compress_sample(encoder, data, SAMPLE_SIZE) +
 		       compress_sample(encoder, data + size - SAMPLE_SIZE, SAMPLE_SIZE);
 	}
-	return left * 100 <= sampled * ADAPTIVE_KEPT;
-}
-
-static int compress_adaptive(FrameEncoder *encoder, const void *data, size_t size, void *block, int room)
-{
-	return hc_pays(encoder, data, size) ? compress_hc(encoder, data, size, block, room, LEVEL_ADAPTIVE_HC)
-					    : compress_fast(encoder, data, size, block, room);
+	if (left * 100 <= sampled * ADAPTIVE_HC6)
+		return 6;
+	return left * 100 <= sampled * ADAPTIVE_HC5 ? 5 : FRAME_FAST;
 }
 
 /* Writes the one block of a frame and returns its length: compressed only if that is shorter. */
 static size_t put_block(FrameEncoder *encoder, const void *data, size_t size, uint8_t *to)
 {
 	uint8_t *block = to + FRAME_BLOCK_HEADER;
-	int room = (int)size - 1, length;
-	if (encoder->level == FRAME_ADAPTIVE)
-		length = compress_adaptive(encoder, data, size, block, room);
-	else if (encoder->level == FRAME_FAST)
-		length = compress_fast(encoder, data, size, block, room);
-	else
-		length = compress_hc(encoder, data, size, block, room, encoder->level);
+	int level = encoder->level == FRAME_ADAPTIVE ? choose_level(encoder, data, size) : encoder->level;
+	int room = (int)size - 1;
+	int length = level == FRAME_FAST ? compress_fast(encoder, data, size, block, room)
+					 : compress_hc(encoder, data, size, block, room, level);
 
 	if (length > 0) {
 		store_le32(to, (uint32_t)length);
