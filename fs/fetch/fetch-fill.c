@@ -17,7 +17,7 @@
 #define ASKED_MAX   (16u << 20) /* and in all */
 #define PIECES      64u
 #define SYNC_BYTES  (32u << 20) /* after which the disk is made to write, so that the last sync has little left */
-#define RETRY       30000
+#define RETRY       10000
 #define REST        50    /* milliseconds between two looks whether somebody reads */
 #define REST_MAX    10000 /* after which it goes on, a step at a time */
 #define CHECK_TRIES 3u    /* for a chunk that the disk does not give back as it was given */
@@ -44,6 +44,7 @@ typedef struct Piece {
 
 struct FetchFill {
 	FetchFillOptions options;
+	_Atomic uint64_t rate;
 	pthread_t thread;
 
 	pthread_mutex_t mutex; /* of the next five, and of the states of jobs */
@@ -164,21 +165,22 @@ static Piece *free_piece(FetchFill *fill)
 /* Holds the rate: what is asked for now is paid for before the next. */
 static void keep_rate(FetchFill *fill, const Job *job, uint64_t size)
 {
-	if (fill->options.rate == 0)
+	uint64_t rate = atomic_load(&fill->rate);
+	if (rate == 0)
 		return;
 	int64_t now = fetch_now();
 	if (fill->rate_at > now)
 		pause_job(fill, job, fill->rate_at - now);
 	else
 		fill->rate_at = now;
-	fill->rate_at += (int64_t)(size * 1000 / fill->options.rate);
+	fill->rate_at += (int64_t)(size * 1000 / rate);
 }
 
 static int ask(FetchFill *fill, const Job *job, const Piece *what)
 {
 	keep_rate(fill, job, what->size);
 	/* With a rate no more than one, so that nothing is saved up while others have the link. */
-	int r = await(fill, job, fill->options.rate > 0 ? 0 : ASKED_MAX);
+	int r = await(fill, job, atomic_load(&fill->rate) > 0 ? 0 : ASKED_MAX);
 	Piece *piece;
 	while (r == 0 && !(piece = free_piece(fill)))
 		r = await(fill, job, fill->asked - 1);
@@ -210,7 +212,7 @@ static int ask(FetchFill *fill, const Job *job, const Piece *what)
 
 static uint64_t piece_max(const FetchFill *fill)
 {
-	uint64_t rate = fill->options.rate;
+	uint64_t rate = atomic_load(&fill->rate);
 	return rate > 0 && rate < PIECE_MAX ? rate : PIECE_MAX;
 }
 
@@ -430,6 +432,7 @@ int fetch_fill_new(const FetchFillOptions *options, FetchFill **ret_fill)
 	(void)pthread_mutex_init(&fill->mutex, NULL);
 	(void)sem_init(&fill->ended, 0, 0);
 	fill->options = *options;
+	atomic_init(&fill->rate, options->rate);
 	if (fill->options.retry == 0)
 		fill->options.retry = RETRY;
 	fill->frame = malloc(FORMAT_FRAME_MAX);
@@ -473,6 +476,11 @@ FetchFill *fetch_fill_free(FetchFill *fill)
 	return NULL;
 }
 
+void fetch_fill_set_rate(FetchFill *fill, uint64_t rate)
+{
+	atomic_store(&fill->rate, rate);
+}
+
 int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int seal_fd)
 {
 	_cleanup_close_ int seal = seal_fd;
@@ -487,11 +495,14 @@ int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int 
 	job->state = blob->url && cache_blob_writable(blob->cache) ? FETCH_FILL_QUEUED : FETCH_FILL_NONE;
 	(void)pthread_mutex_lock(&fill->mutex);
 	Job **link = &fill->jobs;
-	while (*link)
+	while (*link && (*link)->blob != blob)
 		link = &(*link)->next;
-	*link = job;
+	if (!*link)
+		*link = TAKE_PTR(job);
 	(void)pthread_cond_broadcast(&fill->changed);
 	(void)pthread_mutex_unlock(&fill->mutex);
+	if (job)
+		job_free(job);
 	return 0;
 }
 

@@ -11,7 +11,7 @@ typedef struct FetchFill FetchFill;
 
 typedef struct FetchFillOptions {
 	uint64_t rate; /* bytes a second from the network; 0: what others leave */
-	int64_t retry; /* milliseconds before it tries again after the disk was full; 0: 30 s */
+	int64_t retry; /* milliseconds before it tries again after the disk was full; 0: 10 s */
 	/* What went right or wrong, for the log; from the fill's thread. `failed` tells which. May be NULL. */
 	void (*report)(void *arg, bool failed, const char *sentence);
 	void *report_arg;
@@ -24,9 +24,12 @@ int fetch_fill_new(const FetchFillOptions *options, FetchFill **ret_fill) _must_
 FetchFill *fetch_fill_free(FetchFill *fill);
 DEFINE_CLEANUP(FetchFill, fetch_fill_free);
 
+/* From the next piece on. */
+void fetch_fill_set_rate(FetchFill *fill, uint64_t rate);
+
 /*
  * Has a blob filled once those before it are. `seal_fd` (cache_seal_open()) becomes the fill's, also on failure. `diff_id` is copied. A blob without a source, or
- * with a cache that cannot be written to, is passed over. The blob's Fetcher must have been started. Errors: -ENOMEM, -EBADF (no seal).
+ * with a cache that cannot be written to, is passed over; one that it has already stays as it is. The blob's Fetcher must have been started. Errors: -ENOMEM, -EBADF (no seal).
  */
 int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int seal_fd) _must_check_;
 

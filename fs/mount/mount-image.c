@@ -129,6 +129,7 @@ static int open_all(MountImage *image, Error *error)
 	r = mount_source_get(image->sources, image->plan.access, &image->source);
 	if (r < 0)
 		return error_set(error, r, "cannot prepare fetching: %s", strerror(-r));
+	mount_sources_set_fill_rate(image->sources, image->plan.fill_rate);
 	r = open_donors(&image->plan, &donors, error);
 	if (r == 0)
 		r = open_layers(image, donors, error);

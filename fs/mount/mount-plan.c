@@ -34,6 +34,7 @@ static int copy_layers(const FetchImage *image, MountPlan *plan)
 			.data_fd = files->data_fd,
 			.present_fd = files->present_fd,
 			.decoded_fd = files->decoded_fd,
+			.seal_fd = files->seal_fd,
 			.twins_fd = files->twins_fd,
 			.url = files->url ? strdup(files->url) : NULL,
 		};
@@ -72,8 +73,8 @@ int mount_plan_from_image(const FetchImage *image, const char *source, int64_t d
 
 static int each_of_layer(MountPlanLayer *layer, MountPlanEach *each, void *arg)
 {
-	int *const fds[] = { &layer->index_fd, &layer->data_fd, &layer->present_fd, &layer->decoded_fd,
-			     &layer->twins_fd };
+	int *const fds[] = { &layer->index_fd,   &layer->data_fd, &layer->present_fd,
+			     &layer->decoded_fd, &layer->seal_fd, &layer->twins_fd };
 	for (size_t i = 0; i < ELEMENTS(fds); i++) {
 		int r = *fds[i] >= 0 ? each(arg, fds[i]) : 0;
 		if (r < 0)
@@ -111,9 +112,9 @@ static json_t *encode_layers(const MountPlan *plan)
 	json_t *layers = json_array();
 	for (size_t i = 0; layers && i < plan->layer_count; i++) {
 		const MountPlanLayer *layer = &plan->layers[i];
-		json_t *object = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s?}", "index", layer->index_fd, "data",
+		json_t *object = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:s?}", "index", layer->index_fd, "data",
 					   layer->data_fd, "present", layer->present_fd, "decoded", layer->decoded_fd,
-					   "twins", layer->twins_fd, "url", layer->url);
+					   "seal", layer->seal_fd, "twins", layer->twins_fd, "url", layer->url);
 		if (json_array_append_new(layers, object) < 0) {
 			json_decref(layers);
 			return NULL;
@@ -143,12 +144,13 @@ int mount_plan_encode(const MountPlan *plan, char **ret_json)
 		json_decref(donors);
 		return -ENOMEM;
 	}
-	_cleanup_(json_decref_p) json_t *root = json_pack(
-		"{s:i, s:s, s:I, s:I, s:s*, s:s*, s:s*, s:i, s:i, s:i, s:i, s:o, s:o}", "version", MOUNT_PLAN_VERSION,
-		"source", plan->source, "deadline", (json_int_t)plan->deadline, "image_size",
-		(json_int_t)plan->image_size, "access", plan->access, "manifest", plan->manifest, "config",
-		plan->config, "record", plan->record_fd, "metrics", plan->metrics_fd, "profile", plan->profile_fd,
-		"view", plan->view_fd, "donors", donors, "layers", layers);
+	_cleanup_(json_decref_p) json_t *root =
+		json_pack("{s:i, s:s, s:I, s:I, s:I, s:s*, s:s*, s:s*, s:i, s:i, s:i, s:i, s:o, s:o}", "version",
+			  MOUNT_PLAN_VERSION, "source", plan->source, "deadline", (json_int_t)plan->deadline,
+			  "fill_rate", (json_int_t)plan->fill_rate, "image_size", (json_int_t)plan->image_size,
+			  "access", plan->access, "manifest", plan->manifest, "config", plan->config, "record",
+			  plan->record_fd, "metrics", plan->metrics_fd, "profile", plan->profile_fd, "view",
+			  plan->view_fd, "donors", donors, "layers", layers);
 	if (!root)
 		return -ENOMEM;
 	char *json = json_dumps(root, JSON_COMPACT);
@@ -179,12 +181,12 @@ int mount_plan_write(const MountPlan *plan, int *ret_fd)
 static int decode_layer(json_t *object, MountPlanLayer *ret_layer)
 {
 	json_t *url;
-	MountPlanLayer layer = { .decoded_fd = -1, .twins_fd = -1 };
-	if (json_unpack(object, "{s:i, s:i, s:i, s?i, s?i, s:o}", "index", &layer.index_fd, "data", &layer.data_fd,
-			"present", &layer.present_fd, "decoded", &layer.decoded_fd, "twins", &layer.twins_fd, "url",
-			&url) < 0 ||
+	MountPlanLayer layer = { .decoded_fd = -1, .seal_fd = -1, .twins_fd = -1 };
+	if (json_unpack(object, "{s:i, s:i, s:i, s?i, s?i, s?i, s:o}", "index", &layer.index_fd, "data", &layer.data_fd,
+			"present", &layer.present_fd, "decoded", &layer.decoded_fd, "seal", &layer.seal_fd, "twins",
+			&layer.twins_fd, "url", &url) < 0 ||
 	    layer.index_fd < 0 || layer.data_fd < 0 || layer.present_fd < -1 || layer.decoded_fd < -1 ||
-	    layer.twins_fd < -1)
+	    layer.seal_fd < -1 || layer.twins_fd < -1)
 		return -EBADMSG;
 	if (!json_is_null(url)) {
 		if (!json_is_string(url))
@@ -201,19 +203,20 @@ static int decode_root(json_t *root, MountPlan *plan)
 {
 	int version;
 	const char *source, *access = NULL, *manifest = NULL, *config = NULL;
-	json_int_t deadline, image_size;
+	json_int_t deadline, image_size, fill_rate = 0;
 	json_t *layers, *donors = NULL;
-	if (json_unpack(root, "{s:i, s:s, s:I, s:I, s?s, s?s, s?s, s?i, s?i, s?i, s:i, s?o, s:o}", "version", &version,
-			"source", &source, "deadline", &deadline, "image_size", &image_size, "access", &access,
-			"manifest", &manifest, "config", &config, "record", &plan->record_fd, "metrics",
-			&plan->metrics_fd, "profile", &plan->profile_fd, "view", &plan->view_fd, "donors", &donors,
-			"layers", &layers) < 0)
+	if (json_unpack(root, "{s:i, s:s, s:I, s?I, s:I, s?s, s?s, s?s, s?i, s?i, s?i, s:i, s?o, s:o}", "version",
+			&version, "source", &source, "deadline", &deadline, "fill_rate", &fill_rate, "image_size",
+			&image_size, "access", &access, "manifest", &manifest, "config", &config, "record",
+			&plan->record_fd, "metrics", &plan->metrics_fd, "profile", &plan->profile_fd, "view",
+			&plan->view_fd, "donors", &donors, "layers", &layers) < 0)
 		return -EBADMSG;
-	if (version != MOUNT_PLAN_VERSION || deadline < 0 || image_size < 0 || plan->view_fd < 0 ||
+	if (version != MOUNT_PLAN_VERSION || deadline < 0 || image_size < 0 || fill_rate < 0 || plan->view_fd < 0 ||
 	    plan->record_fd < -1 || plan->metrics_fd < -1 || plan->profile_fd < -1 || !json_is_array(layers) ||
 	    (donors && !json_is_array(donors)))
 		return -EBADMSG;
 	plan->deadline = deadline;
+	plan->fill_rate = (uint64_t)fill_rate;
 	plan->image_size = (uint64_t)image_size;
 	plan->source = strdup(source);
 	plan->access = access ? strdup(access) : NULL;

@@ -10,7 +10,7 @@
 #include "fs/base/error.h"
 #include "fs/fetch/fetch-image.h"
 
-#define MOUNT_PLAN_VERSION 2
+#define MOUNT_PLAN_VERSION 3
 
 typedef struct MountPlanLayer {
 	int index_fd;
@@ -18,6 +18,7 @@ typedef struct MountPlanLayer {
 	int present_fd; /* -1: the blob is whole, of a local store */
 	char *url;      /* NULL: there is no source but the blob */
 	int decoded_fd; /* -1: there is no decoded copy */
+	int seal_fd;    /* for fetch_fill_add(); -1: the layer is not filled */
 	int twins_fd;   /* -1: no donor has any of its chunks */
 } MountPlanLayer;
 
@@ -31,6 +32,7 @@ typedef struct MountPlanLayer {
 typedef struct MountPlan {
 	char *source; /* the reference with its digest, for the log */
 	int64_t deadline;
+	uint64_t fill_rate; /* bytes a second for all fills of the server; 0: what readers leave */
 	uint64_t image_size;
 	char *access; /* how to speak to the host of the URLs, for the fetcher; NULL: as to a stranger */
 	char *manifest; /* its digest and that of the config ("sha256:..."), for who asks what is mounted; NULL: not known */

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "fs/base/log.h"
+#include "fs/fetch/fetch-fill.h"
 
 struct MountSource {
 	MountSource *next;
@@ -17,8 +18,10 @@ struct MountSource {
 
 struct MountSources {
 	FetchMetrics *metrics;
-	pthread_mutex_t lock; /* of the lists and the counts */
+	pthread_mutex_t lock; /* of all below, of the lists and the counts */
 	MountSource *first;
+	FetchFill *fill; /* NULL: there was nothing to fill yet */
+	uint64_t fill_rate;
 };
 
 static void report(_unused_ void *arg, const char *sentence)
@@ -48,6 +51,49 @@ void mount_sources_stop(MountSources *sources)
 		fetcher_stop(source->fetcher);
 }
 
+void mount_sources_set_fill_rate(MountSources *sources, uint64_t rate)
+{
+	(void)pthread_mutex_lock(&sources->lock);
+	sources->fill_rate = rate;
+	if (sources->fill)
+		fetch_fill_set_rate(sources->fill, rate);
+	(void)pthread_mutex_unlock(&sources->lock);
+}
+
+static void report_fill(_unused_ void *arg, bool failed, const char *sentence)
+{
+	if (failed)
+		log_warning("%s", sentence);
+	else
+		log_info("%s", sentence);
+}
+
+/* Whoever cannot be filled can be read all the same. */
+static void start_fill(MountLayer *layer, MountPlanLayer *plan, const Digest *diff_id)
+{
+	MountSources *sources = layer->source->sources;
+	if (plan->seal_fd < 0 || !plan->url)
+		return;
+	(void)pthread_mutex_lock(&sources->lock);
+	FetchFillOptions options = { .rate = sources->fill_rate, .report = report_fill };
+	int r = sources->fill ? 0 : fetch_fill_new(&options, &sources->fill);
+	if (r == 0)
+		r = fetch_fill_add(sources->fill, layer->blob, diff_id, TAKE_FD(plan->seal_fd));
+	(void)pthread_mutex_unlock(&sources->lock);
+	if (r < 0)
+		log_warning("a layer is not filled reason=\"%s\"", strerror(-r));
+}
+
+static void stop_fill(MountLayer *layer)
+{
+	MountSources *sources = layer->source->sources;
+	(void)pthread_mutex_lock(&sources->lock);
+	FetchFill *fill = sources->fill; /* stays for as long as there are layers */
+	(void)pthread_mutex_unlock(&sources->lock);
+	if (fill)
+		fetch_fill_remove(fill, layer->blob);
+}
+
 static bool same_text(const char *left, const char *right)
 {
 	return left && right ? strcmp(left, right) == 0 : left == right;
@@ -68,6 +114,7 @@ MountSources *mount_sources_free(MountSources *sources)
 {
 	if (!sources)
 		return NULL;
+	(void)fetch_fill_free(sources->fill); /* before the blobs that it fills */
 	while (sources->first) {
 		MountSource *source = sources->first;
 		sources->first = source->next;
@@ -218,8 +265,10 @@ static int open_blob(MountLayer *layer, MountPlanLayer *plan, const Digest *diff
 static MountLayer *layer_free(MountLayer *layer)
 {
 	if (layer) {
-		if (layer->blob)
+		if (layer->blob) {
+			stop_fill(layer);
 			fetcher_remove_blob(layer->blob); /* before the table that it uses */
+		}
 		fd_unmap(&layer->map);
 		free(layer->url);
 		free(layer);
@@ -278,7 +327,8 @@ static int get_layer(MountSource *source, MountPlanLayer *plan, const Digest *di
 
 static void close_plan(MountPlanLayer *plan)
 {
-	int *const fds[] = { &plan->index_fd, &plan->data_fd, &plan->present_fd, &plan->decoded_fd, &plan->twins_fd };
+	int *const fds[] = { &plan->index_fd,   &plan->data_fd, &plan->present_fd,
+			     &plan->decoded_fd, &plan->seal_fd, &plan->twins_fd };
 	for (size_t i = 0; i < ELEMENTS(fds); i++) {
 		close_p(fds[i]);
 		*fds[i] = -1;
@@ -290,7 +340,7 @@ int mount_layer_get(MountSource *source, MountPlanLayer *plan, const Digest *dif
 {
 	_cleanup_(layer_free_p) MountLayer *made = calloc(1, sizeof(*made));
 	_cleanup_(close_plan) MountPlanLayer owned = *plan;
-	plan->index_fd = plan->data_fd = plan->present_fd = plan->decoded_fd = plan->twins_fd = -1;
+	plan->index_fd = plan->data_fd = plan->present_fd = plan->decoded_fd = plan->seal_fd = plan->twins_fd = -1;
 	if (!made)
 		return error_set(error, -ENOMEM, "out of memory");
 	made->source = source;
@@ -304,6 +354,7 @@ int mount_layer_get(MountSource *source, MountPlanLayer *plan, const Digest *dif
 		r = get_layer(source, &owned, diff_id, donors, made, ret_layer);
 	if (r < 0)
 		return error_set(error, r, "cannot use the blob: %s", strerror(-r));
+	start_fill(*ret_layer, &owned, diff_id);
 	if (*ret_layer == made)
 		made = NULL;
 	return 0;

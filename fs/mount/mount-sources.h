@@ -33,13 +33,16 @@ int mount_sources_new(FetchMetrics *metrics, MountSources **ret_sources) _must_c
 void mount_sources_stop(MountSources *sources);
 MountSources *mount_sources_free(MountSources *sources); /* all sources were put */
 
+/* Of the background fill of all layers, bytes a second; 0: what readers leave. */
+void mount_sources_set_fill_rate(MountSources *sources, uint64_t rate);
+
 /* The fetcher for `access`, its thread running. Errors: fetcher_new's, pthread_create's. */
 int mount_source_get(MountSources *sources, const char *access, MountSource **ret_source) _must_check_;
 void mount_source_put(MountSource *source);
 Fetcher *mount_source_fetcher(const MountSource *source);
 
 /*
- * Reads and validates the chunk table of a layer, and adds its blob to the source unless it is there. Takes the plan's
+ * Reads and validates the chunk table of a layer, and adds its blob to the source unless it is there. With a seal it is filled. Takes the plan's
  * descriptors, also on failure. `diff_id` is the layer's. Errors: -EUCLEAN (the index is damaged or cannot be read), -ENOMEM, or what
  * fetch_blob_set_twins() said, each with a sentence.
  */

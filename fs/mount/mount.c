@@ -83,6 +83,9 @@ static int make_plan(const FetchImage *image, const MountOptions *options, Launc
 		r = server_metrics_create(&launch->metrics_fd);
 	launch->plan.record_fd = launch->record_fd;
 	launch->plan.metrics_fd = launch->metrics_fd;
+	launch->plan.fill_rate = options->fill_rate;
+	for (size_t i = 0; options->no_fill && i < launch->plan.layer_count; i++)
+		launch->plan.layers[i].seal_fd = -1;
 	if (r == 0)
 		r = mount_plan_write(&launch->plan, &launch->plan_fd);
 	return r < 0 ? error_set(error, r, "cannot write the plan of the mount: %s", strerror(-r)) : 0;

@@ -15,6 +15,8 @@ typedef struct MountOptions {
 	const char *source;         /* what mountinfo shows as the source: the reference with its digest */
 	int64_t deadline;           /* of a read that waits for the network, milliseconds */
 	unsigned read_ahead_kb;     /* of the mount's bdi; 0 means 512; root alone can change the kernel's 128 */
+	bool no_fill;               /* nothing is fetched but what is read */
+	uint64_t fill_rate;         /* of the background fill, bytes a second; 0: what readers leave */
 	unsigned flags;             /* FUSE_MOUNT_* (fuse-mount.h) */
 	const char *log_path;       /* of keeper and server; NULL: standard error in the foreground, else nowhere */
 	bool foreground;            /* the keeper stays on the terminal; mount_image() waits for the unmount */

@@ -153,13 +153,15 @@ class Serve:
 class Mount:
     """A mounted image: `what` are the arguments of `imgfs mount` but the directory. The cache is beside that, unless one is named."""
 
-    def __init__(self, directory, log, *what, prefix=()):
+    def __init__(self, directory, log, *what, prefix=(), fill=False):
         self.directory, self.log = Path(directory), Path(log)
         self.directory.mkdir(parents=True, exist_ok=True)
         # The machine's own cache is none of the tests' business either.
         cache = () if "--cache" in what else ("--cache", self.directory.parent / "cache")
         before = processes_of(KEEPER)
-        run(*prefix, IMGFS, "mount", "--log", log, *cache, *what, directory, timeout=120)
+        # Most look at what reads fetch; the background fill would take part in that.
+        options = () if fill else ("--no-fill",)
+        run(*prefix, IMGFS, "mount", *options, "--log", log, *cache, *what, directory, timeout=120)
         keepers = [pid for pid in processes_of(KEEPER) - before if str(directory) in self._command(pid)]
         new = keepers or list(processes_of(KEEPER) - before)
         assert len(new) == 1, f"{len(new)} new keepers for {directory}"

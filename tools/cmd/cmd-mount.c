@@ -1,9 +1,10 @@
 /* imgfs mount: makes an image usable at a directory, bytes being fetched when they are first read. */
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/fetch/fetch-image.h"
+#include "fs/fetch/fetch-seal.h"
 #include "fs/mount/fuse-mount.h"
 #include "fs/mount/mount.h"
 #include "fs/net/net-access.h"
@@ -16,6 +17,7 @@
 #define DEFAULT_DEADLINE 30
 #define DEADLINE_MAX     86400
 #define READ_AHEAD_MAX   (64 * 1024)
+#define FILL_RATE_MIN    1024
 
 enum {
 	OPTION_DEADLINE = VERB_OPTION_LONG,
@@ -26,6 +28,8 @@ enum {
 	OPTION_NOEXEC,
 	OPTION_SUID,
 	OPTION_DEV,
+	OPTION_NO_FILL,
+	OPTION_FILL_RATE,
 };
 
 const VerbOption cmd_mount_options[] = {
@@ -33,6 +37,9 @@ const VerbOption cmd_mount_options[] = {
 	{ "deadline", OPTION_DEADLINE, "SECONDS", "a read fails that got no bytes for so long; default 30" },
 	REMOTE_OPTIONS,
 	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
+	{ "no-fill", OPTION_NO_FILL, NULL,
+	  "fetch nothing but what is read; otherwise the rest follows in the background" },
+	{ "fill-rate", OPTION_FILL_RATE, "BYTES", "a second, of that; default what readers leave" },
 	{ "foreground", OPTION_FOREGROUND, NULL, "stay until the image is unmounted; a signal unmounts it" },
 	{ "log", OPTION_LOG, "FILE", "append the log of the mount to FILE; default none, in the foreground stderr" },
 	{ "allow-other", OPTION_ALLOW_OTHER, NULL,
@@ -50,6 +57,7 @@ typedef struct Arguments {
 	RemoteOptions remote;
 	unsigned long deadline;
 	unsigned long read_ahead;
+	unsigned long fill_rate;
 	bool quiet;
 	MountOptions mount;
 } Arguments;
@@ -91,6 +99,14 @@ static int parse_option(int id, Arguments *arguments)
 		if (verb_number(optarg, 4, READ_AHEAD_MAX, &arguments->read_ahead) < 0)
 			return verb_usage_error(VERB, "--read-ahead %s: give KiB, 4 to %d", optarg, READ_AHEAD_MAX);
 		return VERB_SUCCESS;
+	case OPTION_NO_FILL:
+		arguments->mount.no_fill = true;
+		return VERB_SUCCESS;
+	case OPTION_FILL_RATE:
+		if (verb_number(optarg, FILL_RATE_MIN, LONG_MAX, &arguments->fill_rate) < 0)
+			return verb_usage_error(VERB, "--fill-rate %s: give bytes a second, %d or more", optarg,
+						FILL_RATE_MIN);
+		return VERB_SUCCESS;
 	case OPTION_FOREGROUND:
 		arguments->mount.foreground = true;
 		return VERB_SUCCESS;
@@ -118,6 +134,7 @@ static int parse(int argc, char **argv, Arguments *arguments)
 	arguments->reference = argv[optind];
 	arguments->mount.directory = argv[optind + 1];
 	arguments->mount.deadline = (int64_t)arguments->deadline * 1000;
+	arguments->mount.fill_rate = arguments->fill_rate;
 	arguments->mount.read_ahead_kb = (unsigned)arguments->read_ahead;
 	return remote_options_check(&arguments->remote, VERB);
 }
@@ -168,13 +185,17 @@ static void print_mounted(void *arg)
 	(void)fflush(stdout);
 }
 
-static int mount_found(const Arguments *arguments, Reference *reference, const FetchImage *image, Error *error)
+static int mount_found(const Arguments *arguments, CacheStore *cache, Reference *reference, const FetchImage *image,
+		       Error *error)
 {
 	if (image->stale)
 		fprintf(stderr,
 			"imgfs mount: warning: the registry could not be asked what %s is now; mounting what it was "
 			"when last seen\n",
 			arguments->reference);
+	/* What a server has sealed gets the seal of the image now, by which it is kept. */
+	if (image->sealed)
+		(void)fetch_seal_check(cache, &image->manifest, arguments->reference);
 	reference->has_digest = true;
 	reference->digest = image->manifest;
 	_cleanup_free_ char *text = reference_text(reference);
@@ -206,7 +227,7 @@ static int run(const Arguments *arguments, Error *error)
 						    cache, &reference, &image, error);
 	if (r < 0)
 		return r;
-	r = mount_found(arguments, &reference, &image, error);
+	r = mount_found(arguments, cache, &reference, &image, error);
 	fetch_image_done(&image);
 	return r;
 }

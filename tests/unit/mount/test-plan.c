@@ -18,12 +18,13 @@ static char source[] = "imgfs:build:8500/whisk/\"invoker\":v2";
 static char manifest[] = "sha256:11", config[] = "sha256:22";
 
 static MountPlanLayer layers[] = {
-	{ .index_fd = 5, .data_fd = 6, .present_fd = 7, .url = url, .decoded_fd = 9, .twins_fd = 10 },
-	{ .index_fd = 8, .data_fd = 9, .present_fd = -1, .url = NULL, .decoded_fd = -1, .twins_fd = -1 },
+	{ .index_fd = 5, .data_fd = 6, .present_fd = 7, .url = url, .decoded_fd = 9, .seal_fd = 13, .twins_fd = 10 },
+	{ .index_fd = 8, .data_fd = 9, .present_fd = -1, .url = NULL, .decoded_fd = -1, .seal_fd = -1, .twins_fd = -1 },
 };
 static int donors[] = { 11, 12 };
 static const MountPlan plan = {
 	.source = source,
+	.fill_rate = 14,
 	.deadline = 30000,
 	.image_size = UINT64_C(1) << 40,
 	.manifest = manifest,
@@ -58,6 +59,9 @@ static void check_equal(const MountPlan *got)
 	assert_null(got->layers[1].url);
 	assert_int_equal(got->layers[0].decoded_fd, 9);
 	assert_int_equal(got->layers[1].decoded_fd, -1);
+	assert_int_equal(got->layers[0].seal_fd, 13);
+	assert_int_equal(got->layers[1].seal_fd, -1);
+	assert_int_equal(got->fill_rate, 14);
 	assert_int_equal(got->layers[0].twins_fd, 10);
 	assert_int_equal(got->layers[1].twins_fd, -1);
 	assert_int_equal(got->donor_count, 2);
@@ -97,26 +101,28 @@ static void test_read(_unused_ void **state)
 
 static void test_bad_plans(_unused_ void **state)
 {
-	static const char *const good = ROOT("2", "3", "5", LAYER("-1"));
+	static const char *const good = ROOT("3", "3", "5", LAYER("-1"));
 	static const char *const bad[] = {
 		"",
 		"{",
 		"[]",
 		"{}",
-		ROOT("1", "3", "5", LAYER("-1")),
-		ROOT("2", "-1", "5", LAYER("-1")),
-		ROOT("2", "3", "-5", LAYER("-1")),
-		ROOT("2", "\"3\"", "5", LAYER("-1")),
-		ROOT("2", "3", "5", "{}"),
-		ROOT("2", "3", "5", "[{}]"),
-		ROOT("2", "3", "5", "[1]"),
-		ROOT("2", "3", "5", LAYER("-2")),
-		ROOT("2", "3", "5", LAYER("1,\"twins\":-2")),
-		ROOT("2", "3", "5", LAYER("1,\"decoded\":-2")),
-		ROOT("2", "3", "5,\"donors\":[\"4\"]", LAYER("-1")),
-		ROOT("2", "3", "5,\"donors\":4", LAYER("-1")),
-		ROOT("2", "3", "5", "[{\"index\":-1,\"data\":2,\"present\":1,\"url\":null}]"),
-		ROOT("2", "3", "5", "[{\"index\":1,\"data\":2,\"present\":1,\"url\":7}]"),
+		ROOT("2", "3", "5", LAYER("-1")),
+		ROOT("3", "-1", "5", LAYER("-1")),
+		ROOT("3", "3", "-5", LAYER("-1")),
+		ROOT("3", "\"3\"", "5", LAYER("-1")),
+		ROOT("3", "3", "5", "{}"),
+		ROOT("3", "3", "5", "[{}]"),
+		ROOT("3", "3", "5", "[1]"),
+		ROOT("3", "3", "5", LAYER("-2")),
+		ROOT("3", "3", "5", LAYER("1,\"twins\":-2")),
+		ROOT("3", "3", "5", LAYER("1,\"decoded\":-2")),
+		ROOT("3", "3", "5", LAYER("1,\"seal\":-2")),
+		ROOT("3", "3", "5,\"fill_rate\":-1", LAYER("-1")),
+		ROOT("3", "3", "5,\"donors\":[\"4\"]", LAYER("-1")),
+		ROOT("3", "3", "5,\"donors\":4", LAYER("-1")),
+		ROOT("3", "3", "5", "[{\"index\":-1,\"data\":2,\"present\":1,\"url\":null}]"),
+		ROOT("3", "3", "5", "[{\"index\":1,\"data\":2,\"present\":1,\"url\":7}]"),
 	};
 	MountPlan got;
 	assert_int_equal(mount_plan_decode(good, strlen(good), &got, NULL), 0);
