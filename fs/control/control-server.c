@@ -424,6 +424,16 @@ unsigned control_server_calls(ControlServer *server)
 	return calls;
 }
 
+bool control_server_is_quiet(ControlServer *server)
+{
+	lock(server);
+	bool quiet = server->calls == 0;
+	for (size_t i = 0; i < server->count; i++)
+		quiet = quiet && !server->clients[i]->now.bytes;
+	unlock(server);
+	return quiet;
+}
+
 void control_call_progress(ControlCall *call, json_t *progress)
 {
 	ControlServer *server = call->server;

@@ -43,8 +43,11 @@ DEFINE_CLEANUP(ControlServer, control_server_free);
  */
 int control_server_turn(ControlServer *server, struct pollfd *more, size_t count, int timeout) _must_check_;
 
-/* How many calls run. */
+/* How many calls run. Any thread. */
 unsigned control_server_calls(ControlServer *server);
+
+/* Does no call run, and has everybody been sent all there is for them? By the thread of control_server_turn(). */
+bool control_server_is_quiet(ControlServer *server);
 
 /* Says how far a call is; takes `progress` over. Left out while the client has not read what it was sent before. Any thread. */
 void control_call_progress(ControlCall *call, json_t *progress);

@@ -192,7 +192,12 @@ static int name_sources(Assembly *assembly, const char *base, const char *name, 
 {
 	for (size_t i = 0; i < assembly->image.layer_count; i++) {
 		FetchLayerFiles *files = &assembly->image.layers[i];
-		files->url = net_registry_blob_url(base, name, &files->layer.blob);
+		char text[DIGEST_TEXT_SIZE];
+		/* `imgfs serve` gives a blob without a repository's name, too. */
+		if (name[0])
+			files->url = net_registry_blob_url(base, name, &files->layer.blob);
+		else if (asprintf(&files->url, "%s/imgfs/blobs/%s", base, digest_text(&files->layer.blob, text)) < 0)
+			files->url = NULL;
 		if (!files->url)
 			return error_set(error, -ENOMEM, "out of memory");
 	}

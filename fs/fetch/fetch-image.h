@@ -55,7 +55,8 @@ typedef struct FetchRemote {
 int fetch_image_remote(const FetchRemote *remote, FetchImage *ret_image, Error *error) _must_check_;
 
 /*
- * The same for a chain of layers, lowest first, that need be no whole image: of the reference only host and repository count. A tar_size of 0
+ * The same for a chain of layers, lowest first, that need be no whole image: of the reference only host and repository count (a host alone: an
+ * `imgfs serve`, which needs no repository). A tar_size of 0
  * is one that is not known, and is taken from the index. `ret_image` has digests of zeros for manifest and config.
  */
 int fetch_image_layers(const FetchRemote *remote, const ManifestLayer *layers, size_t count, FetchImage *ret_image,

@@ -54,6 +54,8 @@ static int parse_line(char *line, const char *directory, MountEntry *ret_entry)
 	if (!field || !type || !source || strcmp(type, MOUNT_TABLE_TYPE) != 0)
 		return -EINVAL;
 	unescape(source);
+	unescape(fields[3]);
+	(void)snprintf(entry.root, sizeof(entry.root), "%s", fields[3]);
 	(void)snprintf(entry.source, sizeof(entry.source), "%s", source);
 	*ret_entry = entry;
 	return 0;

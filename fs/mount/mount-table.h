@@ -10,9 +10,12 @@
 
 #define MOUNT_TABLE_TYPE "fuse.imgfs"
 #define MOUNT_SOURCE_MAX 1024u
+#define MOUNT_ROOT_MAX   255u
 
 typedef struct MountEntry {
-	unsigned major, minor;             /* st_dev of the mount, which also names its bdi */
+	unsigned major, minor; /* st_dev of the mount, which also names its bdi */
+	char root[MOUNT_ROOT_MAX +
+		  1]; /* what of the file system is seen here: "/", or less by a bind mount; cut likewise */
 	char source[MOUNT_SOURCE_MAX + 1]; /* cut where it is longer */
 } MountEntry;
 

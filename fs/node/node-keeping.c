@@ -1,0 +1,392 @@
+/*
+ * What goes on by itself: images are brought back at the start and when the keeper was lost, and what somebody has unmounted by hand is let
+ * go. A thread of its own does it, so that nobody who asks waits for it.
+ */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "fs/base/log.h"
+#include "fs/node/node-bind.h"
+#include "fs/node/node-private.h"
+
+#define RETRY_FIRST  1   /* seconds */
+#define RETRY_LAST   60  /* between two rounds for what is away */
+#define TABLE_PAUSE  200 /* milliseconds between two looks at the table of mounts */
+#define KEEPER_WAIT  30  /* seconds for a keeper that somebody else starts */
+#define KEEPER_PAUSE 100 /* milliseconds between two looks for it */
+#define STOP_SECONDS 3
+
+static void pause_ms(long milliseconds)
+{
+	struct timespec time = { .tv_sec = milliseconds / 1000, .tv_nsec = milliseconds % 1000 * 1000000 };
+	(void)nanosleep(&time, NULL);
+}
+
+static int add_image(Node *node, const NodeRecord *record, NodeImage **ret_image)
+{
+	for (NodeImage *image = node->images; image; image = image->next) {
+		if (digest_equal(&image->chain_id, &record->chain_id)) {
+			image->users++;
+			*ret_image = image;
+			return 0;
+		}
+	}
+	NodeImage *image = calloc(1, sizeof(*image));
+	if (!image)
+		return -ENOMEM;
+	*image = (NodeImage){ .next = node->images, .users = 1, .slot = record->slot, .chain_id = record->chain_id };
+	node->images = image;
+	*ret_image = image;
+	return 0;
+}
+
+/* One record, at the start. */
+static int add_record(void *arg, NodeRecord *record, const char *name, const Error *error)
+{
+	Node *node = arg;
+	NodeHolder *holder;
+	if (!record) {
+		log_error("a record cannot be used, and its image is not brought back: %s file=%s/attached/%s",
+			  error->message, node->options.state, name);
+		return 0;
+	}
+	int r = node_holder_take(node, record->request.owner, true, &holder);
+	if (r < 0)
+		return r;
+	r = add_image(node, record, &holder->image);
+	if (r == 0) {
+		if (record->slot > node->slots.last)
+			node->slots.last = record->slot;
+		holder->record = *record;
+		*record = (NodeRecord){ 0 };
+	}
+	node_holder_give(node, holder);
+	return r;
+}
+
+/* What the keeper says of a slot. Returns whether anybody wants it. */
+static bool note_slot(Node *node, const DaemonSlot *slot)
+{
+	bool wanted = false;
+	node_lock(node);
+	for (NodeImage *image = node->images; image; image = image->next) {
+		char hex[DIGEST_HEX_SIZE];
+		if (image->slot != slot->slot || strcmp(digest_hex(&image->chain_id, hex), slot->chain_id) != 0)
+			continue;
+		wanted = true;
+		if (image->state == NODE_IMAGE_AWAY) {
+			image->state = NODE_IMAGE_HERE;
+			image->xattr = slot->xattr;
+		}
+	}
+	node_changed(node);
+	node_unlock(node);
+	return wanted;
+}
+
+/* Compares what the keeper has with what is wanted. */
+static int reconcile(Node *node, Error *error)
+{
+	DaemonMounts *mounts;
+	_cleanup_free_ DaemonSlot *slots = NULL;
+	size_t count = 0;
+	int r = node_keeper_take(node, &mounts, error);
+	if (r < 0)
+		return r;
+	r = daemon_mounts_list(mounts, &slots, &count, error);
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		if (note_slot(node, &slots[i]))
+			continue;
+		log_info("the keeper has an image that nobody holds; it goes slot=%u chain=%s", slots[i].slot,
+			 slots[i].chain_id);
+		r = daemon_mounts_detach(mounts, slots[i].slot, error);
+	}
+	node_keeper_give(node, r);
+	return r;
+}
+
+static bool is_here(Node *node, const NodeHolder *holder)
+{
+	node_lock(node);
+	bool here = holder->image->state == NODE_IMAGE_HERE;
+	node_unlock(node);
+	return here;
+}
+
+/* A keeper has it: was it unmounted while no manager looked, or is it still to be mounted? */
+static void note_mount(Node *node, NodeHolder *holder)
+{
+	const NodeRecord *record = &holder->record;
+	const char *directory = record->request.directory;
+	Error error = { 0 };
+	bool lingering;
+	if (record->lingering && !is_here(node, holder)) {
+		if (node_holder_forget(node, holder, &error) < 0)
+			log_error("%s owner=%s", error.message, holder->owner);
+		return;
+	}
+	if (!directory || !is_here(node, holder))
+		return;
+	if (node_bound(directory, &record->chain_id)) {
+		node_lock(node);
+		holder->bound = node->generation;
+		node_unlock(node);
+	} else if (node_mark_has(node, holder->owner)) {
+		log_info("unmounted while imgfsd did not run; it goes directory=%s", directory);
+		if (node_holder_unmounted(node, holder, node_overlay_on(directory), &lingering, &error) < 0)
+			log_error("%s directory=%s", error.message, directory);
+	}
+}
+
+/* What lies at the directory is of a keeper that is dead; other mounts are not touched. */
+static int bind_again(Node *node, NodeHolder *holder, Error *error)
+{
+	const NodeRecord *record = &holder->record;
+	int r = node_unbind(record->request.directory, &record->chain_id, true, error);
+	return r < 0 ? r : node_holder_bind(node, holder, error);
+}
+
+static int bring_holder(Node *node, NodeHolder *holder, bool offline, Error *error)
+{
+	NodeRecord *record = &holder->record;
+	int r = 0;
+	if (!is_here(node, holder)) {
+		FetchImage files = { 0 };
+		r = node_files_open(node, &record->request, record, offline, &files, error);
+		if (r == 0 && !digest_equal(&files.chain_id, &record->chain_id))
+			r = error_set(error, -EBADMSG, "what was opened is another image than the one that was held");
+		if (r == 0)
+			r = node_record_bring(node, holder->image, record, &files, error);
+		fetch_image_done(&files);
+	}
+	if (r == 0 && record->request.directory && !node_holder_is_bound(node, holder))
+		r = bind_again(node, holder, error);
+	return r;
+}
+
+/* Notes why it is away, or that it is back. Returns whether that is news. */
+static bool note_fault(Node *node, NodeHolder *holder, const char *fault)
+{
+	char *copy = fault ? strdup(fault) : NULL;
+	node_lock(node);
+	bool news = !holder->fault != !copy || (copy && strcmp(holder->fault, copy) != 0);
+	free(holder->fault);
+	holder->fault = copy;
+	node_unlock(node);
+	return news;
+}
+
+static bool is_ending(Node *node)
+{
+	node_lock(node);
+	bool ending = node->ending;
+	node_unlock(node);
+	return ending;
+}
+
+/*
+ * A round over all who hold something. Nobody is waited for who is being attached or detached: these see to themselves. Returns how many were
+ * passed over for that.
+ */
+static unsigned each_holder(Node *node, void (*each)(Node *node, NodeHolder *holder, void *arg), void *arg)
+{
+	_cleanup_free_ char **owners = node_owners(node);
+	unsigned passed = owners ? 0 : 1;
+	for (char **owner = owners; owner && *owner && !is_ending(node); owner++) {
+		NodeHolder *holder;
+		int r = node_holder_try(node, *owner, &holder);
+		passed += r == -EBUSY;
+		if (r < 0)
+			continue;
+		each(node, holder, arg);
+		node_holder_give(node, holder);
+	}
+	return passed;
+}
+
+typedef struct Round {
+	bool offline;
+	unsigned away;
+} Round;
+
+static void bring_one(Node *node, NodeHolder *holder, void *arg)
+{
+	Round *round = arg;
+	Error error = { 0 };
+	int r = bring_holder(node, holder, round->offline, &error);
+	round->away += r < 0;
+	if (!note_fault(node, holder, r < 0 ? error_text(&error, r) : NULL))
+		return;
+	if (r < 0)
+		log_warning("cannot be brought back yet: %s owner=%s", error_text(&error, r), holder->owner);
+	else
+		log_info("is back after all owner=%s", holder->owner);
+}
+
+static void look_one(Node *node, NodeHolder *holder, void *arg _unused_)
+{
+	note_mount(node, holder);
+}
+
+static void bring_back(Node *node, bool offline)
+{
+	Round round = { .offline = offline };
+	unsigned passed = each_holder(node, bring_one, &round);
+	node_lock(node);
+	node->away = round.away + passed;
+	node_changed(node);
+	node_unlock(node);
+}
+
+/* Where somebody else starts the keeper, it may not be there yet. */
+static int wait_for_keeper(Node *node, Error *error)
+{
+	for (int i = 0;; i++) {
+		int r = node_keeper_open(node, error);
+		if (r != -ENOENT || node->options.start_keeper || i == KEEPER_WAIT * 1000 / KEEPER_PAUSE ||
+		    is_ending(node))
+			return r;
+		pause_ms(KEEPER_PAUSE);
+	}
+}
+
+int node_restore(Node *node, Error *error)
+{
+	int r = node_records_read(node->attached_fd, add_record, node);
+	if (r < 0)
+		return error_set(error, r, "cannot read what was attached in %s: %s", node->options.state,
+				 strerror(-r));
+	r = wait_for_keeper(node, error);
+	if (r == 0)
+		r = reconcile(node, error);
+	if (r < 0)
+		return r;
+	(void)each_holder(node, look_one, NULL);
+	bring_back(node, true);
+	return 0;
+}
+
+/* The keeper has died, and all mounts with it. */
+static void recover(Node *node)
+{
+	Error error = { 0 };
+	log_error(
+		"the keeper of the mounts has died; another one takes over, and programs that used them have to start "
+		"again");
+	node_keeper_drop(node);
+	for (unsigned pause = RETRY_FIRST; !is_ending(node); pause = pause < RETRY_LAST ? 2 * pause : RETRY_LAST) {
+		int r = wait_for_keeper(node, &error);
+		if (r == 0)
+			r = reconcile(node, &error);
+		if (r == 0)
+			break;
+		log_error("no keeper: %s", error_text(&error, r));
+		if (r == -EPIPE)
+			node_keeper_drop(node);
+		for (unsigned i = 0; i < pause * 10 && !is_ending(node); i++)
+			pause_ms(100);
+	}
+	(void)each_holder(node, look_one, NULL);
+	bring_back(node, true);
+}
+
+static void reap_one(Node *node, NodeHolder *holder, void *arg)
+{
+	const char *table = arg, *directory = holder->record.request.directory;
+	Error error = { 0 };
+	bool lingering = false;
+	if (!directory || !node_holder_is_bound(node, holder) ||
+	    node_bound_search(table, directory, &holder->record.chain_id))
+		return;
+	/* The table was read before this holder was taken: it may have been mounted since. */
+	_cleanup_free_ char *again = node_mount_table();
+	if (!again || node_bound_search(again, directory, &holder->record.chain_id))
+		return;
+	if (is_ending(node)) /* then it was this process, on its way out */
+		return;
+	if (node_holder_unmounted(node, holder, node_overlay_search(again, directory), &lingering, &error) < 0)
+		log_error("%s directory=%s", error.message, directory);
+	else
+		log_info("was unmounted by hand%s owner=%s",
+			 lingering ? ", but an overlay uses it: it stays attached" : "", holder->owner);
+}
+
+static void reap(Node *node)
+{
+	_cleanup_free_ char *table = node_mount_table();
+	if (!table || each_holder(node, reap_one, table) == 0)
+		return;
+	node_lock(node);
+	node->table_changed = true; /* once more, for those who were passed over */
+	node_unlock(node);
+}
+
+typedef struct Work {
+	bool lost, table, retry;
+} Work;
+
+static void deadline_in(struct timespec *time, unsigned seconds)
+{
+	(void)clock_gettime(CLOCK_REALTIME, time);
+	time->tv_sec += seconds;
+}
+
+/* Waits for something to do. False: the end. */
+static bool await_work(Node *node, unsigned pause, Work *work)
+{
+	struct timespec until;
+	deadline_in(&until, pause);
+	int r = 0;
+	node_lock(node);
+	while (!node->ending && !node->lost && !node->table_changed && r != ETIMEDOUT)
+		r = node->away > 0 ? pthread_cond_timedwait(&node->changed, &node->mutex, &until)
+				   : pthread_cond_wait(&node->changed, &node->mutex);
+	*work = (Work){ .lost = node->lost, .table = node->table_changed, .retry = r == ETIMEDOUT && node->away > 0 };
+	node->table_changed = false;
+	bool goes_on = !node->ending;
+	node_unlock(node);
+	return goes_on;
+}
+
+static void *keep(void *arg)
+{
+	Node *node = arg;
+	Work work;
+	unsigned pause = 0;
+	while (await_work(node, pause, &work)) {
+		if (work.lost) {
+			recover(node);
+			pause = 0;
+		} else if (work.retry) {
+			bring_back(node, false);
+			pause = pause == 0 ? RETRY_FIRST : pause < RETRY_LAST / 2 ? 2 * pause : RETRY_LAST;
+		}
+		if (work.table) {
+			reap(node);
+			pause_ms(TABLE_PAUSE);
+		}
+	}
+	return NULL;
+}
+
+int node_keeping_start(Node *node)
+{
+	int r = -pthread_create(&node->keeping, NULL, keep, node);
+	node->is_keeping = r == 0;
+	return r;
+}
+
+bool node_keeping_stop(Node *node)
+{
+	struct timespec until;
+	deadline_in(&until, STOP_SECONDS);
+	node_lock(node);
+	node->ending = true;
+	node_changed(node);
+	node_unlock(node);
+	if (node->is_keeping && pthread_timedjoin_np(node->keeping, NULL, &until) != 0)
+		return false;
+	node->is_keeping = false;
+	return true;
+}
