@@ -5,6 +5,7 @@
 
 #include "fs/cache/cache-pins.h"
 #include "fs/fetch/fetch-pull.h"
+#include "fs/fetch/fetch-seal.h"
 #include "fs/node/node-private.h"
 
 #define PROGRESS_MS 200 /* between two frames that say how far it is */
@@ -65,7 +66,7 @@ static int transfer(Node *node, ControlCall *call, const ControlRequest *request
 	state.step = "verifying";
 	state.total = image->image_size;
 	r = fetch_pull_verify(image, &options, error);
-	return r < 0 ? r : cache_pin_add(node->cache, CACHE_SEAL, &image->manifest, request->reference, error);
+	return r < 0 ? r : fetch_seal_image(node->cache, image, request->reference, error);
 }
 
 int node_pull(Node *node, ControlCall *call, const ControlRequest *request, json_t **ret_answer, Error *error)

@@ -2,15 +2,16 @@
 #include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fs/fetch/fetch-seal.h"
 #include "fs/mount/fuse-mount.h"
 #include "fs/mount/mount.h"
 #include "fs/net/net-access.h"
-#include "tools/cmd/cmd-store.h"
+#include "tools/cmd/daemon-client.h"
+#include "tools/cmd/local-image.h"
 #include "tools/cmd/remote-options.h"
-#include "tools/export/store-image.h"
 
 #define VERB "mount"
 
@@ -30,6 +31,7 @@ enum {
 	OPTION_DEV,
 	OPTION_NO_FILL,
 	OPTION_FILL_RATE,
+	OPTION_PRIVATE,
 };
 
 const VerbOption cmd_mount_options[] = {
@@ -47,6 +49,8 @@ const VerbOption cmd_mount_options[] = {
 	{ "noexec", OPTION_NOEXEC, NULL, "no program can be run from the mount" },
 	{ "suid", OPTION_SUID, NULL, "set-uid files and file capabilities count in the mount itself" },
 	{ "dev", OPTION_DEV, NULL, "device files can be opened in the mount itself" },
+	{ "private", OPTION_PRIVATE, NULL, "a keeper and a server of its own, also where imgfsd runs" },
+	DAEMON_OPTIONS,
 	{ "quiet", 'q', NULL, "print nothing when it is mounted" },
 	{ 0 },
 };
@@ -59,6 +63,8 @@ typedef struct Arguments {
 	unsigned long read_ahead;
 	unsigned long fill_rate;
 	bool quiet;
+	const char *socket; /* of imgfsd */
+	const char *alone;  /* the option that wants a mount of its own, or NULL */
 	MountOptions mount;
 } Arguments;
 
@@ -85,8 +91,21 @@ static unsigned mount_flag(int id)
 	}
 }
 
+/* An option that only a mount of its own can honour, by its name; or NULL. */
+static const char *wants_alone(int id)
+{
+	static const int ids[] = { OPTION_READ_AHEAD, OPTION_NO_FILL, OPTION_FILL_RATE, OPTION_FOREGROUND,
+				   OPTION_LOG,        OPTION_SUID,    OPTION_DEV,       OPTION_PRIVATE };
+	for (size_t i = 0; i < ELEMENTS(ids); i++)
+		for (const VerbOption *option = cmd_mount_options; ids[i] == id && option->name; option++)
+			if (option->id == id)
+				return option->name;
+	return NULL;
+}
+
 static int parse_option(int id, Arguments *arguments)
 {
+	arguments->alone = wants_alone(id) ?: arguments->alone;
 	switch (id) {
 	case 's':
 		arguments->store = optarg;
@@ -112,6 +131,11 @@ static int parse_option(int id, Arguments *arguments)
 		return VERB_SUCCESS;
 	case OPTION_LOG:
 		arguments->mount.log_path = optarg;
+		return VERB_SUCCESS;
+	case OPTION_PRIVATE:
+		return VERB_SUCCESS;
+	case DAEMON_OPTION_SOCKET:
+		arguments->socket = optarg;
 		return VERB_SUCCESS;
 	case 'q':
 		arguments->quiet = true;
@@ -139,60 +163,33 @@ static int parse(int argc, char **argv, Arguments *arguments)
 	return remote_options_check(&arguments->remote, VERB);
 }
 
-static int open_store_blob(void *arg, const Digest *blob)
+static void print_lines(const char *reference, const char *manifest, const char *image, const char *directory)
 {
-	int fd;
-	uint64_t size;
-	int r = store_blob_open(arg, blob, &fd, &size);
-	return r < 0 ? r : fd;
-}
-
-static int read_manifest(Store *store, const Reference *reference, char **ret_json, size_t *ret_size)
-{
-	if (reference->has_digest)
-		return store_blob_read(store, &reference->digest, MANIFEST_SIZE_MAX, ret_json, ret_size);
-	return store_tag_get(store, reference->name, reference->tag, ret_json, ret_size);
-}
-
-static int find_local(const Arguments *arguments, CacheStore *cache, Reference *ret_reference, FetchImage *ret_image,
-		      Error *error)
-{
-	_cleanup_(store_free_p) Store *store = NULL;
-	int r = reference_parse_local(arguments->reference, ret_reference, error);
-	if (r == 0)
-		r = cmd_store_open(arguments->store, false, &store, error);
-	if (r < 0)
-		return r;
-	_cleanup_free_ char *json = NULL;
-	size_t size;
-	r = read_manifest(store, ret_reference, &json, &size);
-	if (r == -ENOENT)
-		return error_set(error, r, "store %s does not hold %s; `imgfs ls` lists what it holds",
-				 store_path(store), arguments->reference);
-	if (r < 0)
-		return error_set(error, r, "store %s: the manifest of %s cannot be read: %s", store_path(store),
-				 arguments->reference, error_text(NULL, r));
-	return fetch_image_local(json, size, open_store_blob, store, cache, ret_image, error);
+	printf("mounted  %s\nmanifest %s\nimage    %s\non       %s\n", reference, manifest, image, directory);
+	(void)fflush(stdout);
 }
 
 static void print_mounted(void *arg)
 {
 	const Mounted *mounted = arg;
 	char manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE];
-	printf("mounted  %s\nmanifest %s\nimage    %s\non       %s\n", mounted->reference,
-	       digest_text(&mounted->image->manifest, manifest), digest_text(&mounted->image->config, config),
-	       mounted->directory);
-	(void)fflush(stdout);
+	print_lines(mounted->reference, digest_text(&mounted->image->manifest, manifest),
+		    digest_text(&mounted->image->config, config), mounted->directory);
+}
+
+static void warn_stale(const Arguments *arguments)
+{
+	fprintf(stderr,
+		"imgfs mount: warning: the registry could not be asked what %s is now; mounting what it was when last "
+		"seen\n",
+		arguments->reference);
 }
 
 static int mount_found(const Arguments *arguments, CacheStore *cache, Reference *reference, const FetchImage *image,
 		       Error *error)
 {
 	if (image->stale)
-		fprintf(stderr,
-			"imgfs mount: warning: the registry could not be asked what %s is now; mounting what it was "
-			"when last seen\n",
-			arguments->reference);
+		warn_stale(arguments);
 	/* What a server has sealed gets the seal of the image now, by which it is kept. */
 	if (image->sealed)
 		(void)fetch_seal_check(cache, &image->manifest, arguments->reference);
@@ -222,14 +219,61 @@ static int run(const Arguments *arguments, Error *error)
 		return r;
 	Reference reference;
 	FetchImage image = { 0 };
-	r = arguments->store ? find_local(arguments, cache, &reference, &image, error)
-			     : remote_options_fetch(&arguments->remote, arguments->reference, arguments->mount.deadline,
-						    cache, &reference, &image, error);
+	r = arguments->store
+		    ? local_image_open(arguments->store, arguments->reference, cache, &reference, &image, error)
+		    : remote_options_fetch(&arguments->remote, arguments->reference, arguments->mount.deadline, cache,
+					   &reference, &image, error);
 	if (r < 0)
 		return r;
 	r = mount_found(arguments, cache, &reference, &image, error);
 	fetch_image_done(&image);
 	return r;
+}
+
+/* Why a mount of its own, where imgfsd runs; NULL: it is to do it. */
+static const char *why_alone(const Arguments *arguments, const char *daemon_cache)
+{
+	_cleanup_free_ char *cache = arguments->remote.cache ? realpath(arguments->remote.cache, NULL) : NULL;
+	if (arguments->alone)
+		return arguments->alone;
+	return arguments->remote.cache && (!cache || !daemon_cache || strcmp(cache, daemon_cache) != 0) ? "cache"
+													: NULL;
+}
+
+/* Returns 1 when imgfsd has done it, 0 when there is none for it. */
+static int mount_by_daemon(const Arguments *arguments, Error *error)
+{
+	_cleanup_(control_client_free_p) ControlClient *client = NULL;
+	_cleanup_free_ char *cache = NULL;
+	if (arguments->alone && strcmp(arguments->alone, "private") == 0)
+		return 0;
+	int r = daemon_client_try(arguments->socket, &client, &cache, error);
+	if (r <= 0)
+		return r;
+	const char *alone = why_alone(arguments, cache);
+	if (alone) {
+		fprintf(stderr, "imgfs mount: --%s makes it a mount of its own, not one of imgfsd\n", alone);
+		return 0;
+	}
+	MountRequest request = {
+		.reference = arguments->reference,
+		.directory = arguments->mount.directory,
+		.store = arguments->store,
+		.deadline = arguments->mount.deadline,
+		.noexec = arguments->mount.flags & FUSE_MOUNT_NOEXEC,
+		.remote = &arguments->remote,
+	};
+	json_t *answer = NULL;
+	r = daemon_client_mount(client, &request, &answer, error);
+	if (r < 0)
+		return r;
+	if (json_is_true(json_object_get(answer, "stale")))
+		warn_stale(arguments);
+	if (!arguments->quiet)
+		print_lines(arguments->reference, json_string_value(json_object_get(answer, "manifest")),
+			    json_string_value(json_object_get(answer, "image")), arguments->mount.directory);
+	json_decref(answer);
+	return 1;
 }
 
 int cmd_mount(int argc, char **argv)
@@ -248,6 +292,8 @@ int cmd_mount(int argc, char **argv)
 			arguments.mount.directory);
 	if (r >= 0)
 		r = mount_check(&arguments.mount, &error);
+	if (r == 0)
+		r = mount_by_daemon(&arguments, &error);
 	if (r == 0)
 		r = run(&arguments, &error);
 	remote_options_done(&arguments.remote);

@@ -1,10 +1,17 @@
 /* imgfs upgrade: lets mounts go on under these programs, while they are in use. */
 #include <getopt.h>
+#include <string.h>
 
+#include "fs/mount/mount-table.h"
 #include "fs/mount/mount.h"
-#include "tools/cmd/verbs.h"
+#include "tools/cmd/daemon-client.h"
 
 #define VERB "upgrade"
+
+const VerbOption cmd_upgrade_options[] = {
+	DAEMON_OPTIONS,
+	{ 0 },
+};
 
 static void print_upgraded(void *arg, const char *directory, const Error *error)
 {
@@ -17,17 +24,53 @@ static void print_upgraded(void *arg, const char *directory, const Error *error)
 	*status = VERB_FAILURE;
 }
 
+/* Returns 1 when there was an imgfsd, which goes on with keeper and server as what is installed in its place now; 0 when there was none. */
+static int upgrade_daemon(const char *socket, Error *error)
+{
+	_cleanup_(control_client_free_p) ControlClient *client = NULL;
+	int r = daemon_client_try(socket, &client, NULL, error);
+	if (r <= 0)
+		return r;
+	r = daemon_client_call(client, json_pack("{s:s}", "call", "upgrade"), NULL, error);
+	return r < 0 ? error_prefix(error, r, "imgfsd") : 1;
+}
+
+/* Is it a directory where imgfsd has mounted something? */
+static bool is_daemons(const char *directory)
+{
+	char path[PATH_MAX];
+	MountEntry entry;
+	return mount_table_path(directory, path) == 0 && mount_table_find(path, &entry) == 0 &&
+	       strcmp(entry.root, "/") != 0;
+}
+
+/* NULL: everything. Returns how many keepers there were. */
+static int upgrade(const char *directory, const char *socket, int *status, Error *error)
+{
+	int daemons = 0;
+	if (!directory || is_daemons(directory))
+		daemons = upgrade_daemon(socket, error);
+	if (daemons > 0)
+		printf("upgraded imgfsd and all that it has mounted\n");
+	if (daemons < 0 || (daemons > 0 && directory))
+		return daemons;
+	int own = mount_upgrade(directory, print_upgraded, status, error);
+	return own < 0 ? own : own + daemons;
+}
+
 int cmd_upgrade(int argc, char **argv)
 {
-	static const VerbOption none[] = { { 0 } };
-	if (verb_getopt(argc, argv, none) != -1)
-		return VERB_USAGE;
+	const char *socket = NULL;
+	for (int id; (id = verb_getopt(argc, argv, cmd_upgrade_options)) != -1;) {
+		if (id != DAEMON_OPTION_SOCKET)
+			return VERB_USAGE;
+		socket = optarg;
+	}
 	int status = VERB_SUCCESS;
 	int at = optind;
 	do {
 		Error error = { 0 };
-		const char *directory = at < argc ? argv[at] : NULL;
-		int r = mount_upgrade(directory, print_upgraded, &status, &error);
+		int r = upgrade(at < argc ? argv[at] : NULL, socket, &status, &error);
 		if (r < 0)
 			status = verb_fail(VERB, r, &error);
 		else if (r == 0)

@@ -1,8 +1,10 @@
 /* imgfs: finds the verb and hands over. */
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "tools/cmd/cmd-daemon.h"
 #include "tools/cmd/mount-helper.h"
 #include "tools/cmd/verb-conf.h"
 #include "tools/cmd/verbs.h"
@@ -39,7 +41,29 @@ static int run(const Verb *verb, const char *conf_path, int argc, char **argv)
 	return status == VERB_SUCCESS ? verb->run(conf.argc, conf.argv) : status;
 }
 
-static int dispatch(int argc, char **argv)
+/* All of its words are options of the verb, but for --config, which may stand anywhere. `argv` is changed. */
+static int run_daemon(int argc, char **argv, DaemonStart *start)
+{
+	static char verb[] = "daemon";
+	int kept = 1;
+	for (int i = 1; i < argc; i++) {
+		if (strncmp(argv[i], "--config=", 9) == 0)
+			start->conf_path = argv[i] + 9;
+		else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
+			start->conf_path = argv[++i];
+		else
+			argv[kept++] = argv[i];
+	}
+	argv[kept] = NULL;
+	argv[0] = verb;
+	if (asks_for_help(kept, argv))
+		return help(verb);
+	start->argc_own = kept;
+	start->argv_own = argv;
+	return run(verbs_find(verb), start->conf_path, kept, argv);
+}
+
+static int dispatch(int argc, char **argv, DaemonStart *start)
 {
 	const char *conf_path = NULL;
 	if (argc > 2 && strcmp(argv[1], "--config") == 0) {
@@ -67,12 +91,28 @@ static int dispatch(int argc, char **argv)
 	}
 	if (asks_for_help(argc - 1, argv + 1))
 		return help(name);
+	start->conf_path = conf_path;
+	start->argc_own = argc - 1;
+	start->argv_own = argv + 1;
 	return run(verb, conf_path, argc - 1, argv + 1);
+}
+
+static int run_as(int argc, char **argv)
+{
+	_cleanup_free_ char **copy = calloc((size_t)argc + 1, sizeof(*copy));
+	if (!copy)
+		return VERB_FAILURE;
+	memcpy(copy, argv, (size_t)argc * sizeof(*copy));
+	DaemonStart start = { .argv = copy };
+	daemon_set_start(&start);
+	if (mount_helper_is(argv[0]))
+		return mount_helper_main(argc, argv);
+	return daemon_is(argv[0]) ? run_daemon(argc, argv, &start) : dispatch(argc, argv, &start);
 }
 
 int main(int argc, char **argv)
 {
-	int status = mount_helper_is(argv[0]) ? mount_helper_main(argc, argv) : dispatch(argc, argv);
+	int status = run_as(argc, argv);
 	/* Output that did not reach its file is a failure, not a short answer. */
 	if (fflush(stdout) != 0 || ferror(stdout)) {
 		fprintf(stderr, "imgfs: writing to standard output failed\n");

@@ -9,6 +9,7 @@
 
 #include "fs/format/reference.h"
 #include "fs/mount/mount-table.h"
+#include "tools/cmd/daemon-client.h"
 #include "tools/cmd/verb-conf.h"
 #include "tools/cmd/verbs.h"
 
@@ -178,6 +179,42 @@ static bool is_source(const char *mounted, const Reference *reference)
 	       (reference->has_digest || mounted[strlen(SOURCE_PREFIX) + length] == '@');
 }
 
+typedef struct Sought {
+	const Helper *helper;
+	const char *path;
+	bool found;
+} Sought;
+
+static int compare_entry(void *arg, const json_t *entry)
+{
+	Sought *sought = arg;
+	const char *owner = json_string_value(json_object_get(entry, "owner"));
+	const char *reference = json_string_value(json_object_get(entry, "reference"));
+	sought->found |= owner && reference && strcmp(owner, sought->path) == 0 &&
+			 strcmp(reference, sought->helper->source) == 0;
+	return 0;
+}
+
+/* NULL: the usual one. */
+static const char *socket_of(const Helper *helper)
+{
+	static const char option[] = "--socket=";
+	for (int i = 0; i < helper->argc; i++)
+		if (strncmp(helper->argv[i], option, strlen(option)) == 0)
+			return helper->argv[i] + strlen(option);
+	return NULL;
+}
+
+/* Of a mount of imgfsd, mountinfo does not say what it shows. */
+static bool is_daemons(const Helper *helper, const char *path)
+{
+	_cleanup_(control_client_free_p) ControlClient *client = NULL;
+	Sought sought = { .helper = helper, .path = path };
+	Error error = { 0 };
+	return daemon_client_try(socket_of(helper), &client, NULL, &error) > 0 &&
+	       daemon_client_list(client, compare_entry, &sought, &error) == 0 && sought.found;
+}
+
 /* mountinfo has the digest too, so that `mount -a` cannot see by itself that a line of fstab is mounted already. */
 static bool is_mounted(const Helper *helper)
 {
@@ -186,6 +223,8 @@ static bool is_mounted(const Helper *helper)
 	Reference reference;
 	if (mount_table_path(helper->directory, path) < 0 || mount_table_find(path, &entry) < 0)
 		return false;
+	if (strcmp(entry.root, "/") != 0)
+		return is_daemons(helper, path);
 	return (reference_parse_remote(helper->source, &reference, NULL) == 0 && is_source(entry.source, &reference)) ||
 	       (reference_parse_local(helper->source, &reference, NULL) == 0 && is_source(entry.source, &reference));
 }

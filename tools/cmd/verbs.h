@@ -78,3 +78,6 @@ extern const VerbOption cmd_cache_options[], cmd_diff_options[], cmd_export_opti
 	cmd_import_options[], cmd_inspect_options[], cmd_ls_options[], cmd_mount_options[], cmd_pull_options[],
 	cmd_rm_options[], cmd_serve_options[], cmd_tag_options[], cmd_trust_options[], cmd_umount_options[],
 	cmd_verify_options[];
+VerbHandler cmd_attach, cmd_daemon, cmd_detach, cmd_list, cmd_stop;
+extern const VerbOption cmd_attach_options[], cmd_daemon_options[], cmd_detach_options[], cmd_list_options[],
+	cmd_stop_options[], cmd_upgrade_options[];
