@@ -17,6 +17,7 @@ const Verb verbs[] = {
 	{ "cache", "ls|size|pin|unpin|evict|prune|verify [REFERENCE]",
 	  "show what this node has fetched, keep it, make room, check it", cmd_cache, cmd_cache_options },
 	{ "status", "", "show what is mounted, by digest, and how complete it is", cmd_status, cmd_status_options },
+	{ "why", "[DIR|IMAGE|CONTAINER]", "tell what a start waited for, file by file", cmd_why, cmd_why_options },
 	{ "profile", "record DIR FILE|show FILE|IMAGE|import IMAGE FILE|push DIR|FILE [HOST]",
 	  "keep what a start reads first, so that the next one finds it fetched", cmd_profile, cmd_profile_options },
 	{ "metrics", "", "print what mounts count, for Prometheus", cmd_metrics, cmd_metrics_options },

@@ -72,8 +72,8 @@ int verb_number(const char *text, unsigned long low, unsigned long high, unsigne
 
 VerbHandler cmd_cache, cmd_diff, cmd_export, cmd_gc, cmd_import, cmd_inspect, cmd_ls, cmd_mount, cmd_pull, cmd_rm,
 	cmd_serve, cmd_tag, cmd_trust, cmd_umount, cmd_upgrade, cmd_verify;
-VerbHandler cmd_metrics, cmd_profile, cmd_status;
-extern const VerbOption cmd_metrics_options[], cmd_profile_options[], cmd_status_options[];
+VerbHandler cmd_metrics, cmd_profile, cmd_status, cmd_why;
+extern const VerbOption cmd_metrics_options[], cmd_profile_options[], cmd_status_options[], cmd_why_options[];
 extern const VerbOption cmd_cache_options[], cmd_diff_options[], cmd_export_options[], cmd_gc_options[],
 	cmd_import_options[], cmd_inspect_options[], cmd_ls_options[], cmd_mount_options[], cmd_pull_options[],
 	cmd_rm_options[], cmd_serve_options[], cmd_tag_options[], cmd_trust_options[], cmd_umount_options[],

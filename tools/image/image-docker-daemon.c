@@ -240,7 +240,7 @@ static ImageSource *daemon_destroy(ImageSource *source)
 	return NULL;
 }
 
-static int choose_socket(const char *given, const char **ret_socket, Error *error)
+int image_docker_socket(const char *given, const char **ret_socket, Error *error)
 {
 	const char *host = getenv("DOCKER_HOST");
 	if (given || !host || !host[0]) {
@@ -283,7 +283,7 @@ int image_docker_daemon_open(const char *socket, const char *reference, ImageSou
 {
 	const char *chosen = NULL;
 	_cleanup_(image_source_free_p) ImageSource *source = NULL;
-	int r = choose_socket(socket, &chosen, error);
+	int r = image_docker_socket(socket, &chosen, error);
 	if (r < 0)
 		return r;
 	DockerDaemon *daemon = calloc(1, sizeof(*daemon));

@@ -22,3 +22,13 @@ int image_docker_archive_stream(int fd, const char *name, const char *wanted, Im
  */
 int image_docker_daemon_open(const char *socket, const char *reference, ImageSource **ret_source, Error *error)
 	_must_check_;
+
+/* The engine's socket: `given`, or that of $DOCKER_HOST, or the usual one. Errors: -EINVAL ($DOCKER_HOST is no Unix socket). */
+int image_docker_socket(const char *given, const char **ret_socket, Error *error) _must_check_;
+
+/*
+ * The id (64 hex digits) of the container that the engine knows by that name, or by the beginning of its id. Waits a few seconds at most. Errors:
+ * -ENOENT (no engine, or no such container), -EINVAL, -EBADMSG, -ENOMEM.
+ */
+#define IMAGE_DOCKER_ID 65u
+int image_docker_container(const char *socket, const char *name, char ret_id[static IMAGE_DOCKER_ID]) _must_check_;
