@@ -132,8 +132,8 @@ void cache_blob_forget(CacheBlob *blob, uint32_t chunk)
 	store_bit(blob, chunk, false);
 }
 
-/* For whoever evicts: the chunk is in use, and this is where it is. A mark that cannot be written is not missed. */
-static void mark_used(CacheBlob *blob, uint32_t chunk, const Chunk *entry, bool anyhow)
+/* For whoever evicts: the chunk is in use, and this is where it is. */
+static int mark_used(CacheBlob *blob, uint32_t chunk, const Chunk *entry, bool anyhow)
 {
 	struct timespec now;
 	uint8_t mark[PRESENT_MARK_SIZE - AT_USED];
@@ -141,12 +141,11 @@ static void mark_used(CacheBlob *blob, uint32_t chunk, const Chunk *entry, bool 
 	uint32_t seconds = (uint32_t)now.tv_sec,
 		 before = atomic_load_explicit(&blob->used[chunk], memory_order_relaxed);
 	if (!anyhow && seconds - before < USE_INTERVAL)
-		return;
+		return 0;
 	atomic_store_explicit(&blob->used[chunk], seconds, memory_order_relaxed);
 	store_le32(mark, seconds);
 	store_le64(mark + AT_PLACE - AT_USED, present_place(entry->blob_offset, entry->blob_size));
-	_unused_ int r =
-		fd_pwrite_all(blob->present_fd, mark, sizeof(mark), present_mark(blob->table->count, chunk) + AT_USED);
+	return fd_pwrite_all(blob->present_fd, mark, sizeof(mark), present_mark(blob->table->count, chunk) + AT_USED);
 }
 
 static uint32_t generation_of(const CacheBlob *blob, uint32_t chunk)
@@ -197,8 +196,9 @@ int cache_blob_read(CacheBlob *blob, uint32_t chunk, uint8_t *frame, uint32_t *r
 		r = read_untrusted(blob, chunk, &entry, frame);
 	if (r < 0)
 		return r;
-	if (cache_blob_writable(blob))
-		mark_used(blob, chunk, &entry, false);
+	/* A use that cannot be told of makes the chunk go too early at worst. */
+	if (cache_blob_writable(blob) && mark_used(blob, chunk, &entry, false) < 0)
+		atomic_store_explicit(&blob->used[chunk], 0, memory_order_relaxed);
 	*ret_size = entry.blob_size;
 	return 0;
 }
@@ -223,12 +223,14 @@ int cache_blob_write(CacheBlob *blob, uint32_t chunk, const uint8_t *frame, uint
 	uint32_t generation = generation_of(blob, chunk);
 	if (present_is_odd(generation))
 		return -EBUSY;
-	int r = fd_pwrite_all(blob->data_fd, frame, size, entry.blob_offset);
+	/* The mark first: what no mark tells of is not found when room has to be made. */
+	int r = mark_used(blob, chunk, &entry, true);
+	if (r == 0)
+		r = fd_pwrite_all(blob->data_fd, frame, size, entry.blob_offset);
 	if (r < 0)
 		return r == -EBADF ? -EROFS : r; /* it could only be opened for reading */
-	mark_used(blob, chunk, &entry, true);
 	if (generation_of(blob, chunk) != generation)
-		return -EBUSY;
+		return mark_used(blob, chunk, &entry, true) ?: -EBUSY; /* the first one may have been taken back */
 	atomic_store_explicit(&blob->states[chunk], TRUSTED + generation, memory_order_release);
 	store_bit(blob, chunk, true);
 	return 0;

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -148,6 +149,28 @@ int cache_store_open(const char *path, CacheStore **ret_store, Error *error)
 				 path, error_text(NULL, r));
 	*ret_store = TAKE_PTR(store);
 	return 0;
+}
+
+int cache_store_adopt(int dirfd, CacheStore **ret_store)
+{
+	_cleanup_close_ int owned = dirfd;
+	_cleanup_(cache_store_free_p) CacheStore *store = calloc(1, sizeof(*store));
+	char link[32], path[PATH_MAX];
+	if (!store)
+		return -ENOMEM;
+	store->dirfd = TAKE_FD(owned);
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", store->dirfd);
+	ssize_t size = readlink(link, path, sizeof(path) - 1);
+	store->path = strndup(size > 0 ? path : "the cache", size > 0 ? (size_t)size : SIZE_MAX);
+	if (!store->path)
+		return -ENOMEM;
+	*ret_store = TAKE_PTR(store);
+	return 0;
+}
+
+int cache_store_fd(const CacheStore *store)
+{
+	return store->dirfd;
 }
 
 CacheStore *cache_store_free(CacheStore *store)

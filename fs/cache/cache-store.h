@@ -36,6 +36,13 @@ typedef enum CacheKind { CACHE_INDEX, CACHE_VIEW, CACHE_MANIFEST, CACHE_BLOB, CA
  * something else), or mkdir's and open's.
  */
 int cache_store_open(const char *path, CacheStore **ret_store, Error *error) _must_check_;
+
+/*
+ * The same for a process that has but a descriptor of a cache's directory, from cache_store_fd() of another; it becomes the store's, also on
+ * failure. Errors: -ENOMEM.
+ */
+int cache_store_adopt(int dirfd, CacheStore **ret_store) _must_check_;
+int cache_store_fd(const CacheStore *store); /* stays the store's */
 CacheStore *cache_store_free(CacheStore *store);
 DEFINE_CLEANUP(CacheStore, cache_store_free);
 

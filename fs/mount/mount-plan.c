@@ -54,6 +54,7 @@ int mount_plan_from_image(const FetchImage *image, const char *source, int64_t d
 		.record_fd = -1,
 		.metrics_fd = -1,
 		.profile_fd = image->profile_fd,
+		.cache_fd = -1,
 		.source = strdup(source),
 		.access = image->access ? strdup(image->access) : NULL,
 		.manifest = strdup(digest_text(&image->manifest, manifest)),
@@ -85,7 +86,7 @@ static int each_of_layer(MountPlanLayer *layer, MountPlanEach *each, void *arg)
 
 int mount_plan_each(MountPlan *plan, MountPlanEach *each, void *arg)
 {
-	int *const fds[] = { &plan->view_fd, &plan->record_fd, &plan->metrics_fd, &plan->profile_fd };
+	int *const fds[] = { &plan->view_fd, &plan->record_fd, &plan->metrics_fd, &plan->profile_fd, &plan->cache_fd };
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < ELEMENTS(fds); i++)
 		r = *fds[i] >= 0 ? each(arg, fds[i]) : 0;
@@ -135,6 +136,29 @@ static json_t *encode_donors(const MountPlan *plan)
 	return donors;
 }
 
+/* Only where there is a janitor to be. */
+static int encode_cache(const MountPlan *plan, json_t *root)
+{
+	if (plan->cache_fd <= 0)
+		return 0;
+	return json_object_set_new(root, "cache", json_integer(plan->cache_fd)) < 0 ||
+			       json_object_set_new(root, "quota", json_integer((json_int_t)plan->quota)) < 0
+		       ? -ENOMEM
+		       : 0;
+}
+
+static int decode_cache(const json_t *root, MountPlan *plan)
+{
+	const json_t *cache = json_object_get(root, "cache"), *quota = json_object_get(root, "quota");
+	if (!cache)
+		return 0;
+	if (json_integer_value(cache) <= 0 || json_integer_value(cache) > INT32_MAX || json_integer_value(quota) < 0)
+		return -EBADMSG;
+	plan->cache_fd = (int)json_integer_value(cache);
+	plan->quota = (uint64_t)json_integer_value(quota);
+	return 0;
+}
+
 int mount_plan_encode(const MountPlan *plan, char **ret_json)
 {
 	json_t *layers = encode_layers(plan);
@@ -151,7 +175,7 @@ int mount_plan_encode(const MountPlan *plan, char **ret_json)
 			  "access", plan->access, "manifest", plan->manifest, "config", plan->config, "record",
 			  plan->record_fd, "metrics", plan->metrics_fd, "profile", plan->profile_fd, "view",
 			  plan->view_fd, "donors", donors, "layers", layers);
-	if (!root)
+	if (!root || encode_cache(plan, root) < 0)
 		return -ENOMEM;
 	char *json = json_dumps(root, JSON_COMPACT);
 	if (!json)
@@ -213,7 +237,7 @@ static int decode_root(json_t *root, MountPlan *plan)
 		return -EBADMSG;
 	if (version != MOUNT_PLAN_VERSION || deadline < 0 || image_size < 0 || fill_rate < 0 || plan->view_fd < 0 ||
 	    plan->record_fd < -1 || plan->metrics_fd < -1 || plan->profile_fd < -1 || !json_is_array(layers) ||
-	    (donors && !json_is_array(donors)))
+	    (donors && !json_is_array(donors)) || decode_cache(root, plan) < 0)
 		return -EBADMSG;
 	plan->deadline = deadline;
 	plan->fill_rate = (uint64_t)fill_rate;

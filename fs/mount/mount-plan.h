@@ -23,9 +23,9 @@ typedef struct MountPlanLayer {
 } MountPlanLayer;
 
 #define MOUNT_PLAN_NAME "imgfs-plan" /* of its memfd */
-#define MOUNT_PLAN_NULL                                                            \
-	{                                                                          \
-		.view_fd = -1, .record_fd = -1, .metrics_fd = -1, .profile_fd = -1 \
+#define MOUNT_PLAN_NULL                                                                            \
+	{                                                                                          \
+		.view_fd = -1, .record_fd = -1, .metrics_fd = -1, .profile_fd = -1, .cache_fd = -1 \
 	}
 
 /* The descriptors are numbers only, never closed by this object. */
@@ -40,6 +40,8 @@ typedef struct MountPlan {
 	int record_fd;  /* start-record.h; -1: reads are not recorded */
 	int metrics_fd; /* server-metrics.h; -1: a server counts for itself alone */
 	int profile_fd; /* docs/format.md section 7; -1: there is none */
+	int cache_fd;   /* the cache's directory, for a janitor; -1: somebody else makes room in it */
+	uint64_t quota; /* of that cache, bytes; 0: none */
 	int view_fd;
 	size_t donor_count;
 	int *donor_fds;

@@ -74,6 +74,24 @@ static int view_has_xattrs(const FetchImage *image, bool *ret_has, Error *error)
 	return r;
 }
 
+/* A store's own blobs take nothing of the cache. */
+static bool is_fetched(const MountPlan *plan)
+{
+	for (size_t i = 0; i < plan->layer_count; i++)
+		if (plan->layers[i].url && plan->layers[i].present_fd >= 0)
+			return true;
+	return false;
+}
+
+/* Can the cache hold all of the image? What is filled beyond a quota would only be evicted again. */
+static bool has_room(const FetchImage *image, const MountOptions *options)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < image->layer_count; i++)
+		bytes += image->layers[i].layer.index_offset;
+	return options->quota == 0 || bytes < options->quota - options->quota / 8;
+}
+
 static int make_plan(const FetchImage *image, const MountOptions *options, Launch *launch, Error *error)
 {
 	int r = mount_plan_from_image(image, options->source, options->deadline, &launch->plan);
@@ -84,8 +102,13 @@ static int make_plan(const FetchImage *image, const MountOptions *options, Launc
 	launch->plan.record_fd = launch->record_fd;
 	launch->plan.metrics_fd = launch->metrics_fd;
 	launch->plan.fill_rate = options->fill_rate;
-	for (size_t i = 0; options->no_fill && i < launch->plan.layer_count; i++)
+	bool no_fill = options->no_fill || !has_room(image, options);
+	for (size_t i = 0; no_fill && i < launch->plan.layer_count; i++)
 		launch->plan.layers[i].seal_fd = -1;
+	if (r == 0 && options->cache && is_fetched(&launch->plan)) {
+		launch->plan.cache_fd = cache_store_fd(options->cache);
+		launch->plan.quota = options->quota;
+	}
 	if (r == 0)
 		r = mount_plan_write(&launch->plan, &launch->plan_fd);
 	return r < 0 ? error_set(error, r, "cannot write the plan of the mount: %s", strerror(-r)) : 0;

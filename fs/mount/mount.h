@@ -20,6 +20,8 @@ typedef struct MountOptions {
 	unsigned flags;             /* FUSE_MOUNT_* (fuse-mount.h) */
 	const char *log_path;       /* of keeper and server; NULL: standard error in the foreground, else nowhere */
 	bool foreground;            /* the keeper stays on the terminal; mount_image() waits for the unmount */
+	CacheStore *cache;          /* where a janitor is to make room (janitor.h); NULL: nowhere */
+	uint64_t quota;             /* of that cache, bytes; 0: none */
 	void (*mounted)(void *arg); /* called once the mount answers; NULL: nobody wants to know */
 	void *mounted_arg;
 } MountOptions;

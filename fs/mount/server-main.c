@@ -5,6 +5,7 @@
 
 #include "fs/base/log.h"
 #include "fs/mount/arguments.h"
+#include "fs/mount/janitor.h"
 #include "fs/mount/process.h"
 #include "fs/mount/session.h"
 
@@ -53,6 +54,8 @@ static int open_server(const Arguments *arguments, MountServer **ret_server, Err
 	int r = mount_plan_read(arguments->plan_fd, &plan, error);
 	if (r < 0)
 		return r;
+	if (plan.cache_fd >= 0) /* it is the janitor's */
+		(void)close(TAKE_FD(plan.cache_fd));
 	if (mount_server_new(plan.metrics_fd, &server) < 0 ||
 	    mount_server_add(server, &(MountPlace){ .name = "" }, &plan, &image) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
@@ -88,6 +91,17 @@ typedef struct Process {
 	Session *session;
 } Process;
 
+/* It keeps the privileges that the server gives up, and nothing else of it. */
+static int start_janitor(const Arguments *arguments, Error *error)
+{
+	_cleanup_(mount_plan_done) MountPlan plan = MOUNT_PLAN_NULL;
+	int r = mount_plan_read(arguments->plan_fd, &plan, error);
+	if (r < 0)
+		return r;
+	r = janitor_start(&plan);
+	return r < 0 ? error_set(error, r, "cannot start a process: %s", strerror(-r)) : 0;
+}
+
 /* Threads come after the privileges have gone: a filter is a thread's own. */
 static int open_process(const Arguments *arguments, Process *process, Error *error)
 {
@@ -97,7 +111,9 @@ static int open_process(const Arguments *arguments, Process *process, Error *err
 	r = journal_open(arguments->journal_fd, &process->journal);
 	if (r < 0)
 		return error_set(error, r, "cannot open the journal: %s", strerror(-r));
-	r = process_drop_privileges(arguments->keeper, error);
+	r = start_janitor(arguments, error);
+	if (r == 0)
+		r = process_drop_privileges(arguments->keeper, error);
 	return r < 0 ? r : open_server(arguments, &process->server, error);
 }
 

@@ -1,5 +1,7 @@
 """A cache with a quota: what stays, what goes beside readers, and what is found when some of it is rotten."""
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -38,14 +40,13 @@ def age(directory, seconds):
     """As if the chunks of all blobs had been used so long ago; the layout is that of fs/cache/cache-present.h."""
     then = int(time.time() - seconds).to_bytes(4, "little")
     for path in directory.glob("blobs/*/present"):
-        data = bytearray(path.read_bytes())
+        data = path.read_bytes()
         # The length says how many chunks there are: 8 bytes of bits for 64, and 16 bytes each.
         count = next(n for n in range(len(data)) if (n + 63) // 64 * 8 + 16 * n == len(data))
-        for at in range((count + 63) // 64 * 8, len(data), 16):
-            if any(data[at + 4:at + 8]):
-                data[at + 4:at + 8] = then
-        with open(path, "r+b") as file:
-            file.write(data)
+        with open(path, "r+b", buffering=0) as file:
+            for at in range((count + 63) // 64 * 8, len(data), 16):
+                if any(data[at + 4:at + 8]):
+                    os.pwrite(file.fileno(), then, at + 4)
 
 
 def test_evict(cache, pulled, work):
@@ -143,6 +144,103 @@ def test_verify(cache, pulled, work, mount, image):
         assert found["unknownBlobs"] == (1 if kind == "index" else 0)
         done = machine.imgfs("cache", "--cache", directory, "verify")
         assert " 0 rotten" in done.stdout
+
+
+def janitor_of(mounted):
+    """The process beside the server that evicts."""
+    server = mounted.server()
+
+    def running():
+        return [pid for pid in machine.processes_of(machine.SERVER) if machine.parent_of(pid) == server]
+
+    return machine.wait_until(running, "a janitor")[0]
+
+
+def read_round(mounted, image, names):
+    """Reads files past the page cache and compares them."""
+    for name in names:
+        fd = os.open(mounted.directory / name, os.O_RDONLY)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            data = b"".join(iter(lambda: os.read(fd, 1 << 18), b""))  # pylint: disable=cell-var-from-loop
+        finally:
+            os.close(fd)
+        assert data == image.files[name], name
+
+
+def names_of(image):
+    return ["usr/noise", "usr/text", *(name for name in image.files if name.startswith("usr/small"))][:60]
+
+
+def test_quota_smaller_than_the_image(front, work, mount, image, cache):
+    """Two mounts of one cache that cannot hold the image, readers that compare everything, and janitors and servers that are killed."""
+    reference = f"{front.host}/{NAME}:{TAG}"
+    quota = 2_000_000
+    mounts = [mount("--cache", work / "cache", "--quota", "2M", reference) for _ in range(2)]
+    names = names_of(image)
+    for turn in range(6):
+        if turn in (1, 4):
+            os.kill(janitor_of(mounts[turn % 2]), signal.SIGKILL)
+        if turn in (2, 3, 5):  # the next server has a janitor of its own
+            victim = mounts[turn % 2].server()
+            os.kill(victim, signal.SIGKILL)
+            mounts[turn % 2].server(other_than=victim)
+        for mounted in mounts:
+            read_round(mounted, image, names)
+        # Evictions beside the janitors' own, of all that is not in use.
+        age(work / "cache", 100)
+        machine.imgfs("cache", "--cache", work / "cache", "evict", "--quota", "1M", check=False)
+    victim = mounts[0].server()
+    os.kill(victim, signal.SIGKILL)
+    mounts[0].server(other_than=victim)
+    # Once nobody reads, the cache is within its quota again.
+    machine.wait_until(lambda: cache("size")["total"] <= quota, "a cache within its quota", seconds=60)
+    read_round(mounts[0], image, names)
+    for mounted in mounts:
+        mounted.unmount()
+    found = cache("verify")
+    assert found["rottenCount"] == 0 and found["chunks"] > 0
+
+
+def test_quota_of_the_configuration(front, work, mount, image, monkeypatch, cache):
+    """[cache] quota is for mounts too, and a verb's own section wins."""
+    conf = work / "imgfs.conf"
+    conf.write_text("[mount]\nquota = 100G\n\n[cache]\nquota = 1500k\n")
+    monkeypatch.setenv("IMGFS_CONFIG", str(conf))
+    mounted = mount("--cache", work / "cache", f"{front.host}/{NAME}:{TAG}")
+    read_round(mounted, image, ["usr/noise"])
+    mounted.unmount()
+    assert cache("size")["total"] > 3_000_000
+    conf.write_text("[cache]\nquota = 1500k\n")
+    mounted = mount("--cache", work / "cache", f"{front.host}/{NAME}:{TAG}")
+    machine.wait_until(lambda: cache("size")["total"] <= 1_500_000, "a cache within its quota", seconds=60)
+    mounted.unmount()
+    conf.write_text("\n[cache]\nquota = much\n")
+    done = machine.imgfs("mount", "--cache", work / "cache", f"{front.host}/{NAME}:{TAG}", work, check=False)
+    assert done.returncode == 2 and f"{conf}:3: --quota much" in done.stderr
+
+
+def test_disk_full(front, work, mount, image, cache):
+    """A disk too small for the image: reads go on, what was used long ago makes room, and the log says so."""
+    (work / "cache").mkdir()
+    machine.run("mount", "-t", "tmpfs", "-o", "size=2500k", "tmpfs", work / "cache")
+    try:
+        mounted = mount("--cache", work / "cache", f"{front.host}/{NAME}:{TAG}")
+        read_round(mounted, image, names_of(image))
+        machine.wait_until(lambda: "cannot write to the cache" in mounted.log.read_text(), "a line about the full disk")
+        before = cache("ls")[0]["presentBytes"]
+        assert before < 2_500_000
+        age(work / "cache", 100)
+
+        def evicted():
+            read_round(mounted, image, ["usr/noise"])
+            return "the disk was full, and chunks were evicted" in mounted.log.read_text()
+
+        machine.wait_until(evicted, "an eviction", seconds=60)
+        read_round(mounted, image, names_of(image))
+        mounted.unmount()
+    finally:
+        machine.run("umount", "--lazy", work / "cache")
 
 
 @pytest.mark.parametrize("arguments", [

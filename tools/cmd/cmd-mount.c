@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/base/conf.h"
 #include "fs/fetch/fetch-seal.h"
 #include "fs/mount/fuse-mount.h"
 #include "fs/mount/mount.h"
@@ -22,6 +23,7 @@
 
 enum {
 	OPTION_DEADLINE = VERB_OPTION_LONG,
+	OPTION_QUOTA,
 	OPTION_READ_AHEAD,
 	OPTION_FOREGROUND,
 	OPTION_LOG,
@@ -38,6 +40,7 @@ const VerbOption cmd_mount_options[] = {
 	{ "store", 's', "DIR", "mount NAME[:TAG] from this store; no network is used" },
 	{ "deadline", OPTION_DEADLINE, "SECONDS", "a read fails that got no bytes for so long; default 30" },
 	REMOTE_OPTIONS,
+	{ "quota", OPTION_QUOTA, "SIZE", "of the cache (20G): beyond it what was used longest ago goes; default none" },
 	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
 	{ "no-fill", OPTION_NO_FILL, NULL,
 	  "fetch nothing but what is read; otherwise the rest follows in the background" },
@@ -113,6 +116,10 @@ static int parse_option(int id, Arguments *arguments)
 	case OPTION_DEADLINE:
 		if (verb_number(optarg, 1, DEADLINE_MAX, &arguments->deadline) < 0)
 			return verb_usage_error(VERB, "--deadline %s: give seconds, 1 to %d", optarg, DEADLINE_MAX);
+		return VERB_SUCCESS;
+	case OPTION_QUOTA:
+		if (conf_size(optarg, &arguments->mount.quota) < 0)
+			return verb_usage_error(VERB, "--quota %s: give bytes, as 20G, 500M or 64Mi", optarg);
 		return VERB_SUCCESS;
 	case OPTION_READ_AHEAD:
 		if (verb_number(optarg, 4, READ_AHEAD_MAX, &arguments->read_ahead) < 0)
@@ -206,6 +213,7 @@ static int mount_found(const Arguments *arguments, CacheStore *cache, Reference 
 	};
 	MountOptions options = arguments->mount;
 	options.source = source;
+	options.cache = cache;
 	options.mounted = arguments->quiet ? NULL : print_mounted;
 	options.mounted_arg = &mounted;
 	return mount_image(image, &options, error);

@@ -53,8 +53,15 @@ static int add_option(VerbConf *conf, const ConfEntry *entry, bool has_value)
 	return VERB_SUCCESS;
 }
 
-/* Checks an entry, and puts it into the command line if it is one of `verb`. */
-static int use_entry(VerbConf *conf, const ConfEntry *entry, const Verb *verb)
+/* What is said of the cache once is said for every verb that has such an option. */
+static bool is_shared(const ConfEntry *entry)
+{
+	return strcmp(entry->section, "cache") == 0 && entry->key &&
+	       (strcmp(entry->key, "cache") == 0 || strcmp(entry->key, "quota") == 0);
+}
+
+/* Checks an entry, and puts it into the command line if it is one of `verb`, or shared with it; these come `first`, so that its own win. */
+static int use_entry(VerbConf *conf, const ConfEntry *entry, const Verb *verb, bool first)
 {
 	const Verb *owner = verbs_find(entry->section);
 	if (!owner || !owner->options || entry->name)
@@ -69,7 +76,8 @@ static int use_entry(VerbConf *conf, const ConfEntry *entry, const Verb *verb)
 	int on = option->argument ? 1 : read_switch(entry->value);
 	if (on < 0)
 		return fail(&conf->conf, entry, "neither yes nor no:", entry->value, "this key is a switch");
-	return owner == verb && on ? add_option(conf, entry, option->argument != NULL) : VERB_SUCCESS;
+	bool wanted = first ? owner != verb && is_shared(entry) && find_option(verb, entry->key) : owner == verb;
+	return wanted && on ? add_option(conf, entry, option->argument != NULL) : VERB_SUCCESS;
 }
 
 static int build(VerbConf *conf, const Verb *verb, int argc, char **argv)
@@ -81,8 +89,9 @@ static int build(VerbConf *conf, const Verb *verb, int argc, char **argv)
 		return VERB_FAILURE;
 	}
 	conf->argv[0] = argv[0];
-	for (size_t i = 0; i < conf->conf.count; i++) {
-		int status = use_entry(conf, &conf->conf.entries[i], verb);
+	for (size_t i = 0; i < 2 * conf->conf.count; i++) {
+		bool first = i < conf->conf.count;
+		int status = use_entry(conf, &conf->conf.entries[i % conf->conf.count], verb, first);
 		if (status != VERB_SUCCESS)
 			return status;
 	}
