@@ -8,6 +8,7 @@
  *   small DIR LIST        opens, reads and closes the files below DIR that the file LIST names
  *   map FILE              touches each page of a mapping in order
  *   faults FILE N         touches N random pages of a mapping, read-ahead off
+ *   around FILE N         the same with the kernel's reading around each fault
  *   exec ROOT PROGRAM...  runs a program with ROOT as its root directory
  */
 #define _GNU_SOURCE
@@ -106,14 +107,14 @@ static void read_small(const char *directory, const char *list)
 	fclose(names);
 }
 
-static void touch(const char *path, unsigned long count)
+static void touch(const char *path, unsigned long count, int alone)
 {
 	uint64_t length;
 	int fd = open_file(path, &length);
 	const volatile unsigned char *map = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
 		err(1, "mmap");
-	if (count > 0 && madvise((void *)(uintptr_t)map, length, MADV_RANDOM) < 0)
+	if (alone && madvise((void *)(uintptr_t)map, length, MADV_RANDOM) < 0)
 		err(1, "madvise");
 	if (count > 0)
 		for (unsigned long i = 0; i < count; i++)
@@ -160,9 +161,11 @@ static void load(int argc, char **argv)
 	else if (strcmp(kind, "small") == 0 && argc == 4)
 		read_small(argv[2], argv[3]);
 	else if (strcmp(kind, "map") == 0)
-		touch(argv[2], 0);
+		touch(argv[2], 0, 0);
 	else if (strcmp(kind, "faults") == 0 && argc == 4)
-		touch(argv[2], strtoul(argv[3], NULL, 10));
+		touch(argv[2], strtoul(argv[3], NULL, 10), 1);
+	else if (strcmp(kind, "around") == 0 && argc == 4)
+		touch(argv[2], strtoul(argv[3], NULL, 10), 0);
 	else if (strcmp(kind, "exec") == 0 && argc > 3)
 		run(argv + 2);
 	else
