@@ -106,8 +106,8 @@ void fetch_report_decoded(Fetcher *fetcher)
 	fetcher->told.decoded_failures = failures;
 	Error error = { 0 };
 	(void)error_set(&error, -EBADMSG,
-			"the disk does not give a decoded copy back as it was written (%llu reads so far); reading the "
-			"layer itself instead, and imgfs pull --decoded makes the copy anew",
+			"a decoded copy is not as it was written (%llu reads so far): it was evicted, or the disk has "
+			"lost it; the layer itself is read instead, and imgfs pull --decoded makes the copy anew",
 			(unsigned long long)failures);
 	tell(fetcher, &error);
 }

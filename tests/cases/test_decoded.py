@@ -17,8 +17,8 @@ from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint
 from test_damage import BadDisk
 
 PAGE = 4096
-UNUSED = "its decoded copy is not used"
-ROTTEN = "does not give a decoded copy back as it was written"
+UNUSED = "decoded copy is not used"
+ROTTEN = "a decoded copy is not as it was written"
 
 
 @pytest.fixture(name="front")
