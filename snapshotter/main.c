@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "fs/base/log.h"
+#include "fs/control/control-client.h"
 #include "snapshotter/service.h"
 #include "snapshotter/wire-listen.h"
 
@@ -20,17 +21,22 @@
 
 typedef struct Options {
 	const char *address, *root;
+	const char *daemon_socket, *metrics;
 	bool no_daemon;
 	LogLevel log_level;
 } Options;
 
 static void usage(FILE *file)
 {
-	(void)fputs("usage: imgfs-snapshotter [--address SOCKET] [--root DIRECTORY] --no-daemon\n"
+	(void)fputs("usage: imgfs-snapshotter [--address SOCKET] [--root DIRECTORY] [--daemon-socket SOCKET | "
+		    "--no-daemon]\n"
 		    "  --address SOCKET   where containerd connects to; default: " DEFAULT_ADDRESS "\n"
 		    "                     (not used when systemd hands a socket over)\n"
 		    "  --root DIRECTORY   metadata and layers; default: " DEFAULT_ROOT "\n"
+		    "  --daemon-socket SOCKET\n"
+		    "                     where imgfsd listens; default: " CONTROL_SOCKET "\n"
 		    "  --no-daemon        serve ordinary images only\n"
+		    "  --metrics FILE     write counters there, in the form of Prometheus's textfile collector\n"
 		    "  --debug            log every call\n"
 		    "SIGTERM ends it; containers keep running.\n",
 		    file);
@@ -40,9 +46,14 @@ static void usage(FILE *file)
 static int parse_options(int argc, char **argv, Options *options)
 {
 	static const struct option known[] = {
-		{ "address", required_argument, NULL, 'a' }, { "root", required_argument, NULL, 'r' },
-		{ "no-daemon", no_argument, NULL, 'n' },     { "debug", no_argument, NULL, 'd' },
-		{ "help", no_argument, NULL, 'h' },          { 0 },
+		{ "address", required_argument, NULL, 'a' },
+		{ "root", required_argument, NULL, 'r' },
+		{ "daemon-socket", required_argument, NULL, 's' },
+		{ "metrics", required_argument, NULL, 'm' },
+		{ "no-daemon", no_argument, NULL, 'n' },
+		{ "debug", no_argument, NULL, 'd' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
 	};
 	int option;
 	while ((option = getopt_long(argc, argv, "h", known, NULL)) >= 0) {
@@ -52,6 +63,12 @@ static int parse_options(int argc, char **argv, Options *options)
 			break;
 		case 'r':
 			options->root = optarg;
+			break;
+		case 's':
+			options->daemon_socket = optarg;
+			break;
+		case 'm':
+			options->metrics = optarg;
 			break;
 		case 'n':
 			options->no_daemon = true;
@@ -67,7 +84,7 @@ static int parse_options(int argc, char **argv, Options *options)
 			return EXIT_USAGE + 1;
 		}
 	}
-	if (optind == argc && options->no_daemon)
+	if (optind == argc)
 		return 0;
 	usage(stderr);
 	return EXIT_USAGE + 1;
@@ -108,6 +125,7 @@ typedef struct Process {
 	bool own_socket;
 	Mounts mounts;
 	Meta *meta;
+	LazyBackend lazy;
 	Service *service;
 } Process;
 
@@ -122,7 +140,14 @@ static int open_state(const Options *options, Process *process, Error *error)
 	mode_t before = umask(0077);
 	r = meta_open(path, &process->meta, error);
 	(void)umask(before);
-	return r < 0 ? r : service_new(process->meta, &process->mounts, &process->service, error);
+	process->lazy = lazy_daemon(options->daemon_socket);
+	const ServiceOptions service = {
+		.meta = process->meta,
+		.mounts = &process->mounts,
+		.lazy = options->no_daemon ? NULL : &process->lazy,
+		.metrics = options->metrics,
+	};
+	return r < 0 ? r : service_new(&service, &process->service, error);
 }
 
 /* What a crash has left goes before anybody can ask. What cannot be removed is no reason not to serve. */
@@ -181,7 +206,10 @@ static int run(const Options *options, Process *process, Error *error)
 
 int main(int argc, char **argv)
 {
-	Options options = { .address = DEFAULT_ADDRESS, .root = DEFAULT_ROOT, .log_level = LOG_LEVEL_INFO };
+	Options options = { .address = DEFAULT_ADDRESS,
+			    .root = DEFAULT_ROOT,
+			    .daemon_socket = CONTROL_SOCKET,
+			    .log_level = LOG_LEVEL_INFO };
 	Process process = { .stop_fd = -1, .listen_fd = -1, .mounts = { .lock_fd = -1, .snapshots_fd = -1 } };
 	Error error = { 0 };
 	int r = parse_options(argc, argv, &options);

@@ -30,10 +30,17 @@ static const char *const migrations[] = {
 	 " PRIMARY KEY (snapshot, name)"
 	 ") STRICT, WITHOUT ROWID;"
 	 "CREATE INDEX labels_ref ON labels(value) WHERE name = '" META_REF_LABEL "';"),
+	/* Layers that are fetched as they are read. */
+	("CREATE TABLE lazy ("
+	 " snapshot INTEGER PRIMARY KEY REFERENCES snapshots(id) ON DELETE CASCADE,"
+	 " layer TEXT NOT NULL,"
+	 " reference TEXT,"
+	 " path TEXT NOT NULL"
+	 ") STRICT;"),
 };
 
-#define COLUMNS "s.id, s.key, p.key, s.kind, s.created, s.updated, s.size, s.inodes"
-#define TABLES  "snapshots s LEFT JOIN snapshots p ON p.id = s.parent"
+#define COLUMNS "s.id, s.key, p.key, s.kind, s.created, s.updated, s.size, s.inodes, z.snapshot IS NOT NULL"
+#define TABLES  "snapshots s LEFT JOIN snapshots p ON p.id = s.parent LEFT JOIN lazy z ON z.snapshot = s.id"
 
 static const char *const statements[META_STATEMENTS] = {
 	[META_BEGIN] = "BEGIN",
@@ -43,25 +50,40 @@ static const char *const statements[META_STATEMENTS] = {
 	[META_MARK] = "SAVEPOINT change",
 	[META_UNDO_MARK] = "ROLLBACK TO change",
 	[META_END_MARK] = "RELEASE change",
-	[META_FIND] = "SELECT " COLUMNS " FROM " TABLES " WHERE s.key = ?1",
-	[META_LIST] = "SELECT " COLUMNS " FROM " TABLES " WHERE s.id > ?1 ORDER BY s.id LIMIT ?2",
-	[META_LIST_REF] = "SELECT " COLUMNS " FROM " TABLES " WHERE s.id > ?1 AND s.id IN (SELECT snapshot FROM labels"
-			  " WHERE name = '" META_REF_LABEL "' AND value = ?3) ORDER BY s.id LIMIT ?2",
+	[META_FIND] = ("SELECT " COLUMNS " FROM " TABLES " WHERE s.key = ?1"),
+	[META_LIST] = ("SELECT " COLUMNS " FROM " TABLES " WHERE s.id > ?1 ORDER BY s.id LIMIT ?2"),
+	[META_LIST_REF] = ("SELECT " COLUMNS " FROM " TABLES " WHERE s.id > ?1 AND s.id IN (SELECT snapshot FROM labels"
+			   " WHERE name = '" META_REF_LABEL "' AND value = ?3) ORDER BY s.id LIMIT ?2"),
 	[META_LABELS] = "SELECT name, value FROM labels WHERE snapshot = ?1",
-	[META_ANCESTORS] = "WITH RECURSIVE chain(id, depth) AS (SELECT parent, 1 FROM snapshots WHERE id = ?1"
-			   " UNION ALL SELECT s.parent, depth + 1 FROM snapshots s JOIN chain c ON s.id = c.id)"
-			   " SELECT id FROM chain WHERE id IS NOT NULL ORDER BY depth",
+	[META_ANCESTORS] =
+		("WITH RECURSIVE chain(id, depth) AS (SELECT parent, 1 FROM snapshots WHERE id = ?1"
+		 " UNION ALL SELECT s.parent, depth + 1 FROM snapshots s JOIN chain c ON s.id = c.id)"
+		 " SELECT id, path FROM chain LEFT JOIN lazy ON snapshot = id WHERE id IS NOT NULL ORDER BY depth"),
 	[META_IDS] = "SELECT id FROM snapshots ORDER BY id",
+	[META_DIRECTORY_IDS] = "SELECT id FROM snapshots WHERE id NOT IN (SELECT snapshot FROM lazy) ORDER BY id",
 	[META_LAST_ID] = "SELECT seq FROM sqlite_sequence WHERE name = 'snapshots'",
 	[META_INSERT] =
 		"INSERT INTO snapshots (id, key, parent, kind, created, updated) VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
-	[META_COMMIT] = "UPDATE snapshots SET key = ?2, kind = 3, created = ?3, updated = ?3, size = ?4, inodes = ?5,"
-			" parent = coalesce(?6, parent) WHERE id = ?1",
+	[META_COMMIT] = ("UPDATE snapshots SET key = ?2, kind = 3, created = ?3, updated = ?3, size = ?4, inodes = ?5,"
+			 " parent = coalesce(?6, parent) WHERE id = ?1"),
 	[META_DELETE] = "DELETE FROM snapshots WHERE id = ?1",
 	[META_TOUCH] = "UPDATE snapshots SET updated = ?2 WHERE id = ?1",
 	[META_HAS_CHILD] = "SELECT 1 FROM snapshots WHERE parent = ?1 LIMIT 1",
 	[META_ADD_LABEL] = "INSERT OR REPLACE INTO labels (snapshot, name, value) VALUES (?1, ?2, ?3)",
 	[META_DROP_LABELS] = "DELETE FROM labels WHERE snapshot = ?1",
+	[META_INSERT_LAZY] = ("INSERT INTO snapshots (id, key, parent, kind, created, updated)"
+			      " VALUES (?1, ?2, ?3, 3, ?4, ?4)"),
+	[META_ADD_LAZY] = "INSERT INTO lazy (snapshot, layer, reference, path) VALUES (?1, ?2, ?3, ?4)",
+	[META_MOVE_LAZY] = "UPDATE lazy SET path = ?2 WHERE snapshot = ?1",
+	[META_LAYERS] = ("WITH RECURSIVE chain(id, depth) AS (SELECT id, 0 FROM snapshots WHERE key = ?1"
+			 " UNION ALL SELECT s.parent, depth + 1 FROM snapshots s JOIN chain c ON s.id = c.id)"
+			 " SELECT layer, reference FROM chain LEFT JOIN lazy ON snapshot = id"
+			 " WHERE id IS NOT NULL ORDER BY depth DESC"),
+	[META_HAS_REF] =
+		("SELECT 1 FROM labels l JOIN snapshots s ON s.id = l.snapshot"
+		 " LEFT JOIN snapshots p ON p.id = s.parent"
+		 " WHERE l.name = '" META_REF_LABEL "' AND l.value = ?1 AND s.kind = 3 AND p.key IS ?2 LIMIT 1"),
+	[META_KEY] = "SELECT key FROM snapshots WHERE id = ?1",
 };
 
 static int error_of(int code)

@@ -22,6 +22,7 @@ typedef enum MetaStatement {
 	META_LABELS,
 	META_ANCESTORS,
 	META_IDS,
+	META_DIRECTORY_IDS,
 	META_LAST_ID,
 	META_INSERT,
 	META_COMMIT,
@@ -30,6 +31,12 @@ typedef enum MetaStatement {
 	META_HAS_CHILD,
 	META_ADD_LABEL,
 	META_DROP_LABELS,
+	META_INSERT_LAZY,
+	META_ADD_LAZY,
+	META_MOVE_LAZY,
+	META_LAYERS,
+	META_HAS_REF,
+	META_KEY,
 	META_STATEMENTS,
 } MetaStatement;
 
@@ -78,7 +85,17 @@ int meta_fail(const MetaDb *db, Error *error);
 /* Rows. */
 int meta_db_find(MetaDb *db, const char *key, MetaInfo *ret_info, Error *error);
 int meta_db_labels(MetaDb *db, uint64_t id, MetaLabels *ret_labels, Error *error);
+int meta_db_has_ref(MetaDb *db, const char *parent, const char *ref, Error *error);
 int meta_db_ancestors(MetaDb *db, uint64_t id, MetaChain *ret_chain, Error *error);
+
+/* Reads out of one state of the database. */
+typedef int MetaRead(MetaDb *db, void *arg, Error *error);
+int meta_read(Meta *meta, MetaRead *read, void *arg, Error *error);
+
+int meta_bind_text(MetaDb *db, sqlite3_stmt *statement, int at, const char *text, Error *error);
+int meta_add_labels(MetaDb *db, uint64_t id, const MetaLabels *labels, Error *error);
+int meta_find_parent(MetaDb *db, const char *name, int not_committed, uint64_t *ret_id, Error *error);
+int meta_refuse_existing(MetaDb *db, const char *key, Error *error);
 
 /* Does a change in the next transaction; returns once it is durable. */
 int meta_change(Meta *meta, int (*apply)(MetaDb *db, void *arg, Error *error), void *arg, Error *error);

@@ -77,12 +77,12 @@ int meta_change(Meta *meta, int (*apply_change)(MetaDb *db, void *arg, Error *er
 	return change.result;
 }
 
-static int bind_text(MetaDb *db, sqlite3_stmt *statement, int at, const char *text, Error *error)
+int meta_bind_text(MetaDb *db, sqlite3_stmt *statement, int at, const char *text, Error *error)
 {
 	return sqlite3_bind_text(statement, at, text, -1, SQLITE_STATIC) == SQLITE_OK ? 0 : meta_fail(db, error);
 }
 
-static int add_labels(MetaDb *db, uint64_t id, const MetaLabels *labels, Error *error)
+int meta_add_labels(MetaDb *db, uint64_t id, const MetaLabels *labels, Error *error)
 {
 	for (size_t i = 0; i < labels->count; i++) {
 		const MetaLabel *label = &labels->labels[i];
@@ -90,9 +90,9 @@ static int add_labels(MetaDb *db, uint64_t id, const MetaLabels *labels, Error *
 		if (!statement)
 			return -EIO;
 		(void)sqlite3_bind_int64(statement, 1, (int64_t)id);
-		int r = bind_text(db, statement, 2, label->name, error);
+		int r = meta_bind_text(db, statement, 2, label->name, error);
 		if (r == 0)
-			r = bind_text(db, statement, 3, label->value, error);
+			r = meta_bind_text(db, statement, 3, label->value, error);
 		if (r == 0)
 			r = meta_step(db, statement, error);
 		if (r < 0)
@@ -119,11 +119,11 @@ static int run_with(MetaDb *db, MetaStatement which, uint64_t id, int64_t number
 static int replace_labels(MetaDb *db, uint64_t id, const MetaLabels *labels, Error *error)
 {
 	int r = run_with(db, META_DROP_LABELS, id, 0, error);
-	return r < 0 ? r : add_labels(db, id, labels, error);
+	return r < 0 ? r : meta_add_labels(db, id, labels, error);
 }
 
 /* -EEXIST if there is one. */
-static int refuse_existing(MetaDb *db, const char *key, Error *error)
+int meta_refuse_existing(MetaDb *db, const char *key, Error *error)
 {
 	_cleanup_(meta_info_done) MetaInfo info = { 0 };
 	int r = meta_db_find(db, key, &info, error);
@@ -137,7 +137,7 @@ typedef struct Create {
 	MetaChain *ret_chain;
 } Create;
 
-static int find_parent(MetaDb *db, const char *name, int not_committed, uint64_t *ret_id, Error *error)
+int meta_find_parent(MetaDb *db, const char *name, int not_committed, uint64_t *ret_id, Error *error)
 {
 	_cleanup_(meta_info_done) MetaInfo parent = { 0 };
 	int r = meta_db_find(db, name, &parent, error);
@@ -155,7 +155,7 @@ static int insert(MetaDb *db, const MetaCreate *what, uint64_t parent, Error *er
 	if (!statement)
 		return -EIO;
 	(void)sqlite3_bind_int64(statement, 1, (int64_t)what->id);
-	int r = bind_text(db, statement, 2, what->key, error);
+	int r = meta_bind_text(db, statement, 2, what->key, error);
 	if (r < 0)
 		return r;
 	if (what->parent)
@@ -163,7 +163,7 @@ static int insert(MetaDb *db, const MetaCreate *what, uint64_t parent, Error *er
 	(void)sqlite3_bind_int(statement, 4, what->kind);
 	(void)sqlite3_bind_int64(statement, 5, what->now);
 	r = meta_step(db, statement, error);
-	return r < 0 ? r : add_labels(db, what->id, what->labels, error);
+	return r < 0 ? r : meta_add_labels(db, what->id, what->labels, error);
 }
 
 static int apply_create(MetaDb *db, void *arg, Error *error)
@@ -171,9 +171,9 @@ static int apply_create(MetaDb *db, void *arg, Error *error)
 	const Create *create = arg;
 	const MetaCreate *what = create->what;
 	uint64_t parent = 0;
-	int r = what->parent ? find_parent(db, what->parent, -EINVAL, &parent, error) : 0;
+	int r = what->parent ? meta_find_parent(db, what->parent, -EINVAL, &parent, error) : 0;
 	if (r == 0)
-		r = refuse_existing(db, what->key, error);
+		r = meta_refuse_existing(db, what->key, error);
 	if (r == 0)
 		r = insert(db, what, parent, error);
 	return r < 0 ? r : meta_db_ancestors(db, what->id, create->ret_chain, error);
@@ -200,7 +200,7 @@ static int check_new_parent(MetaDb *db, const MetaCommit *what, const MetaInfo *
 	if (active->parent)
 		return error_set(error, -EINVAL, "snapshot %s has the parent %s, which cannot become %s", what->key,
 				 active->parent, what->parent);
-	return find_parent(db, what->parent, -EBUSY, ret_parent, error);
+	return meta_find_parent(db, what->parent, -EBUSY, ret_parent, error);
 }
 
 static int write_commit(MetaDb *db, const MetaCommit *what, uint64_t parent, Error *error)
@@ -209,7 +209,7 @@ static int write_commit(MetaDb *db, const MetaCommit *what, uint64_t parent, Err
 	if (!statement)
 		return -EIO;
 	(void)sqlite3_bind_int64(statement, 1, (int64_t)what->id);
-	int r = bind_text(db, statement, 2, what->name, error);
+	int r = meta_bind_text(db, statement, 2, what->name, error);
 	if (r < 0)
 		return r;
 	(void)sqlite3_bind_int64(statement, 3, what->now);
@@ -231,7 +231,7 @@ static int apply_commit(MetaDb *db, void *arg, Error *error)
 		return r;
 	if (active.id != what->id)
 		return error_set(error, -ENOENT, "snapshot %s was removed meanwhile", what->key);
-	r = refuse_existing(db, what->name, error);
+	r = meta_refuse_existing(db, what->name, error);
 	if (r < 0)
 		return r;
 	if (active.kind != META_ACTIVE)

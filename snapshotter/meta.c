@@ -26,6 +26,7 @@ void meta_info_done(MetaInfo *info)
 void meta_chain_done(MetaChain *chain)
 {
 	free(chain->ids);
+	free(chain->lazy_path);
 	*chain = (MetaChain){ 0 };
 }
 
@@ -85,6 +86,7 @@ static int read_row(sqlite3_stmt *statement, MetaInfo *info)
 		.updated = sqlite3_column_int64(statement, 5),
 		.size = sqlite3_column_int64(statement, 6),
 		.inodes = sqlite3_column_int64(statement, 7),
+		.lazy = sqlite3_column_int(statement, 8) != 0,
 	};
 	bool lacks = !info->key || (!info->parent && sqlite3_column_type(statement, 2) != SQLITE_NULL);
 	return lacks ? -ENOMEM : 0;
@@ -162,11 +164,32 @@ static int read_ids(MetaDb *db, sqlite3_stmt *statement, MetaChain *ret_ids, Err
 
 int meta_db_ancestors(MetaDb *db, uint64_t id, MetaChain *ret_chain, Error *error)
 {
+	_cleanup_(meta_chain_done) MetaChain chain = { 0 };
+	int r;
 	sqlite3_stmt *statement = meta_statement(db, META_ANCESTORS, error);
 	if (!statement)
 		return -EIO;
 	(void)sqlite3_bind_int64(statement, 1, (int64_t)id);
-	return read_ids(db, statement, ret_chain, error);
+	while ((r = meta_step(db, statement, error)) == 1) {
+		uint64_t ancestor = (uint64_t)sqlite3_column_int64(statement, 0);
+		bool lazy = sqlite3_column_type(statement, 1) != SQLITE_NULL;
+		if (lazy) {
+			chain.lazy_id = ancestor;
+			chain.lazy_path = column_text(statement, 1);
+		}
+		bool lacks = lazy ? !chain.lazy_path : append_id(&chain.ids, &chain.count, ancestor) < 0;
+		if (lazy || lacks)
+			(void)sqlite3_reset(statement);
+		if (lacks)
+			return error_set(error, -ENOMEM, "out of memory");
+		if (lazy)
+			break;
+	}
+	if (r < 0)
+		return r;
+	*ret_chain = chain;
+	chain = (MetaChain){ 0 };
+	return 0;
 }
 
 /* A connection of one's own, made when there is none free. */
@@ -191,10 +214,7 @@ static void return_reader(Meta *meta, MetaDb *db)
 	(void)pthread_mutex_unlock(&meta->lock);
 }
 
-typedef int ReadFunction(MetaDb *db, void *arg, Error *error);
-
-/* Reads out of one state of the database. */
-static int read_state(Meta *meta, ReadFunction *function, void *arg, Error *error)
+int meta_read(Meta *meta, MetaRead *function, void *arg, Error *error)
 {
 	MetaDb *db;
 	int r = take_reader(meta, &db, error);
@@ -231,7 +251,7 @@ int meta_chain(Meta *meta, const char *key, MetaInfo *ret_info, MetaChain *ret_c
 	MetaInfo info = { 0 };
 	MetaChain chain = { 0 };
 	Stat stat = { .key = key, .info = &info, .chain = ret_chain ? &chain : NULL };
-	int r = read_state(meta, read_stat, &stat, error);
+	int r = meta_read(meta, read_stat, &stat, error);
 	if (r < 0) {
 		meta_info_done(&info);
 		return r;
@@ -285,7 +305,7 @@ int meta_list(Meta *meta, uint64_t after, const char *ref, size_t limit, MetaInf
 	      Error *error)
 {
 	List list = { .after = after, .ref = ref, .limit = limit, .infos = ret_infos };
-	int r = read_state(meta, read_list, &list, error);
+	int r = meta_read(meta, read_list, &list, error);
 	if (r == 0) {
 		*ret_count = list.count;
 		return 0;
@@ -301,15 +321,31 @@ static int read_all_ids(MetaDb *db, void *arg, Error *error)
 	return statement ? read_ids(db, statement, arg, error) : -EIO;
 }
 
-int meta_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error)
+static int read_directory_ids(MetaDb *db, void *arg, Error *error)
+{
+	sqlite3_stmt *statement = meta_statement(db, META_DIRECTORY_IDS, error);
+	return statement ? read_ids(db, statement, arg, error) : -EIO;
+}
+
+static int ids_of(Meta *meta, MetaRead *read, uint64_t **ret_ids, size_t *ret_count, Error *error)
 {
 	MetaChain ids = { 0 };
-	int r = read_state(meta, read_all_ids, &ids, error);
+	int r = meta_read(meta, read, &ids, error);
 	if (r < 0)
 		return r;
 	*ret_ids = ids.ids;
 	*ret_count = ids.count;
 	return 0;
+}
+
+int meta_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error)
+{
+	return ids_of(meta, read_all_ids, ret_ids, ret_count, error);
+}
+
+int meta_directory_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error)
+{
+	return ids_of(meta, read_directory_ids, ret_ids, ret_count, error);
 }
 
 static int read_last_id(MetaDb *db, void *arg, Error *error)
@@ -328,7 +364,7 @@ static int read_last_id(MetaDb *db, void *arg, Error *error)
 int meta_last_id(Meta *meta, uint64_t *ret_id, Error *error)
 {
 	uint64_t id = 0;
-	int r = read_state(meta, read_last_id, &id, error);
+	int r = meta_read(meta, read_last_id, &id, error);
 	if (r == 0)
 		*ret_id = id;
 	return r;

@@ -32,13 +32,19 @@ typedef struct MetaInfo {
 	MetaKind kind;
 	int64_t created, updated; /* nanoseconds since 1970 */
 	int64_t size, inodes;     /* committed ones: bytes and count of what this layer has alone */
+	bool lazy;
 	MetaLabels labels;
 } MetaInfo;
 
-/* A chain of ancestors, the nearest first. */
+/*
+ * A chain of ancestors, the nearest first. It ends before the first lazy one, whose tree is all of it and all below: it has a directory
+ * of its own and needs no other.
+ */
 typedef struct MetaChain {
 	size_t count;
 	uint64_t *ids;
+	uint64_t lazy_id; /* 0: none is lazy */
+	char *lazy_path;  /* where it was seen last */
 } MetaChain;
 
 void meta_labels_done(MetaLabels *labels); /* these three are safe on zeroed ones */
@@ -75,6 +81,41 @@ typedef struct MetaCreate {
 
 int meta_create(Meta *meta, const MetaCreate *create, MetaChain *ret_chain, Error *error) _must_check_;
 
+/* A layer that is fetched as it is read: a committed snapshot that never was an active one. */
+typedef struct MetaLazy {
+	uint64_t id;
+	const char *name;
+	const char *parent; /* NULL: none; otherwise a lazy snapshot */
+	const MetaLabels
+		*labels;   /* one is containerd.io/snapshot.ref: -EEXIST when the parent has a child with the same */
+	const char *layer; /* what meta_lazy_layers() gives back */
+	const char *reference; /* may be NULL */
+	const char *path;      /* of the tree */
+	int64_t now;
+} MetaLazy;
+
+int meta_create_lazy(Meta *meta, const MetaLazy *lazy, Error *error) _must_check_;
+
+/* The tree of a lazy snapshot is somewhere else now. */
+int meta_move_lazy(Meta *meta, uint64_t id, const char *path, Error *error) _must_check_;
+
+/* What was given to meta_create_lazy() for a snapshot and all its ancestors, the lowest first. */
+typedef struct MetaLayers {
+	size_t count;
+	char **layers;
+	char *reference; /* of the topmost; NULL: none */
+} MetaLayers;
+void meta_layers_done(MetaLayers *layers); /* safe on a zeroed one */
+
+/* Errors: -ENOENT, -EBUSY (it is, or has below it, a snapshot that is not lazy). */
+int meta_lazy_layers(Meta *meta, const char *key, MetaLayers *ret_layers, Error *error) _must_check_;
+
+/* The key of a lazy snapshot. */
+int meta_lazy_key(Meta *meta, uint64_t id, char **ret_key, Error *error) _must_check_;
+
+/* Is there a committed child of `parent` (NULL: a snapshot with none) with this label containerd.io/snapshot.ref? 1 or 0. */
+int meta_has_ref(Meta *meta, const char *parent, const char *ref, Error *error) _must_check_;
+
 typedef struct MetaCommit {
 	uint64_t id; /* that `key` is expected to have; else it is -ENOENT */
 	const char *key, *name;
@@ -109,6 +150,9 @@ int meta_list(Meta *meta, uint64_t after, const char *ref, size_t limit, MetaInf
 
 /* All ids, in order; owned by the caller. */
 int meta_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error) _must_check_;
+
+/* Those of snapshots that are not lazy. */
+int meta_directory_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error) _must_check_;
 
 /* The highest id that ever was, 0 for none. */
 int meta_last_id(Meta *meta, uint64_t *ret_id, Error *error) _must_check_;

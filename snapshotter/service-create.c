@@ -1,5 +1,6 @@
 /* Prepare, View and Commit: the calls that make snapshots. */
 #include <string.h>
+#include <sys/stat.h>
 
 #include "snapshotter/service-private.h"
 
@@ -32,6 +33,27 @@ static int map_owner(const MetaLabels *labels, uid_t *uid, gid_t *gid, Error *er
 	return r < 0 || !gids ? r : plan_map_id(gids, *gid, gid, error);
 }
 
+/* The owner of a lazy snapshot's root directory. */
+static int lazy_owner(Service *service, const char *key, uid_t *ret_uid, gid_t *ret_gid, Error *error)
+{
+	_cleanup_(meta_info_done) MetaInfo info = { 0 };
+	_cleanup_(meta_chain_done) MetaChain chain = { 0 };
+	struct stat status;
+	int r = meta_chain(service->meta, key, &info, &chain, error);
+	if (r < 0)
+		return r;
+	chain.lazy_id = info.id; /* itself, whose ancestors do not count */
+	free(TAKE_PTR(chain.lazy_path));
+	r = service_lazy_ensure(service, &chain, error);
+	if (r < 0)
+		return r;
+	if (stat(chain.lazy_path, &status) < 0)
+		return error_set(error, -EAGAIN, "looking at %s failed: %s", chain.lazy_path, strerror(errno));
+	*ret_uid = status.st_uid;
+	*ret_gid = status.st_gid;
+	return 0;
+}
+
 /* The new root directory belongs to who owns the parent's. */
 static int choose_owner(Service *service, const MetaCreate *create, uid_t *ret_uid, gid_t *ret_gid, Error *error)
 {
@@ -43,7 +65,10 @@ static int choose_owner(Service *service, const MetaCreate *create, uid_t *ret_u
 			return error_prefix(error, r, "the parent is missing");
 		if (parent.kind != META_COMMITTED)
 			return error_set(error, -EINVAL, "the parent %s is not a committed snapshot", create->parent);
-		r = mounts_owner(service->mounts, parent.id, ret_uid, ret_gid, error);
+		if (parent.lazy)
+			r = lazy_owner(service, create->parent, ret_uid, ret_gid, error);
+		else
+			r = mounts_owner(service->mounts, parent.id, ret_uid, ret_gid, error);
 		if (r < 0)
 			return r;
 	}
@@ -83,6 +108,8 @@ static int create_snapshot(Service *service, WireCall *call, const Snapshots__Cr
 	if (!request->key[0])
 		return error_set(error, -EINVAL, "a snapshot needs a key");
 	int r = copy_labels(request->labels, request->n_labels, &labels, error);
+	if (r == 0 && kind == META_ACTIVE && service->lazy)
+		r = service_lazy_prepare(service, create.key, create.parent, &labels, error);
 	if (r == 0)
 		r = service_id_begin(service, &create.id, error);
 	if (r < 0)

@@ -100,10 +100,11 @@ int service_reply_info(WireCall *call, const MetaInfo *info, Error *error)
 	return r;
 }
 
-static int lower_directories(const Service *service, const MetaChain *chain, char **lowers, Error *error)
+static int lower_directories(const Service *service, const MetaChain *chain, size_t count, char **lowers, Error *error)
 {
-	for (size_t i = 0; i < chain->count; i++) {
-		lowers[i] = plan_directory(&service->mounts->host, chain->ids[i], "fs");
+	for (size_t i = 0; i < count; i++) {
+		lowers[i] = i < chain->count ? plan_directory(&service->mounts->host, chain->ids[i], "fs")
+					     : strdup(chain->lazy_path);
 		if (!lowers[i])
 			return error_set(error, -ENOMEM, "out of memory");
 	}
@@ -124,17 +125,20 @@ static int reply_mount(WireCall *call, PlanMount *plan, Error *error)
 	return service_reply(call, &reply.base, error);
 }
 
-int service_reply_mounts(Service *service, WireCall *call, uint64_t id, MetaKind kind, const MetaChain *chain,
-			 Error *error)
+int service_reply_mounts(Service *service, WireCall *call, uint64_t id, MetaKind kind, MetaChain *chain, Error *error)
 {
 	_cleanup_(plan_mount_done) PlanMount plan = { 0 };
-	char **lowers = calloc(chain->count ? chain->count : 1, sizeof(*lowers));
+	int r = chain->lazy_id ? service_lazy_ensure(service, chain, error) : 0;
+	if (r < 0)
+		return r;
+	size_t count = chain->count + (chain->lazy_id ? 1 : 0);
+	char **lowers = calloc(count ? count : 1, sizeof(*lowers));
 	if (!lowers)
 		return error_set(error, -ENOMEM, "out of memory");
-	int r = lower_directories(service, chain, lowers, error);
-	if (r == 0 && plan_mount(&service->mounts->host, id, kind, lowers, chain->count, &plan) < 0)
+	r = lower_directories(service, chain, count, lowers, error);
+	if (r == 0 && plan_mount(&service->mounts->host, id, kind, lowers, count, &plan) < 0)
 		r = error_set(error, -ENOMEM, "out of memory");
-	for (size_t i = 0; i < chain->count; i++)
+	for (size_t i = 0; i < count; i++)
 		free(lowers[i]);
 	free(lowers);
 	return r < 0 ? r : reply_mount(call, &plan, error);

@@ -11,6 +11,10 @@
 struct Service {
 	Meta *meta;
 	const Mounts *mounts;
+	const LazyBackend *lazy;                      /* NULL: none */
+	atomic_ullong lazy_outcomes[LAZY_REASONS];    /* of Prepares that ask for a layer */
+	atomic_ullong lazy_unreachable, lazy_removed; /* calls that answered Unavailable; trees let go of */
+	const char *metrics;
 	pthread_mutex_t lock;
 	uint64_t next_id;    /* under the lock, as are the next two */
 	uint64_t *beginning; /* ids whose directory may be there and whose row may not be yet */
@@ -34,9 +38,25 @@ int service_reply_info(WireCall *call, const MetaInfo *info, Error *error);
 int service_info_message(const MetaInfo *info, Snapshots__Info **ret_message);
 Snapshots__Info *service_info_message_free(Snapshots__Info *message);
 
+/*
+ * Makes the snapshot that a Prepare asks for by the label containerd.io/snapshot.ref, if it can be a lazy one or is there already: -EEXIST, as
+ * the protocol wants it. 0: the layer has to be fetched and unpacked by the client; why is in the log.
+ */
+int service_lazy_prepare(Service *service, const char *key, const char *parent, const MetaLabels *labels, Error *error);
+
+/* Sees to it that the tree at the end of a chain is shown; may change chain->lazy_path. -EAGAIN when it cannot be had now. */
+int service_lazy_ensure(Service *service, MetaChain *chain, Error *error);
+
+/* Lets go of trees that no snapshot has. `rows`: all ids, sorted, read after what `spared` says. */
+int service_lazy_reconcile(Service *service, uint64_t next, const uint64_t *spared, size_t spared_count, Error *error);
+
+/* Writes the file of metrics, if there is to be one. */
+void service_write_metrics(Service *service);
+
+bool service_has_id(const uint64_t *ids, size_t count, uint64_t id);
+
 /* The directories to be mounted below a snapshot whose ancestors these are, and the reply that says so. */
-int service_reply_mounts(Service *service, WireCall *call, uint64_t id, MetaKind kind, const MetaChain *chain,
-			 Error *error);
+int service_reply_mounts(Service *service, WireCall *call, uint64_t id, MetaKind kind, MetaChain *chain, Error *error);
 
 /* Calls. */
 int service_prepare(WireCall *call, void *arg, Error *error);

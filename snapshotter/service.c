@@ -54,7 +54,7 @@ static int compare_ids(const void *left, const void *right)
 	return (*a > *b) - (*a < *b);
 }
 
-static bool has_id(const uint64_t *ids, size_t count, uint64_t id)
+bool service_has_id(const uint64_t *ids, size_t count, uint64_t id)
 {
 	return count > 0 && bsearch(&id, ids, count, sizeof(*ids), compare_ids);
 }
@@ -71,7 +71,8 @@ static int spared_ids(Service *service, uint64_t *ret_next, uint64_t **ret_ids, 
 	(void)pthread_mutex_unlock(&service->lock);
 	if (!ids)
 		return -ENOMEM;
-	qsort(ids, count, sizeof(*ids), compare_ids);
+	if (count > 0)
+		qsort(ids, count, sizeof(*ids), compare_ids);
 	*ret_ids = ids;
 	*ret_count = count;
 	return 0;
@@ -95,27 +96,31 @@ int service_reconcile(Service *service, size_t *ret_count, Error *error)
 		return r;
 	for (size_t i = 0; i < directory_count; i++) {
 		uint64_t id = directories[i];
-		if (id >= next || has_id(spared, spared_count, id) || has_id(rows, row_count, id))
+		if (id >= next || service_has_id(spared, spared_count, id) || service_has_id(rows, row_count, id))
 			continue;
 		int removal = mounts_remove(service->mounts, id, r == 0 ? error : NULL);
 		removed += removal == 0;
 		r = r < 0 ? r : removal;
+	}
+	if (service->lazy) {
+		int lazy = service_lazy_reconcile(service, next, spared, spared_count, r == 0 ? error : NULL);
+		r = r < 0 ? r : lazy;
 	}
 	if (r == 0)
 		*ret_count = removed;
 	return r;
 }
 
-/* At the start nothing else runs, so what has no directory has lost it. */
+/* At the start nothing else runs, so what has no directory, and is not lazy, has lost it. */
 static int note_lost(const Service *service, const uint64_t *directories, size_t directory_count, Error *error)
 {
 	_cleanup_free_ uint64_t *rows = NULL;
 	size_t row_count;
-	int r = meta_ids(service->meta, &rows, &row_count, error);
+	int r = meta_directory_ids(service->meta, &rows, &row_count, error);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < row_count; i++)
-		if (!has_id(directories, directory_count, rows[i]))
+		if (!service_has_id(directories, directory_count, rows[i]))
 			log_error("the directory of a snapshot is lost id=%" PRIu64, rows[i]);
 	return 0;
 }
@@ -130,20 +135,24 @@ static int choose_first_id(Service *service, Error *error)
 		r = mounts_ids(service->mounts, &directories, &count, error);
 	if (r < 0)
 		return r;
-	qsort(directories, count, sizeof(*directories), compare_ids);
+	if (count > 0)
+		qsort(directories, count, sizeof(*directories), compare_ids);
 	if (count > 0 && directories[count - 1] > last)
 		last = directories[count - 1];
 	service->next_id = last + 1;
+	service_write_metrics(service);
 	return note_lost(service, directories, count, error);
 }
 
-int service_new(Meta *meta, const Mounts *mounts, Service **ret_service, Error *error)
+int service_new(const ServiceOptions *options, Service **ret_service, Error *error)
 {
 	_cleanup_(service_free_p) Service *service = calloc(1, sizeof(*service));
 	if (!service)
 		return error_set(error, -ENOMEM, "out of memory");
-	service->meta = meta;
-	service->mounts = mounts;
+	service->meta = options->meta;
+	service->mounts = options->mounts;
+	service->lazy = options->lazy;
+	service->metrics = options->metrics;
 	(void)pthread_mutex_init(&service->lock, NULL);
 	int r = choose_first_id(service, error);
 	if (r < 0)

@@ -5,20 +5,30 @@
  */
 #pragma once
 
+#include "snapshotter/lazy.h"
 #include "snapshotter/meta.h"
 #include "snapshotter/mounts.h"
 #include "snapshotter/wire-server.h"
 
 typedef struct Service Service;
 
-/* Neither is taken. Errors: those of reading the metadata and directories, with a sentence. */
-int service_new(Meta *meta, const Mounts *mounts, Service **ret_service, Error *error) _must_check_;
+/* None is taken; all must outlive the service. */
+typedef struct ServiceOptions {
+	Meta *meta;
+	const Mounts *mounts;
+	const LazyBackend *lazy; /* NULL: all images are ordinary ones */
+	const char *
+		metrics; /* a file for Prometheus's textfile collector, written at each change of a counter; NULL: none */
+} ServiceOptions;
+
+/* Errors: those of reading the metadata and directories, with a sentence. */
+int service_new(const ServiceOptions *options, Service **ret_service, Error *error) _must_check_;
 Service *service_free(Service *service);
 DEFINE_CLEANUP(Service, service_free);
 
 /*
- * Removes directories that no snapshot has; returns how many in `ret_count`. Says in the log which snapshots lack their directory. Also
- * what the call Cleanup does. Errors: the first that came up, after all others were tried.
+ * Removes directories that no snapshot has, and lets go of trees that no snapshot has; returns how many directories in `ret_count`. Also what
+ * the call Cleanup does. Errors: the first that came up, after all others were tried.
  */
 int service_reconcile(Service *service, size_t *ret_count, Error *error) _must_check_;
 

@@ -160,7 +160,7 @@ void wire_connection_write(WireConnection *connection)
 		return;
 	want_write(connection, false);
 	/* Closed with unread input, the peer would get an error instead of what was written last. */
-	if (!connection->lingers && wire_session_ended(connection->session)) {
+	if (!connection->lingers && (connection->failed || wire_session_ended(connection->session))) {
 		(void)shutdown(connection->fd, SHUT_WR);
 		connection->lingers = true;
 	}
@@ -178,7 +178,9 @@ void wire_connection_read(WireConnection *connection)
 	}
 	if (connection->lingers)
 		return;
-	if (wire_session_receive(connection->session, data, (size_t)size) == -ENOMEM)
+	int r = wire_session_receive(connection->session, data, (size_t)size);
+	connection->failed = r < 0;
+	if (r == -ENOMEM)
 		connection->dead = true;
 	wire_connection_write(connection);
 }

@@ -34,6 +34,7 @@ struct WireConnection {
 	Buffer output;   /* taken from the session, not yet written from `written` on */
 	size_t written;
 	bool wants_write; /* is in the epoll set for writing, too */
+	bool failed;      /* what came is no HTTP/2: nothing more is taken */
 	bool lingers;     /* all is written and the write side shut: waits for the other's end */
 	bool dead;        /* to be freed at the end of the turn */
 };

@@ -50,3 +50,4 @@ int blob_index_decode(const void *data, size_t size, uint8_t **ret_image, size_t
 #define BLOB_ANNOTATION_INDEX_OFFSET "containerd.io/snapshot/imgfs.index.offset" /* decimal */
 #define BLOB_ANNOTATION_INDEX_SIZE   "containerd.io/snapshot/imgfs.index.size"   /* decimal */
 #define BLOB_ANNOTATION_INDEX_DIGEST "containerd.io/snapshot/imgfs.index.digest" /* sha256:..., as in the footer */
+#define BLOB_ANNOTATION_DIFF_ID      "containerd.io/snapshot/imgfs.diff-id" /* the descriptor's digest, which labels lack */

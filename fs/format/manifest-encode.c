@@ -35,7 +35,7 @@ static json_t *encode_descriptor(const json_t *source, const char *type, const D
 /* The source's annotations that still hold, and those of the blob, a new reference; NULL when memory is out. */
 static json_t *encode_annotations(const json_t *source, const ManifestLayer *layer)
 {
-	char blob[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
+	char blob[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE], diff_id[DIGEST_TEXT_SIZE];
 	char blob_size[24], index_offset[24], index_size[24];
 	const char *key;
 	json_t *value;
@@ -48,10 +48,11 @@ static json_t *encode_annotations(const json_t *source, const ManifestLayer *lay
 		if (!tells_of_form(key) && json_object_set(annotations, key, value) < 0)
 			return NULL;
 	}
-	json_auto_t *ours = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", BLOB_ANNOTATION_VERSION, "1",
+	json_auto_t *ours = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", BLOB_ANNOTATION_VERSION, "1",
 				      BLOB_ANNOTATION_DIGEST, digest_text(&layer->blob, blob), BLOB_ANNOTATION_SIZE,
 				      blob_size, BLOB_ANNOTATION_INDEX_OFFSET, index_offset, BLOB_ANNOTATION_INDEX_SIZE,
-				      index_size, BLOB_ANNOTATION_INDEX_DIGEST, digest_text(&layer->index, index));
+				      index_size, BLOB_ANNOTATION_INDEX_DIGEST, digest_text(&layer->index, index),
+				      BLOB_ANNOTATION_DIFF_ID, digest_text(&layer->diff_id, diff_id));
 	if (!ours || json_object_update(annotations, ours) < 0)
 		return NULL;
 	return json_incref(annotations);

@@ -42,3 +42,14 @@ def test_driver(name, count, driver, work):
     found = outcomes(done.stdout)
     wrong = {test: outcome for test, outcome in found.items() if outcome != "PASS" and test != SKIPPED_BY_CONTAINERD}
     assert done.returncode == 0 and not wrong and len(found) == count, f"{wrong}\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}"
+
+
+def test_killed_at_system_calls(driver, work):
+    """kill -9 loses nothing that was acknowledged and leaves nothing that Cleanup does not remove. IMGFS_KILLS: at so many calls."""
+    environment = {
+        **os.environ, "IMGFS_SNAPSHOTTER": f"{machine.BUILD}/snapshotter/imgfs-snapshotter", "TMPDIR": str(work),
+        "IMGFS_KILL_AT": str(machine.TOP / "tests/crash/kill-at"), "IMGFS_KILLS": os.environ.get("IMGFS_KILLS", "25"),
+    }
+    command = [driver, "-test.v", "-test.run", "^TestCrash$"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
+    assert done.returncode == 0 and outcomes(done.stdout) == {"TestCrash": "PASS"}, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/containerd/snapshots"
@@ -20,16 +21,28 @@ import (
 	"google.golang.org/grpc"
 )
 
-// start runs the program and waits until somebody listens.
-func start(root string) (*exec.Cmd, string, error) {
+// start runs the program, whose words may begin with those of another that runs it, and waits until somebody listens.
+func start(root string, program ...string) (*exec.Cmd, string, error) {
 	socket := filepath.Join(filepath.Dir(root), "s.sock")
-	command := exec.Command(os.Getenv("IMGFS_SNAPSHOTTER"), "--address", socket, "--root", root, "--no-daemon")
+	command := exec.Command(program[0], append(program[1:], "--address", socket, "--root", root, "--no-daemon")...)
 	command.Stderr = os.Stderr
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := command.Start(); err != nil {
 		return nil, "", err
 	}
+	ended := make(chan struct{})
+	go func() {
+		// Without taking its status, which is for whoever started it.
+		var info [128]byte
+		syscall.Syscall6(syscall.SYS_WAITID, 1, uintptr(command.Process.Pid), uintptr(unsafe.Pointer(&info)), syscall.WEXITED|0x1000000, 0, 0)
+		close(ended)
+	}()
 	for until := time.Now().Add(2 * time.Minute); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+		select {
+		case <-ended:
+			return command, "", fmt.Errorf("%s ended before it listened", program[0])
+		default:
+		}
 		if conn, err := net.Dial("unix", socket); err == nil {
 			conn.Close()
 			return command, socket, nil
@@ -45,7 +58,7 @@ func dial(socket string) (*grpc.ClientConn, error) {
 
 // open gives a snapshotter, and what ends it: with SIGTERM, which must end the program well.
 func open(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
-	command, socket, err := start(root)
+	command, socket, err := start(root, os.Getenv("IMGFS_SNAPSHOTTER"))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -23,7 +23,8 @@
 #define CONFIG "{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":\"" D0 "\",\"size\":123}"
 #define ANNOTATIONS                                                                                          \
 	"{\"" KEY "version\":\"1\",\"" KEY "blob.digest\":\"" D2 "\",\"" KEY "blob.size\":\"100144\",\"" KEY \
-	"index.offset\":\"90000\",\"" KEY "index.size\":\"10000\",\"" KEY "index.digest\":\"" D3 "\"}"
+	"index.offset\":\"90000\",\"" KEY "index.size\":\"10000\",\"" KEY "index.digest\":\"" D3 "\",\"" KEY \
+	"diff-id\":\"" D1 "\"}"
 #define LAYER                                                                                              \
 	"{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"" D1 "\",\"size\":400000," \
 	"\"annotations\":" ANNOTATIONS "}"
@@ -73,9 +74,10 @@ static void test_encode(void **state)
 #define OUR_LAYER(more, annotations)                                                                           \
 	"{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"" D1 "\",\"size\":400000" more \
 	",\"annotations\":{" annotations "}}"
-#define OURS                                                                                                \
-	"\"" KEY "version\":\"1\",\"" KEY "blob.digest\":\"" D2 "\",\"" KEY "blob.size\":\"100144\",\"" KEY \
-	"index.offset\":\"90000\",\"" KEY "index.size\":\"10000\",\"" KEY "index.digest\":\"" D3 "\""
+#define OURS                                                                                                 \
+	"\"" KEY "version\":\"1\",\"" KEY "blob.digest\":\"" D2 "\",\"" KEY "blob.size\":\"100144\",\"" KEY  \
+	"index.offset\":\"90000\",\"" KEY "index.size\":\"10000\",\"" KEY "index.digest\":\"" D3 "\",\"" KEY \
+	"diff-id\":\"" D1 "\""
 
 /* The source's manifest, and what becomes of it. */
 static const char *const sources[][2] = {

@@ -258,8 +258,22 @@ static void test_later_version(void **state)
 	execute(place->path, "PRAGMA user_version = 1000");
 	assert_int_equal(meta_open(place->path, &place->meta, &error), -EINVAL);
 	assert_non_null(strstr(error.message, "version 1000"));
-	execute(place->path, "PRAGMA user_version = 1");
+}
+
+/* A database of the first version, which knew nothing of lazy snapshots, keeps what it has. */
+static void test_first_version(void **state)
+{
+	Place *place = *state;
+	Error error = { 0 };
+	MetaInfo info;
+	assert_int_equal(create(place->meta, 1, "old", NULL), 0);
+	place->meta = meta_close(place->meta);
+	execute(place->path, "DROP TABLE lazy; PRAGMA user_version = 1");
 	assert_int_equal(meta_open(place->path, &place->meta, &error), 0);
+	assert_int_equal(meta_stat(place->meta, "old", &info, NULL), 0);
+	assert_int_equal(info.id, 1);
+	assert_false(info.lazy);
+	meta_info_done(&info);
 }
 
 static void test_no_database(void **state)
@@ -281,8 +295,8 @@ static void test_no_database(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_life),    TEST(test_new_parent),    TEST(test_labels),      TEST(test_list),
-		TEST(test_threads), TEST(test_later_version), TEST(test_no_database),
+		TEST(test_life),    TEST(test_new_parent),    TEST(test_labels),        TEST(test_list),
+		TEST(test_threads), TEST(test_later_version), TEST(test_first_version), TEST(test_no_database),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,98 @@
+/* The node daemon as backend. A connection a call: it may end and start again at any time. */
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/vfs.h>
+
+#include "fs/control/control-client.h"
+#include "snapshotter/lazy.h"
+
+#define TIMEOUT_MILLIS 30000 /* for what has to come over the network before a tree is there */
+
+static int call(const char *socket, json_t *request, json_t **ret_answer, Error *error)
+{
+	_cleanup_(control_client_free_p) ControlClient *client = NULL;
+	if (!request)
+		return error_set(error, -ENOMEM, "out of memory");
+	int r = control_connect(socket, &client, error);
+	return r < 0 ? r : control_call(client, request, NULL, NULL, ret_answer, error);
+}
+
+static int attach(void *arg, const char *owner, const char *reference, const json_t *layers, char **ret_path,
+		  Error *error)
+{
+	json_auto_t *answer = NULL;
+	json_auto_t *request = json_pack("{s:s, s:s, s:O, s:I, s:s*}", "call", "attach", "owner", owner, "layers",
+					 layers, "timeout", (json_int_t)TIMEOUT_MILLIS, "reference", reference);
+	int r = call(arg, request, &answer, error);
+	if (r < 0)
+		return r;
+	const char *path = json_string_value(json_object_get(answer, "path"));
+	if (!path)
+		return error_set(error, -EBADMSG, "the daemon's answer has no path");
+	*ret_path = strdup(path);
+	return *ret_path ? 0 : error_set(error, -ENOMEM, "out of memory");
+}
+
+static int detach(void *arg, const char *owner, Error *error)
+{
+	json_auto_t *answer = NULL;
+	json_auto_t *request = json_pack("{s:s, s:s}", "call", "detach", "owner", owner);
+	return call(arg, request, &answer, error);
+}
+
+/* Puts the ids of a page of the list into `ids`. */
+static int add_owners(const json_t *answer, uint64_t **ids, size_t *count)
+{
+	size_t i;
+	const json_t *one, *list = json_object_get(answer, "attached");
+	json_array_foreach(list, i, one)
+	{
+		const char *owner = json_string_value(json_object_get(one, "owner"));
+		if (!owner || strncmp(owner, LAZY_OWNER_PREFIX, sizeof(LAZY_OWNER_PREFIX) - 1) != 0)
+			continue;
+		uint64_t *larger = reallocarray(*ids, *count + 1, sizeof(*larger));
+		if (!larger)
+			return -ENOMEM;
+		*ids = larger;
+		larger[(*count)++] = strtoull(owner + sizeof(LAZY_OWNER_PREFIX) - 1, NULL, 10);
+	}
+	return 0;
+}
+
+static int owners(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error)
+{
+	_cleanup_free_ uint64_t *ids = NULL;
+	_cleanup_free_ char *after = NULL;
+	size_t count = 0;
+	int r = 0;
+	do {
+		json_auto_t *answer = NULL;
+		json_auto_t *request = json_pack("{s:s, s:s*}", "call", "list", "after", after);
+		r = call(arg, request, &answer, error);
+		if (r < 0)
+			return r;
+		const char *next = json_string_value(json_object_get(answer, "next"));
+		free(after);
+		after = next ? strdup(next) : NULL;
+		if (add_owners(answer, &ids, &count) < 0 || (next && !after))
+			return error_set(error, -ENOMEM, "out of memory");
+	} while (after);
+	*ret_ids = TAKE_PTR(ids);
+	*ret_count = count;
+	return 0;
+}
+
+/* What is below the daemon's mounts has a server that answers, or none: then the name is not there at all. */
+static bool shown(void *arg _unused_, const char *path)
+{
+	struct statfs status;
+	return statfs(path, &status) == 0 && status.f_type == FUSE_SUPER_MAGIC;
+}
+
+LazyBackend lazy_daemon(const char *socket)
+{
+	return (LazyBackend){
+		.attach = attach, .detach = detach, .owners = owners, .shown = shown, .arg = (void *)(uintptr_t)socket
+	};
+}

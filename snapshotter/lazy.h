@@ -1,0 +1,53 @@
+/*
+ * Layers that are fetched as they are read: whoever shows their trees, seen from the snapshotter. An interface, so that the rules can be
+ * tried without a node daemon.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "snapshotter/meta.h"
+
+#define LAZY_OWNER_PREFIX "snapshotter:" /* then the id of the snapshot */
+
+/* All functions may be called by several threads at a time, and block. `arg` is the backend's. */
+typedef struct LazyBackend {
+	/*
+	 * Shows the merged tree of a chain of layers (array of objects as lazy_layer_encode() makes them, borrowed, the lowest first) and holds it
+	 * for `owner` until detach(); the same owner again replaces. `reference` says where the bytes come from, or is NULL. Returns the directory,
+	 * the caller's. Errors: any, with a sentence; then nothing is held.
+	 */
+	int (*attach)(void *arg, const char *owner, const char *reference, const json_t *layers, char **ret_path,
+		      Error *error);
+	int (*detach)(void *arg, const char *owner, Error *error); /* -ENOENT: holds nothing */
+	/* The numbers behind LAZY_OWNER_PREFIX of all owners; the caller's. */
+	int (*owners)(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error);
+	/* Does the directory show a tree now? Cheap. */
+	bool (*shown)(void *arg, const char *path);
+	void *arg;
+} LazyBackend;
+
+/* Why a layer is not lazy. */
+typedef enum LazyReason {
+	LAZY_IS_LAZY,
+	LAZY_NO_ANNOTATIONS, /* an ordinary image: its layer has no annotations of imgfs */
+	LAZY_BAD_ANNOTATIONS,
+	LAZY_NO_DIFF_ID,  /* no label says which layer it is */
+	LAZY_OTHER_CHAIN, /* the labels are of a layer that does not make this chain */
+	LAZY_PARENT,      /* what is below is not lazy */
+	LAZY_UNAVAILABLE, /* the backend could not attach it */
+	LAZY_REASONS,
+} LazyReason;
+
+const char *lazy_reason_name(LazyReason reason); /* as in logs and metrics: "no-annotations" */
+
+/*
+ * What the labels of a Prepare say of its layer, checked: the JSON that meta keeps, the caller's. `ref` is the chain ID that the snapshot is
+ * to have, `parent_chain` that of its parent, or NULL. Pure. Errors: -EINVAL with a reason and sentence, -ENOMEM.
+ */
+int lazy_layer_encode(const MetaLabels *labels, const char *ref, const char *parent_chain, char **ret_layer,
+		      LazyReason *ret_reason, Error *error) _must_check_;
+
+/* The backend that is the node daemon behind this socket. `socket` must stay. */
+LazyBackend lazy_daemon(const char *socket);

@@ -1,0 +1,221 @@
+/* Lazy layers: the protocol of containerd's remote snapshotters, and what keeps their trees shown. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "fs/base/log.h"
+#include "snapshotter/service-private.h"
+
+#define LABEL_REF       "containerd.io/snapshot.ref"
+#define LABEL_IMAGE_REF "containerd.io/snapshot/cri.image-ref"
+#define LABEL_REFERENCE "containerd.io/snapshot/imgfs.reference" /* imgfs pull --containerd */
+#define OWNER_SIZE      48
+
+static const char *owner_of(uint64_t id, char owner[static OWNER_SIZE])
+{
+	(void)snprintf(owner, OWNER_SIZE, LAZY_OWNER_PREFIX "%" PRIu64, id);
+	return owner;
+}
+
+/* The layers of a chain as the backend wants them: those below, and `layer`, which may be NULL. */
+static json_t *join_layers(const MetaLayers *below, const char *layer)
+{
+	json_auto_t *layers = json_array();
+	for (size_t i = 0; i < below->count + (layer ? 1 : 0); i++) {
+		const char *text = i < below->count ? below->layers[i] : layer;
+		if (json_array_append_new(layers, json_loads(text, 0, NULL)) < 0)
+			return NULL;
+	}
+	return json_incref(layers);
+}
+
+/* A layer that is about to become a snapshot. */
+typedef struct Wanted {
+	const char *ref, *parent, *reference;
+	const MetaLabels *labels;
+	MetaLayers below;
+	char *layer;
+	LazyReason reason;
+} Wanted;
+
+static int read_parent(Service *service, Wanted *wanted, char **ret_chain, Error *error)
+{
+	_cleanup_(meta_info_done) MetaInfo parent = { 0 };
+	wanted->reason = LAZY_PARENT;
+	int r = meta_lazy_layers(service->meta, wanted->parent, &wanted->below, error);
+	if (r == 0)
+		r = meta_stat(service->meta, wanted->parent, &parent, error);
+	if (r < 0)
+		return r;
+	const char *chain = meta_labels_get(&parent.labels, LABEL_REF);
+	*ret_chain = chain ? strdup(chain) : NULL;
+	return *ret_chain ? 0 : error_set(error, -EINVAL, "the parent has no chain ID");
+}
+
+/* All that can be said without asking anybody. The reason is set when it fails. */
+static int judge(Service *service, Wanted *wanted, Error *error)
+{
+	_cleanup_free_ char *parent_chain = NULL;
+	wanted->reason = LAZY_NO_ANNOTATIONS;
+	if (!meta_labels_get(wanted->labels, "containerd.io/snapshot/imgfs.version"))
+		return error_set(error, -EINVAL, "the layer has no annotations of imgfs");
+	int r = wanted->parent ? read_parent(service, wanted, &parent_chain, error) : 0;
+	if (r < 0)
+		return r;
+	r = lazy_layer_encode(wanted->labels, wanted->ref, parent_chain, &wanted->layer, &wanted->reason, error);
+	if (r < 0)
+		return r;
+	const char *image = meta_labels_get(wanted->labels, LABEL_IMAGE_REF);
+	const char *own = meta_labels_get(wanted->labels, LABEL_REFERENCE);
+	wanted->reference = own ?: image ?: wanted->below.reference;
+	return 0;
+}
+
+static int attach_layers(Service *service, uint64_t id, const char *reference, const MetaLayers *below,
+			 const char *layer, char **ret_path, Error *error)
+{
+	char owner[OWNER_SIZE];
+	json_auto_t *layers = join_layers(below, layer);
+	if (!layers)
+		return error_set(error, -ENOMEM, "out of memory");
+	return service->lazy->attach(service->lazy->arg, owner_of(id, owner), reference, layers, ret_path, error);
+}
+
+static void let_go(Service *service, uint64_t id)
+{
+	char owner[OWNER_SIZE];
+	Error error = { 0 };
+	int r = service->lazy->detach(service->lazy->arg, owner_of(id, owner), &error);
+	if (r == 0) {
+		atomic_fetch_add(&service->lazy_removed, 1);
+		service_write_metrics(service);
+	} else if (r != -ENOENT) {
+		log_warning("a tree could not be let go id=%" PRIu64 " reason=\"%s\"; the next Cleanup tries again", id,
+			    error_text(&error, r));
+	}
+}
+
+/* Tree, then row. */
+static int make_lazy(Service *service, Wanted *wanted, uint64_t id, Error *error)
+{
+	_cleanup_free_ char *path = NULL, *name = NULL;
+	wanted->reason = LAZY_UNAVAILABLE;
+	int r = attach_layers(service, id, wanted->reference, &wanted->below, wanted->layer, &path, error);
+	if (r < 0)
+		return r;
+	wanted->reason = LAZY_IS_LAZY;
+	if (asprintf(&name, "imgfs/%" PRIu64 "/%s", id, wanted->ref) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	const MetaLazy lazy = {
+		.id = id,
+		.name = name,
+		.parent = wanted->parent,
+		.labels = wanted->labels,
+		.layer = wanted->layer,
+		.reference = wanted->reference,
+		.path = path,
+		.now = service_now(),
+	};
+	r = meta_create_lazy(service->meta, &lazy, error);
+	if (r < 0)
+		let_go(service, id);
+	return r;
+}
+
+/* 0: made; -EEXIST: somebody else made it meanwhile. */
+static int try_lazy(Service *service, Wanted *wanted, Error *error)
+{
+	uint64_t id;
+	int r = judge(service, wanted, error);
+	if (r == 0)
+		r = service_id_begin(service, &id, error);
+	if (r < 0)
+		return r;
+	r = make_lazy(service, wanted, id, error);
+	service_id_end(service, id);
+	return r;
+}
+
+int service_lazy_prepare(Service *service, const char *key, const char *parent, const MetaLabels *labels, Error *error)
+{
+	Error why = { 0 };
+	Wanted wanted = { .ref = meta_labels_get(labels, LABEL_REF), .parent = parent, .labels = labels };
+	if (!wanted.ref)
+		return 0;
+	int r = meta_has_ref(service->meta, parent, wanted.ref, error);
+	if (r < 0)
+		return r;
+	if (r == 0) {
+		r = try_lazy(service, &wanted, &why);
+		atomic_fetch_add(&service->lazy_outcomes[wanted.reason], 1);
+		service_write_metrics(service);
+		meta_layers_done(&wanted.below);
+		free(wanted.layer);
+	}
+	if (r >= 0 || r == -EEXIST)
+		return error_set(error, -EEXIST, "the snapshot of %s is there already", wanted.ref);
+	/* An ordinary image is nothing to complain of. */
+	log_write(wanted.reason == LAZY_NO_ANNOTATIONS ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING,
+		  "a layer is pulled whole reason=%s chain=%s key=\"%s\" why=\"%s\"", lazy_reason_name(wanted.reason),
+		  wanted.ref, key, error_text(&why, r));
+	return 0;
+}
+
+/* Shows a tree again that is not shown any more: the node has started anew, or the daemon has lost it. */
+static int show_again(Service *service, MetaChain *chain, Error *error)
+{
+	_cleanup_free_ char *key = NULL, *path = NULL;
+	_cleanup_(meta_layers_done) MetaLayers layers = { 0 };
+	int r = meta_lazy_key(service->meta, chain->lazy_id, &key, error);
+	if (r == 0)
+		r = meta_lazy_layers(service->meta, key, &layers, error);
+	if (r == 0)
+		r = attach_layers(service, chain->lazy_id, layers.reference, &layers, NULL, &path, error);
+	if (r < 0)
+		return r;
+	if (!service->lazy->shown(service->lazy->arg, path))
+		return error_set(error, -EAGAIN, "%s shows no tree", path);
+	if (!chain->lazy_path || strcmp(path, chain->lazy_path) != 0)
+		r = meta_move_lazy(service->meta, chain->lazy_id, path, error);
+	free(chain->lazy_path);
+	chain->lazy_path = TAKE_PTR(path);
+	return r;
+}
+
+int service_lazy_ensure(Service *service, MetaChain *chain, Error *error)
+{
+	Error why = { 0 };
+	if (!service->lazy)
+		return error_set(error, -EAGAIN,
+				 "the parent is a lazy image, and this imgfs-snapshotter was started with --no-daemon");
+	if (chain->lazy_path && service->lazy->shown(service->lazy->arg, chain->lazy_path))
+		return 0;
+	int r = show_again(service, chain, &why);
+	if (r == 0)
+		return 0;
+	atomic_fetch_add(&service->lazy_unreachable, 1);
+	service_write_metrics(service);
+	log_warning("a lazy parent cannot be had id=%" PRIu64 " reason=\"%s\"", chain->lazy_id, error_text(&why, r));
+	return error_set(error, -EAGAIN, "the lazy parent cannot be had now: %s", error_text(&why, r));
+}
+
+int service_lazy_reconcile(Service *service, uint64_t next, const uint64_t *spared, size_t spared_count, Error *error)
+{
+	_cleanup_free_ uint64_t *owners = NULL, *rows = NULL;
+	size_t owner_count, row_count;
+	Error why = { 0 };
+	int r = service->lazy->owners(service->lazy->arg, &owners, &owner_count, &why);
+	/* Without a daemon nothing is held; what it remembers is seen by the next Cleanup. */
+	if (r < 0) {
+		log_info("the node daemon was not asked what it holds reason=\"%s\"", error_text(&why, r));
+		return 0;
+	}
+	r = meta_ids(service->meta, &rows, &row_count, error);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < owner_count; i++) {
+		uint64_t id = owners[i];
+		if (id < next && !service_has_id(spared, spared_count, id) && !service_has_id(rows, row_count, id))
+			let_go(service, id);
+	}
+	return 0;
+}

@@ -1,0 +1,39 @@
+/* Counters of the lazy part, as a file that Prometheus's node exporter collects (its textfile collector). */
+#include <fcntl.h>
+#include <string.h>
+
+#include "fs/base/fd.h"
+#include "fs/base/log.h"
+#include "snapshotter/service-private.h"
+
+static void write_counter(FILE *file, const char *name, const char *help, unsigned long long value)
+{
+	(void)fprintf(file, "# HELP %s %s\n# TYPE %s counter\n%s %llu\n", name, help, name, name, value);
+}
+
+static void write_all(FILE *file, Service *service)
+{
+	static const char layers[] = "imgfs_snapshotter_layers_total";
+	(void)fprintf(file, "# HELP %s Layers asked for by their chain, by what became of them.\n# TYPE %s counter\n",
+		      layers, layers);
+	for (LazyReason i = 0; i < LAZY_REASONS; i++)
+		(void)fprintf(file, "%s{outcome=\"%s\"} %llu\n", layers, lazy_reason_name(i),
+			      (unsigned long long)atomic_load(&service->lazy_outcomes[i]));
+	write_counter(file, "imgfs_snapshotter_unavailable_total", "Calls that found a lazy parent unreachable.",
+		      atomic_load(&service->lazy_unreachable));
+	write_counter(file, "imgfs_snapshotter_let_go_total", "Trees of lazy snapshots that were let go of.",
+		      atomic_load(&service->lazy_removed));
+}
+
+void service_write_metrics(Service *service)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t size;
+	FILE *file = service->metrics ? open_memstream(&text, &size) : NULL;
+	if (!file)
+		return;
+	write_all(file, service);
+	int r = fclose(file) == 0 ? fd_replace_file(AT_FDCWD, service->metrics, text, size, 0644) : -ENOMEM;
+	if (r < 0)
+		log_warning("the metrics cannot be written file=%s reason=\"%s\"", service->metrics, strerror(-r));
+}

@@ -1,0 +1,198 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/snapshots"
+	"github.com/containerd/containerd/snapshots/proxy"
+)
+
+// A row of what should be there: its key to the rest.
+type rows map[string]string
+
+func (r rows) with(change func(rows)) rows {
+	next := rows{}
+	for key, value := range r {
+		next[key] = value
+	}
+	change(next)
+	return next
+}
+
+type step struct {
+	name string
+	call func(context.Context, snapshots.Snapshotter) error
+	then func(rows)
+}
+
+func prepare(key, parent string) step {
+	return step{"prepare " + key, func(ctx context.Context, sn snapshots.Snapshotter) error {
+		_, err := sn.Prepare(ctx, key, parent, snapshots.WithLabels(map[string]string{"l": key}))
+		return err
+	}, func(r rows) { r[key] = fmt.Sprintf("Active %s < %s[l=%s]", key, parent, key) }}
+}
+
+func commit(name, key, parent string) step {
+	return step{"commit " + key, func(ctx context.Context, sn snapshots.Snapshotter) error {
+		return sn.Commit(ctx, name, key, snapshots.WithLabels(map[string]string{"n": name}))
+	}, func(r rows) { delete(r, key); r[name] = fmt.Sprintf("Committed %s < %s[n=%s]", name, parent, name) }}
+}
+
+func remove(key string) step {
+	return step{"remove " + key, func(ctx context.Context, sn snapshots.Snapshotter) error {
+		return sn.Remove(ctx, key)
+	}, func(r rows) { delete(r, key) }}
+}
+
+func plain(name string, call func(context.Context, snapshots.Snapshotter) error) step {
+	return step{name, call, func(rows) {}}
+}
+
+var cleanup = plain("cleanup", func(ctx context.Context, sn snapshots.Snapshotter) error { return sn.(snapshots.Cleaner).Cleanup(ctx) })
+
+// Every call, those that change something in each way they can.
+var script = []step{
+	prepare("a", ""), commit("one", "a", ""), prepare("b", "one"),
+	{"view v", func(ctx context.Context, sn snapshots.Snapshotter) error {
+		_, err := sn.View(ctx, "v", "one")
+		return err
+	},
+		func(r rows) { r["v"] = "View v < one[]" }},
+	plain("mounts b", func(ctx context.Context, sn snapshots.Snapshotter) error { _, err := sn.Mounts(ctx, "b"); return err }),
+	commit("two", "b", "one"),
+	{"update two", func(ctx context.Context, sn snapshots.Snapshotter) error {
+		_, err := sn.Update(ctx, snapshots.Info{Name: "two", Labels: map[string]string{"u": "1"}})
+		return err
+	}, func(r rows) { r["two"] = "Committed two < one[u=1]" }},
+	remove("v"), cleanup, prepare("c", "two"),
+	plain("usage c", func(ctx context.Context, sn snapshots.Snapshotter) error { _, err := sn.Usage(ctx, "c"); return err }),
+	plain("list", func(ctx context.Context, sn snapshots.Snapshotter) error { _, err := names(ctx, sn); return err }),
+	plain("stat c", func(ctx context.Context, sn snapshots.Snapshotter) error { _, err := sn.Stat(ctx, "c"); return err }),
+	remove("c"), cleanup, remove("two"), prepare("d", "one"),
+}
+
+func connect(t *testing.T, socket string) (snapshots.Snapshotter, func()) {
+	conn, err := dial(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "imgfs"), func() { conn.Close() }
+}
+
+// run goes through the script until a call fails. What has to be there, and what may be there instead: the call that failed may have
+// been done.
+func run(t *testing.T, socket string) (rows, rows, string) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	sn, closed := connect(t, socket)
+	defer closed()
+	have := rows{}
+	for _, one := range script {
+		next := have.with(one.then)
+		if err := one.call(ctx, sn); err != nil {
+			return have, next, one.name
+		}
+		have = next
+	}
+	return have, have, "the end"
+}
+
+func found(t *testing.T, sn snapshots.Snapshotter) rows {
+	all := rows{}
+	for _, line := range state(context.Background(), t, sn) {
+		all[strings.Fields(line)[1]] = line
+	}
+	return all
+}
+
+// check starts the program again on what the killed one left.
+func check(t *testing.T, root string, have, maybe rows, where string) {
+	command, socket, err := start(root, os.Getenv("IMGFS_SNAPSHOTTER"))
+	if err != nil {
+		t.Fatal(where, err)
+	}
+	sn, closed := connect(t, socket)
+	defer closed()
+	got := found(t, sn)
+	if !reflect.DeepEqual(got, have) && !reflect.DeepEqual(got, maybe) {
+		t.Fatalf("%s: %q, and neither %q nor %q", where, got, have, maybe)
+	}
+	if err := sn.(snapshots.Cleaner).Cleanup(context.Background()); err != nil {
+		t.Fatal(where, err)
+	}
+	entries, err := os.ReadDir(filepath.Join(root, "snapshots"))
+	if err != nil || len(entries) != len(got) {
+		t.Fatalf("%s: %d directories for %d snapshots, %v", where, len(entries), len(got), err)
+	}
+	keys := []string{}
+	for key := range got {
+		keys = append(keys, key)
+	}
+	sort.Strings(keys)
+	for _, key := range keys {
+		if strings.HasPrefix(got[key], "Committed") {
+			continue
+		}
+		if mounts, err := sn.Mounts(context.Background(), key); err != nil || len(mounts) != 1 {
+			t.Fatal(where, key, mounts, err)
+		}
+	}
+	command.Process.Signal(syscall.SIGTERM)
+	if err := command.Wait(); err != nil {
+		t.Fatal(where, err)
+	}
+}
+
+// attempt kills the program at one system call. False: the script came to its end before.
+func attempt(t *testing.T, point int) bool {
+	directory, err := os.MkdirTemp("", "crash-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(directory)
+	root := filepath.Join(directory, "root")
+	command, socket, err := start(root, os.Getenv("IMGFS_KILL_AT"), strconv.Itoa(point), os.Getenv("IMGFS_SNAPSHOTTER"))
+	have, maybe, where := rows{}, rows{}, "the start"
+	if err == nil {
+		have, maybe, where = run(t, socket)
+	}
+	killed := where != "the end"
+	if command != nil && !killed {
+		syscall.Kill(-command.Process.Pid, syscall.SIGTERM)
+	}
+	if command != nil {
+		command.Wait()
+	}
+	check(t, root, have, maybe, fmt.Sprintf("killed at call %d, in %s", point, where))
+	return killed
+}
+
+// The program dies at its system calls, at all or at IMGFS_KILLS of them.
+func TestCrash(t *testing.T) {
+	if os.Getenv("IMGFS_KILL_AT") == "" {
+		t.Skip("IMGFS_KILL_AT names tests/crash/kill-at")
+	}
+	kills, _ := strconv.Atoi(os.Getenv("IMGFS_KILLS"))
+	first, step, count := 20, 1, 0
+	if kills > 0 {
+		step = 1000/kills + 1
+	}
+	for point := first; attempt(t, point); point += step {
+		count++
+	}
+	t.Logf("killed %d times", count)
+	if count < 10 {
+		t.Fatal("hardly ever killed")
+	}
+}

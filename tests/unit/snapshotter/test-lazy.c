@@ -1,0 +1,324 @@
+/* The lazy protocol with a backend that only remembers. The chain ID is sha256sum's. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fs/base/fd.h"
+#include "snapshotter/mounts-tree.h"
+#include "snapshotter/service-private.h"
+#include "snapshotter/wire-message.h"
+
+/* CHAIN: printf 'sha256:11...1 sha256:22...2' | sha256sum */
+#define ONE   "sha256:1111111111111111111111111111111111111111111111111111111111111111"
+#define TWO   "sha256:2222222222222222222222222222222222222222222222222222222222222222"
+#define THREE "sha256:3333333333333333333333333333333333333333333333333333333333333333"
+#define CHAIN "sha256:9932074217c35353d2e03a3f5a86549f7c67bfeb0ba53e23d69f4d4c8f7958f5"
+
+typedef struct Fake {
+	char tree[96];
+	bool fails, hidden;
+	unsigned attached;
+	uint64_t owners[8];
+	size_t owner_count;
+	char reference[64];
+	size_t layers; /* of the last attach */
+	char lowest[80];
+} Fake;
+
+typedef struct Place {
+	char root[64], metrics[96];
+	Mounts mounts;
+	Meta *meta;
+	Fake fake;
+	LazyBackend backend;
+	Service *service;
+} Place;
+
+static int fake_attach(void *arg, const char *owner, const char *reference, const json_t *layers, char **ret_path,
+		       Error *error)
+{
+	Fake *fake = arg;
+	uint64_t id = strtoull(owner + sizeof(LAZY_OWNER_PREFIX) - 1, NULL, 10);
+	if (fake->fails)
+		return error_set(error, -EHOSTUNREACH, "the build host is asleep");
+	fake->attached++;
+	(void)snprintf(fake->reference, sizeof(fake->reference), "%s", reference ?: "none");
+	fake->layers = json_array_size(layers);
+	(void)snprintf(fake->lowest, sizeof(fake->lowest), "%s",
+		       json_string_value(json_object_get(json_array_get(layers, 0), "diffId")));
+	bool has = false;
+	for (size_t i = 0; i < fake->owner_count; i++)
+		has = has || fake->owners[i] == id;
+	if (!has)
+		fake->owners[fake->owner_count++] = id;
+	fake->hidden = false;
+	*ret_path = strdup(fake->tree);
+	return 0;
+}
+
+static int fake_detach(void *arg, const char *owner, Error *error _unused_)
+{
+	Fake *fake = arg;
+	uint64_t id = strtoull(owner + sizeof(LAZY_OWNER_PREFIX) - 1, NULL, 10);
+	for (size_t i = 0; i < fake->owner_count; i++) {
+		if (fake->owners[i] == id) {
+			fake->owners[i] = fake->owners[--fake->owner_count];
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
+static int fake_owners(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error _unused_)
+{
+	const Fake *fake = arg;
+	*ret_ids = calloc(8, sizeof(**ret_ids));
+	memcpy(*ret_ids, fake->owners, sizeof(fake->owners));
+	*ret_count = fake->owner_count;
+	return 0;
+}
+
+static bool fake_shown(void *arg, const char *path)
+{
+	const Fake *fake = arg;
+	return !fake->hidden && strcmp(path, fake->tree) == 0;
+}
+
+static int setup(void **state)
+{
+	static Place place;
+	char database[96];
+	place = (Place){ 0 };
+	(void)strcpy(place.root, "/tmp/imgfs-lazy-XXXXXX");
+	if (!mkdtemp(place.root))
+		return -1;
+	(void)snprintf(place.fake.tree, sizeof(place.fake.tree), "%s/tree", place.root);
+	(void)snprintf(place.metrics, sizeof(place.metrics), "%s/metrics", place.root);
+	(void)snprintf(database, sizeof(database), "%s/metadata.db", place.root);
+	place.backend = (LazyBackend){ fake_attach, fake_detach, fake_owners, fake_shown, &place.fake };
+	if (mkdir(place.fake.tree, 0750) < 0 || mounts_open(place.root, &place.mounts, NULL) < 0 ||
+	    meta_open(database, &place.meta, NULL) < 0)
+		return -1;
+	const ServiceOptions options = {
+		.meta = place.meta, .mounts = &place.mounts, .lazy = &place.backend, .metrics = place.metrics
+	};
+	*state = &place;
+	return service_new(&options, &place.service, NULL);
+}
+
+static int teardown(void **state)
+{
+	Place *place = *state;
+	place->service = service_free(place->service);
+	place->meta = meta_close(place->meta);
+	mounts_close(&place->mounts);
+	return mounts_tree_remove(AT_FDCWD, place->root);
+}
+
+/* Pairs of labels, NULL at the end. */
+typedef const char *const Labels[20];
+
+static int prepare(Place *place, const char *key, const char *parent, Labels labels, char *ret_lower, Error *error)
+{
+	Snapshots__CreateRequest request;
+	Snapshots__CreateRequest__LabelsEntry entries[10], *pointers[10];
+	snapshots__create_request__init(&request);
+	request.key = (char *)(uintptr_t)key;
+	request.parent = (char *)(uintptr_t)parent;
+	request.labels = pointers;
+	for (size_t i = 0; labels[i]; i += 2) {
+		snapshots__create_request__labels_entry__init(&entries[i / 2]);
+		entries[i / 2].key = (char *)(uintptr_t)labels[i];
+		entries[i / 2].value = (char *)(uintptr_t)labels[i + 1];
+		pointers[request.n_labels++] = &entries[i / 2];
+	}
+	uint8_t message[4096];
+	WireCall call = { .message = message, .size = snapshots__create_request__pack(&request, message) };
+	int r = service_prepare(&call, place->service, error);
+	if (r == 0 && ret_lower) {
+		Snapshots__MountsReply *reply = snapshots__mounts_reply__unpack(
+			NULL, call.reply.size - WIRE_PREFIX_SIZE, call.reply.data + WIRE_PREFIX_SIZE);
+		const Snapshots__Mount *mount = reply->mounts[0];
+		(void)strcpy(ret_lower, mount->n_options > 2 ? mount->options[mount->n_options - 1] : mount->source);
+		snapshots__mounts_reply__free_unpacked(reply, NULL);
+	}
+	buffer_done(&call.reply);
+	return r;
+}
+
+#define REF   "containerd.io/snapshot.ref"
+#define IMGFS "containerd.io/snapshot/imgfs."
+#define BLOB                                                                                                      \
+	IMGFS "version", "1", IMGFS "blob.digest", THREE, IMGFS "blob.size", "1000", IMGFS "index.offset", "800", \
+		IMGFS "index.size", "100", IMGFS "index.digest", THREE
+#define IMAGE   "containerd.io/snapshot/cri.image-ref", "build:8500/a:1"
+#define CRI     "containerd.io/snapshot/cri.layer-digest"
+#define DIFF_ID "containerd.io/snapshot/diff-id"
+
+/* The lazy snapshot that has this chain ID. */
+static char *name_of(const Place *place, const char *ref)
+{
+	MetaInfo infos[20];
+	size_t count;
+	char *name = NULL;
+	assert_int_equal(meta_list(place->meta, 0, ref, ELEMENTS(infos), infos, &count, NULL), 0);
+	for (size_t i = 0; i < count; i++) {
+		if (infos[i].kind == META_COMMITTED) {
+			assert_null(name);
+			name = strdup(infos[i].key);
+		}
+		meta_info_done(&infos[i]);
+	}
+	assert_non_null(name);
+	return name;
+}
+
+static void test_two_layers(void **state)
+{
+	Place *place = *state;
+	char lower[256];
+	const char *chain = CHAIN;
+	assert_int_equal(prepare(place, "n/1/x", "", (Labels){ REF, ONE, BLOB, IMAGE }, NULL, NULL), -EEXIST);
+	_cleanup_free_ char *lowest = name_of(place, ONE);
+	assert_string_equal(place->fake.reference, "build:8500/a:1");
+	assert_int_equal(
+		prepare(place, "n/2/y", lowest, (Labels){ REF, chain, BLOB, IMGFS "diff-id", TWO }, NULL, NULL),
+		-EEXIST);
+	assert_int_equal(place->fake.layers, 2);
+	assert_string_equal(place->fake.lowest, ONE);
+	assert_string_equal(place->fake.reference, "build:8500/a:1"); /* that of what is below */
+	_cleanup_free_ char *top = name_of(place, chain);
+	/* The same for another client: found, not made again. */
+	assert_int_equal(prepare(place, "other/1/x", "", (Labels){ REF, ONE, BLOB }, NULL, NULL), -EEXIST);
+	assert_int_equal(place->fake.attached, 2);
+	/* A container over it has the one tree below. */
+	assert_int_equal(prepare(place, "n/3/c", top, (Labels){ 0 }, lower, NULL), 0);
+	assert_non_null(strstr(lower, "lowerdir="));
+	assert_string_equal(lower + strlen("lowerdir="), place->fake.tree);
+	/* Nothing goes that is in use, and everything after. */
+	Error error = { 0 };
+	size_t count;
+	assert_int_equal(meta_remove(place->meta, top, &error), -EBUSY);
+	assert_int_equal(meta_remove(place->meta, "n/3/c", NULL), 0);
+	assert_int_equal(meta_remove(place->meta, top, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(place->fake.owner_count, 1);
+	assert_int_equal(meta_remove(place->meta, lowest, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(place->fake.owner_count, 0);
+}
+
+/* Who sends what: each combination that is lazy, and each that is not, with the reason that is counted. */
+static void test_matrix(void **state)
+{
+	Place *place = *state;
+	const char *chain = CHAIN;
+	assert_int_equal(prepare(place, "bottom", "", (Labels){ REF, ONE, BLOB }, NULL, NULL), -EEXIST);
+	_cleanup_free_ char *below = name_of(place, ONE);
+	const struct {
+		const char *what;
+		Labels labels;
+		LazyReason outcome;
+	} samples[] = {
+		{ "no annotations", { REF, chain }, LAZY_NO_ANNOTATIONS },
+		{ "cri, but no annotations", { REF, chain, CRI, TWO, IMAGE }, LAZY_NO_ANNOTATIONS },
+		{ "annotations alone", { REF, chain, BLOB }, LAZY_NO_DIFF_ID },
+		{ "another layer", { REF, chain, BLOB, CRI, THREE }, LAZY_OTHER_CHAIN },
+		{ "no digest", { REF, chain, BLOB, CRI, "sha256:x" }, LAZY_OTHER_CHAIN },
+		{ "another version", { REF, chain, IMGFS "version", "2", CRI, TWO }, LAZY_BAD_ANNOTATIONS },
+		{ "half of the annotations", { REF, chain, IMGFS "version", "1", CRI, TWO }, LAZY_BAD_ANNOTATIONS },
+		{ "cri", { REF, chain, BLOB, CRI, TWO, IMAGE }, LAZY_IS_LAZY },
+		{ "containerd 2.4", { REF, chain, BLOB, DIFF_ID, TWO }, LAZY_IS_LAZY },
+		{ "as exported", { REF, chain, BLOB, IMGFS "diff-id", TWO }, LAZY_IS_LAZY },
+	};
+	for (size_t i = 0; i < ELEMENTS(samples); i++) {
+		unsigned long long before = atomic_load(&place->service->lazy_outcomes[samples[i].outcome]);
+		char key[16];
+		(void)snprintf(key, sizeof(key), "key-%zu", i);
+		int r = prepare(place, key, below, samples[i].labels, NULL, NULL);
+		assert_int_equal(r, samples[i].outcome == LAZY_IS_LAZY ? -EEXIST : 0);
+		if (atomic_load(&place->service->lazy_outcomes[samples[i].outcome]) != before + 1)
+			fail_msg("%s", samples[i].what);
+		if (r == 0)
+			continue;
+		_cleanup_free_ char *name = name_of(place, chain);
+		assert_int_equal(meta_remove(place->meta, name, NULL), 0);
+	}
+	/* Without the label it is an ordinary call, whatever else comes along. */
+	assert_int_equal(prepare(place, "plain", "", (Labels){ BLOB, CRI, ONE, IMAGE }, NULL, NULL), 0);
+}
+
+/* Over what was unpacked nothing is lazy; a view of part of a chain is none. */
+static void test_ordinary_parent(void **state)
+{
+	Place *place = *state;
+	const MetaLabels none = { 0 };
+	assert_int_equal(prepare(place, "a", "", (Labels){ 0 }, NULL, NULL), 0);
+	const MetaCommit commit = { .id = 1, .key = "a", .name = "unpacked", .labels = &none };
+	assert_int_equal(meta_commit(place->meta, &commit, NULL), 0);
+	assert_int_equal(prepare(place, "b", "unpacked", (Labels){ REF, CHAIN, BLOB, CRI, TWO }, NULL, NULL), 0);
+	assert_int_equal(atomic_load(&place->service->lazy_outcomes[LAZY_PARENT]), 1);
+}
+
+static void test_fallback(void **state)
+{
+	Place *place = *state;
+	_cleanup_free_ char *text = NULL;
+	size_t size;
+	place->fake.fails = true;
+	assert_int_equal(prepare(place, "a", "", (Labels){ REF, ONE, BLOB }, NULL, NULL), 0);
+	assert_int_equal(fd_read_file(AT_FDCWD, place->metrics, 10000, &text, &size), 0);
+	assert_non_null(strstr(text, "imgfs_snapshotter_layers_total{outcome=\"unavailable\"} 1\n"));
+	assert_non_null(strstr(text, "imgfs_snapshotter_layers_total{outcome=\"lazy\"} 0\n"));
+}
+
+/* A tree that has vanished is shown again; where that fails the answer is Unavailable, and never an empty directory. */
+static void test_unreachable(void **state)
+{
+	Place *place = *state;
+	char lower[256];
+	Error error = { 0 };
+	assert_int_equal(prepare(place, "x", "", (Labels){ REF, ONE, BLOB }, NULL, NULL), -EEXIST);
+	_cleanup_free_ char *name = name_of(place, ONE);
+	place->fake.hidden = true;
+	assert_int_equal(prepare(place, "c", name, (Labels){ 0 }, lower, NULL), 0);
+	assert_int_equal(place->fake.attached, 2);
+	place->fake.hidden = place->fake.fails = true;
+	assert_int_equal(prepare(place, "d", name, (Labels){ 0 }, lower, &error), -EAGAIN);
+	assert_non_null(strstr(error.message, "the build host is asleep"));
+	MetaInfo info;
+	assert_int_equal(meta_stat(place->meta, "d", &info, NULL), -ENOENT);
+	assert_int_equal(atomic_load(&place->service->lazy_unreachable), 1);
+}
+
+/* A crash between tree and row leaves an owner without a snapshot. */
+static void test_orphan(void **state)
+{
+	Place *place = *state;
+	size_t count;
+	assert_int_equal(prepare(place, "x", "", (Labels){ REF, ONE, BLOB }, NULL, NULL), -EEXIST);
+	place->service->next_id = 100;
+	place->fake.owners[place->fake.owner_count++] = 50;
+	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(place->fake.owner_count, 1);
+	assert_int_equal(place->fake.owners[0], 1);
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent),
+		TEST(test_fallback),   TEST(test_unreachable), TEST(test_orphan),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
