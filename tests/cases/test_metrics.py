@@ -1,9 +1,11 @@
 """`imgfs metrics`: numbers held against what the test's own forwarder counted, and the text against Prometheus's own checker."""
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import urllib.request
 
 import pytest
 
@@ -102,7 +104,7 @@ def test_text_and_file(front, image, work, mount):
     directory = work / 'a "quoted\\ one'
     mounted = mount("--cache", work / "cache", f"{front.host}/{NAME}:{TAG}")
     directory.mkdir()
-    other = machine.imgfs("mount", "--cache", work / "cache", f"{front.host}/{NAME}:{TAG}", directory)
+    other = machine.imgfs("mount", "--no-fill", "--cache", work / "cache", f"{front.host}/{NAME}:{TAG}", directory)
     try:
         assert other.returncode == 0
         target = work / "imgfs.prom"
@@ -119,3 +121,68 @@ def test_text_and_file(front, image, work, mount):
         done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     assert image.files
+
+
+DEPLOY = machine.TOP / "tools/deploy/prometheus"
+NOT_OURS = {"node_textfile_mtime_seconds"}
+
+
+def expressions():
+    """Every PromQL expression of the dashboard and the alerts, with where it stands."""
+    dashboard = json.loads((DEPLOY / "dashboard.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            yield f"dashboard: {panel['title']}", target["expr"]
+    yield "dashboard: variables", dashboard["templating"]["list"][1]["query"]["query"]
+    text = (DEPLOY / "alerts.yml").read_text()
+    for match in re.finditer(r"^ +expr: (\|\n(?: {10,}.*\n)+|[^|\n].*)", text, re.MULTILINE):
+        yield "alerts", match.group(1)
+
+
+def names_in(expression):
+    plain = re.sub(r'"[^"]*"', '""', expression)
+    return set(re.findall(r"\b(?:imgfs|node)_[a-z_]+", plain))
+
+
+def labels_of(expression):
+    """(metric, label) pairs that an expression selects by or groups by."""
+    for name, selector in re.findall(r"\b(imgfs_[a-z_]+)\{([^}]*)\}", expression):
+        for label in re.findall(r'([a-z_]+)\s*=~?', selector):
+            yield name, label
+
+
+def test_dashboard_and_alerts_ask_for_what_there_is(front, image, work, mount):
+    """Each metric and label in dashboard and alerts is one that a mount or a server really has; no metric is called for in vain."""
+    mounted = mount("--cache", work / "cache", f"{front.host}/{NAME}:{TAG}")
+    (mounted.directory / "usr/text").read_bytes()
+    samples = parse(machine.imgfs("metrics").stdout)
+    from_serve, _ = urllib.request.urlretrieve(f"http://{front.backend}/metrics", work / "serve.txt")
+    for name, values in parse(open(from_serve, encoding="utf-8").read()).items():
+        samples.setdefault(name, {}).update(values)
+    # What only a server with TLS has.
+    samples["imgfs_serve_tls_not_after_seconds"] = {(): 0.0}
+    used = set()
+    for where, expression in expressions():
+        assert names_in(expression), f"{where}: {expression}"
+        names = names_in(expression) - NOT_OURS
+        for name in names:
+            assert name in samples, f"{where}: there is no {name}"
+        used |= names
+        for name, label in labels_of(expression):
+            known = {key for labels in samples[name] for key, _ in labels} | {"instance", "le"}
+            assert label in known, f"{where}: {name} has no label {label}"
+    assert len(used) > 25
+    # Nothing that a mount counts is left out of the dashboard but what is told otherwise there.
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples if name.startswith("imgfs_") and not name.startswith("imgfs_serve_")}
+    seen = {re.sub(r"_(bucket|sum|count)$", "", name) for name in used}
+    assert families - seen <= {"imgfs_mounted_time_seconds", "imgfs_fetched_chunks_total"}, families - seen
+    assert image.files
+
+
+def test_rules():
+    """Prometheus itself reads the alerts, and they go off for the faults they are for, and for nothing else."""
+    if not shutil.which("promtool"):
+        pytest.skip("not installed: promtool")
+    for words in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts-test.yml")):
+        done = subprocess.run(["promtool", *words], cwd=DEPLOY, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
