@@ -124,7 +124,8 @@ static int check_sums(const uint8_t *data, size_t size, uint64_t offset, Error *
 	return 0;
 }
 
-int image_open(const void *data, size_t size, Image *ret_image, Error *error)
+/* All but the page sums, which begin at `ret_sums`. */
+static int read_layout(const void *data, size_t size, Image *ret_image, uint64_t *ret_sums, Error *error)
 {
 	const uint8_t *bytes = data;
 	Image image = { 0 };
@@ -147,10 +148,26 @@ int image_open(const void *data, size_t size, Image *ret_image, Error *error)
 	}
 	if (previous != FORMAT_SECTION_PAGE_SUMS || position != size)
 		return error_set(error, -EBADMSG, "the index does not end in its page sums; " WAY_OUT);
-	uint64_t sums = load_le64(entry - IMAGE_SECTION_ENTRY_SIZE + IMAGE_SECTION_AT_OFFSET);
-	r = check_sums(bytes, size, sums, error);
+	*ret_sums = load_le64(entry - IMAGE_SECTION_ENTRY_SIZE + IMAGE_SECTION_AT_OFFSET);
+	*ret_image = image;
+	return 0;
+}
+
+int image_open(const void *data, size_t size, Image *ret_image, Error *error)
+{
+	Image image;
+	uint64_t sums;
+	int r = read_layout(data, size, &image, &sums, error);
+	if (r == 0)
+		r = check_sums(data, size, sums, error);
 	if (r < 0)
 		return r;
 	*ret_image = image;
 	return 0;
+}
+
+int image_peek(const void *data, size_t size, Image *ret_image, Error *error)
+{
+	uint64_t sums;
+	return read_layout(data, size, ret_image, &sums, error);
 }

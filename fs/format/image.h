@@ -38,6 +38,11 @@ typedef struct Image {
  */
 int image_open(const void *data, size_t size, Image *ret_image, Error *error) _must_check_;
 
+/*
+ * The same without the page sums: reads a few pages only, for who wants to know which sections there are and will not look into them.
+ */
+int image_peek(const void *data, size_t size, Image *ret_image, Error *error) _must_check_;
+
 /* Collects sections and writes the image. One owner, no locking. */
 typedef struct ImageWriter ImageWriter;
 

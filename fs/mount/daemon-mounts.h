@@ -32,7 +32,7 @@ typedef struct DaemonMountsOptions {
 
 /*
  * Connects to the keeper that is there, or takes away what a dead one left (mounts that answer ENOTCONN) and starts one. For root. Errors:
- * -ENOENT (there is none), -EBUSY (another manager is connected), -EPROTONOSUPPORT (a keeper of another version), mount's and the
+ * -ENOENT (there is none), -EBUSY (too many are connected, or a keeper is there that does not answer), -EPROTONOSUPPORT (a keeper of another version), mount's and the
  * like, each with a sentence.
  */
 int daemon_mounts_open(const DaemonMountsOptions *options, DaemonMounts **ret_mounts, Error *error) _must_check_;
@@ -56,6 +56,8 @@ typedef struct DaemonAttach {
 	const FetchImage *image;
 	const char *source; /* the reference with its digest, for the log */
 	int64_t deadline;   /* of a read that waits for the network, milliseconds */
+	bool no_fill;       /* leave absent what nobody reads */
+	uint64_t fill_rate; /* bytes a second for all fills of the server; 0: what readers leave */
 } DaemonAttach;
 
 /*
@@ -76,10 +78,20 @@ int daemon_mounts_detach(DaemonMounts *mounts, uint32_t slot, Error *error) _mus
 int daemon_mounts_list(DaemonMounts *mounts, DaemonSlot **ret_slots, size_t *ret_count, Error *error) _must_check_;
 
 /*
+ * What the server counts (server-metrics.h), and what the reads of an image were (start-record.h): shared memory, to be read by
+ * server_metrics_load() and start_record_load(); the caller's, close-on-exec. Errors: -ENOENT (no such slot), -EPIPE.
+ */
+int daemon_mounts_metrics(DaemonMounts *mounts, int *ret_fd, Error *error) _must_check_;
+int daemon_mounts_record(DaemonMounts *mounts, uint32_t slot, int *ret_fd, Error *error) _must_check_;
+
+/*
  * Keeper and server go on as the programs that belong to this build; who reads notices nothing, and this object stays connected. Errors:
  * -EOPNOTSUPP (this build cannot go on for the running one), -EIO (the new server does not start; the old one goes on).
  */
 int daemon_mounts_upgrade(DaemonMounts *mounts, Error *error) _must_check_;
 
-/* Unmounts both, lazily where they are in use, and ends keeper and server. Errors: umount2's, -ETIMEDOUT. */
+/*
+ * Unmounts both, lazily where they are in use, and ends keeper and server. Errors: -EBUSY (they are still used, and end with their last
+ * user), -EPIPE.
+ */
 int daemon_mounts_end(DaemonMounts *mounts, Error *error) _must_check_;

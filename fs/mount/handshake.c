@@ -32,7 +32,7 @@ static uint64_t offered_flags(const struct fuse_init_in *init, size_t size)
 	return flags;
 }
 
-int handshake_answer(const void *init, size_t size, bool posix_acl, HandshakeReply *ret_reply, Error *error)
+int handshake_answer(const void *init, size_t size, unsigned wanted, HandshakeReply *ret_reply, Error *error)
 {
 	struct fuse_in_header header;
 	struct fuse_init_in body = { 0 };
@@ -54,7 +54,10 @@ int handshake_answer(const void *init, size_t size, bool posix_acl, HandshakeRep
 				 "5.1 or later",
 				 body.major, body.minor);
 
-	uint64_t used = offered & (WANTED | (posix_acl ? (uint64_t)FUSE_POSIX_ACL : 0));
+	uint64_t used = WANTED;
+	used |= wanted & HANDSHAKE_POSIX_ACL ? (uint64_t)FUSE_POSIX_ACL : 0;
+	used |= wanted & HANDSHAKE_CHANGING ? (uint64_t)FUSE_AUTO_INVAL_DATA : 0;
+	used &= offered;
 	*ret_reply = (HandshakeReply){
 		.header = { .len = sizeof(HandshakeReply), .unique = header.unique },
 		.body = {

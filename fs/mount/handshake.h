@@ -5,7 +5,6 @@
 #pragma once
 
 #include <linux/fuse.h>
-#include <stdbool.h>
 #include <stddef.h>
 
 #include "fs/base/error.h"
@@ -13,15 +12,20 @@
 #define HANDSHAKE_INIT_MAX FUSE_MIN_READ_BUFFER /* the kernel accepts no smaller buffer; the request is far smaller */
 #define HANDSHAKE_READ_MAX (1024 * 1024)        /* the largest READ, and so the size of a reply buffer */
 
+enum {
+	/* The kernel enforces ACLs. Not when getxattr is answered ENOSYS, since it would hand that error to whoever it checks. */
+	HANDSHAKE_POSIX_ACL = 1,
+	HANDSHAKE_CHANGING = 2, /* some directory changes: its time says whether what was listed of it is still true */
+};
+
 typedef struct HandshakeReply {
 	struct fuse_out_header header;
 	struct fuse_init_out body;
 } HandshakeReply;
 
 /*
- * Fills the reply to the `size` bytes read from /dev/fuse. With `posix_acl` the kernel enforces ACLs; it must be off when
- * getxattr is answered ENOSYS, since the kernel would hand that error to whoever it checks.
+ * Fills the reply to the `size` bytes read from /dev/fuse; `wanted` are HANDSHAKE_* bits.
  * Errors: -EPROTO (not a FUSE_INIT), -EOPNOTSUPP (a kernel that lacks what imgfs cannot do without).
  */
-int handshake_answer(const void *init, size_t size, bool posix_acl, HandshakeReply *ret_reply, Error *error)
+int handshake_answer(const void *init, size_t size, unsigned wanted, HandshakeReply *ret_reply, Error *error)
 	_must_check_;

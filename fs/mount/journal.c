@@ -8,6 +8,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "fs/base/fd.h"
+
 #define MAGIC UINT64_C(0x6c6e6a7366676d69) /* "imgfsjnl" */
 #define PAGE  4096u
 
@@ -23,7 +25,7 @@ typedef struct Meta {
 typedef struct Shared {
 	uint64_t magic;
 	uint32_t version;
-	uint32_t unused;
+	uint32_t culprit; /* the image whose request a server died of; 0: none */
 	Meta metas[JOURNAL_SLOTS];
 	_Alignas(PAGE) uint8_t receive[JOURNAL_RECEIVE_SLOTS][JOURNAL_RECEIVE_SIZE];
 	uint8_t parked[JOURNAL_PARKED_SLOTS][JOURNAL_PARKED_SIZE];
@@ -286,4 +288,20 @@ void journal_interrupt(Journal *journal, uint64_t unique)
 bool journal_interrupted(Journal *journal, unsigned slot)
 {
 	return __atomic_load_n(&journal->shared->metas[slot].interrupted, __ATOMIC_RELAXED) != 0;
+}
+
+void journal_blame(Journal *journal, unsigned slot)
+{
+	uint32_t image = (uint32_t)(header_of(journal, slot)->nodeid >> 32);
+	if (load_length(journal, slot) != 0)
+		__atomic_store_n(&journal->shared->culprit, image, __ATOMIC_RELAXED);
+}
+
+uint32_t journal_take_culprit(int fd)
+{
+	uint32_t culprit, none = 0;
+	if (fd_pread_all(fd, &culprit, sizeof(culprit), offsetof(Shared, culprit)) < 0 || culprit == 0 ||
+	    fd_pwrite_all(fd, &none, sizeof(none), offsetof(Shared, culprit)) < 0)
+		return 0;
+	return culprit;
 }

@@ -71,3 +71,10 @@ void journal_set_waiting(Journal *journal, unsigned slot, bool waiting);
 /* Notes that the kernel interrupts the request `unique`; one no longer there is ignored. */
 void journal_interrupt(Journal *journal, uint64_t unique);
 bool journal_interrupted(Journal *journal, unsigned slot);
+
+/*
+ * Notes the image (the upper half of the node) of the request in a slot as what this server is dying of. Async-signal-safe. The keeper asks
+ * for it by the journal's descriptor, and thereby clears it; 0: nothing was noted.
+ */
+void journal_blame(Journal *journal, unsigned slot);
+uint32_t journal_take_culprit(int fd);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fs/mount/fuse-mount.h"
+#include "fs/mount/handshake.h"
 #include "fs/mount/journal.h"
 #include "fs/mount/mount-plan.h"
 
@@ -22,9 +23,10 @@ const char *keeper_state_text(void)
 void keeper_state_write(const Keeper *keeper, const char *server_program, KeeperArguments *ret_arguments)
 {
 	const long numbers[KEEPER_NUMBERS] = {
-		keeper->plan_fd,      keeper->ready_fd, keeper->read_ahead_kb, keeper->posix_acl,
-		keeper->mount_flags,  keeper->fuse_fd,  keeper->init_fd,       keeper->journal_fd,
-		keeper->program_fd,   keeper->server,   keeper->mount.major,   keeper->mount.minor,
+		keeper->plan_fd,         keeper->ready_fd,          keeper->mount.read_ahead_kb,
+		keeper->mount.handshake, keeper->mount.flags,       keeper->mount.fuse_fd,
+		keeper->mount.init_fd,   keeper->mount.journal_fd,  keeper->server.program_fd,
+		keeper->server.pid,      keeper->mount.entry.major, keeper->mount.entry.minor,
 		KEEPER_STATE_VERSION,
 	};
 	KeeperArguments *to = ret_arguments;
@@ -32,8 +34,8 @@ void keeper_state_write(const Keeper *keeper, const char *server_program, Keeper
 		(void)snprintf(to->numbers[i], sizeof(to->numbers[i]), "%ld", numbers[i]);
 	size_t at = 0;
 	to->argv[at++] = KEEPER_PROGRAM;
-	to->argv[at++] = keeper->directory; /* where mount_unmount() looks for it */
-	to->argv[at++] = keeper->source;
+	to->argv[at++] = keeper->mount.directory; /* where mount_unmount() looks for it */
+	to->argv[at++] = keeper->mount.source;
 	to->argv[at++] = server_program;
 	for (size_t i = 0; i < KEEPER_NUMBERS; i++) {
 		to->argv[at++] = to->numbers[i];
@@ -59,12 +61,12 @@ static int read_resume(char **argv, Keeper *keeper)
 	    !read_numbers(argv + KEEPER_ARGUMENTS_START + 1, ELEMENTS(numbers), numbers) ||
 	    numbers[7] != KEEPER_STATE_VERSION)
 		return -EINVAL;
-	keeper->fuse_fd = (int)numbers[0];
-	keeper->init_fd = (int)numbers[1];
-	keeper->journal_fd = (int)numbers[2];
-	keeper->program_fd = (int)numbers[3];
-	keeper->server = (pid_t)numbers[4];
-	keeper->mount = (MountEntry){ .major = (unsigned)numbers[5], .minor = (unsigned)numbers[6] };
+	keeper->mount.fuse_fd = (int)numbers[0];
+	keeper->mount.init_fd = (int)numbers[1];
+	keeper->mount.journal_fd = (int)numbers[2];
+	keeper->server.program_fd = (int)numbers[3];
+	keeper->server.pid = (pid_t)numbers[4];
+	keeper->mount.entry = (MountEntry){ .major = (unsigned)numbers[5], .minor = (unsigned)numbers[6] };
 	return 0;
 }
 
@@ -73,21 +75,22 @@ int keeper_state_read(int argc, char **argv, Keeper *ret_keeper, bool *ret_resum
 	long numbers[5];
 	bool resumes = argc == KEEPER_ARGUMENTS_RESUME;
 	if ((argc != KEEPER_ARGUMENTS_START && !resumes) || !read_numbers(argv + 4, ELEMENTS(numbers), numbers) ||
-	    numbers[3] > 1 || numbers[4] > FUSE_MOUNT_FLAGS)
+	    numbers[3] > HANDSHAKE_POSIX_ACL || numbers[4] > FUSE_MOUNT_FLAGS)
 		return -EINVAL;
 	Keeper keeper = {
-		.directory = argv[1],
-		.source = argv[2],
-		.program = argv[3],
+		.mount = {
+			.directory = argv[1],
+			.source = argv[2],
+			.read_ahead_kb = numbers[2],
+			.handshake = (unsigned)numbers[3],
+			.flags = (unsigned)numbers[4],
+			.fuse_fd = -1,
+			.init_fd = -1,
+			.journal_fd = -1,
+		},
+		.server = { .program = argv[3], .program_fd = -1 },
 		.plan_fd = (int)numbers[0],
 		.ready_fd = (int)numbers[1],
-		.read_ahead_kb = numbers[2],
-		.posix_acl = numbers[3] == 1,
-		.mount_flags = (unsigned)numbers[4],
-		.program_fd = -1,
-		.fuse_fd = -1,
-		.init_fd = -1,
-		.journal_fd = -1,
 	};
 	if (resumes && read_resume(argv, &keeper) < 0)
 		return -EINVAL;

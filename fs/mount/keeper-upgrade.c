@@ -22,14 +22,24 @@ static int open_of(pid_t pid, int fd, int flags)
 	return opened < 0 ? -errno : opened;
 }
 
-static int read_request(const siginfo_t *signal, char *bytes, UpgradeRequest *ret_request)
+int keeper_upgrade_read(pid_t pid, int number, char bytes[static UPGRADE_REQUEST_MAX], UpgradeRequest *ret_request,
+			int *ret_reply_fd)
 {
-	int opened = open_of(signal->si_pid, signal->si_value.sival_int, O_RDONLY);
+	int opened = open_of(pid, number, O_RDONLY);
 	if (opened < 0)
 		return opened;
 	_cleanup_close_ int fd = opened;
+	UpgradeRequest request;
 	ssize_t size = pread(fd, bytes, UPGRADE_REQUEST_MAX, 0);
-	return size < 0 ? -errno : upgrade_request_read(bytes, (size_t)size, ret_request);
+	int r = size < 0 ? -errno : upgrade_request_read(bytes, (size_t)size, &request);
+	if (r < 0)
+		return r;
+	int reply = open_of(pid, request.reply_fd, O_WRONLY);
+	if (reply < 0)
+		return reply;
+	*ret_request = request;
+	*ret_reply_fd = reply;
+	return 0;
 }
 
 _Noreturn static void run_question(const char *program, int answer_fd)
@@ -96,23 +106,28 @@ static int check_program(const char *program, Error *error)
 
 static void set_inherited(const Keeper *keeper, bool inherited)
 {
-	const int fds[] = { keeper->fuse_fd, keeper->init_fd, keeper->journal_fd, keeper->program_fd,
-			    keeper->ready_fd };
+	const int fds[] = { keeper->mount.fuse_fd, keeper->mount.init_fd, keeper->mount.journal_fd,
+			    keeper->server.program_fd, keeper->ready_fd };
 	for (size_t i = 0; i < ELEMENTS(fds); i++)
 		(void)fcntl(fds[i], F_SETFD, inherited ? 0 : FD_CLOEXEC);
+}
+
+int keeper_upgrade_check(const UpgradeRequest *request, Error *error)
+{
+	if (access(request->server, X_OK) < 0)
+		return error_set(error, -errno, "cannot run %s: %s", request->server, strerror(errno));
+	return check_program(request->keeper, error);
 }
 
 /* Descriptors of plan and layers are inherited by every server, and so by the successor as well. */
 static int become(const Keeper *keeper, const UpgradeRequest *request, Error *error)
 {
-	if (access(request->server, X_OK) < 0)
-		return error_set(error, -errno, "cannot run %s: %s", request->server, strerror(errno));
-	int r = check_program(request->keeper, error);
+	int r = keeper_upgrade_check(request, error);
 	if (r < 0)
 		return r;
 	KeeperArguments arguments;
 	keeper_state_write(keeper, request->server, &arguments);
-	log_info("keeper goes on as program=%s dir=%s", request->keeper, keeper->directory);
+	log_info("keeper goes on as program=%s dir=%s", request->keeper, keeper->mount.directory);
 	set_inherited(keeper, true);
 	(void)execv(request->keeper, (char *const *)(uintptr_t)arguments.argv);
 	r = -errno;
@@ -125,17 +140,17 @@ void keeper_upgrade(Keeper *keeper, const siginfo_t *signal)
 	char bytes[UPGRADE_REQUEST_MAX];
 	UpgradeRequest request;
 	/* Whoever does not queue it as mount_upgrade() does is not waiting for an answer either. */
-	int r = signal->si_code == SI_QUEUE ? read_request(signal, bytes, &request) : -EBADMSG;
-	if (r == 0)
-		keeper->ready_fd = open_of(signal->si_pid, request.reply_fd, O_WRONLY);
-	if (r < 0 || keeper->ready_fd < 0) {
+	int r = -EBADMSG;
+	if (signal->si_code == SI_QUEUE)
+		r = keeper_upgrade_read(signal->si_pid, signal->si_value.sival_int, bytes, &request, &keeper->ready_fd);
+	if (r < 0) {
 		log_warning("request for an upgrade that cannot be read pid=%d dir=%s", signal->si_pid,
-			    keeper->directory);
+			    keeper->mount.directory);
 		keeper->ready_fd = -1;
 		return;
 	}
 	Error error = { 0 };
 	r = become(keeper, &request, &error);
-	log_warning("no upgrade dir=%s reason=\"%s\"", keeper->directory, error_text(&error, r));
+	log_warning("no upgrade dir=%s reason=\"%s\"", keeper->mount.directory, error_text(&error, r));
 	(void)!ready_send(TAKE_FD(keeper->ready_fd), error_text(&error, r));
 }

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "fs/base/fd.h"
+#include "fs/format/image.h"
 
 static void json_decref_p(json_t **value)
 {
@@ -70,6 +71,50 @@ int mount_plan_from_image(const FetchImage *image, const char *source, int64_t d
 	*ret_plan = plan;
 	plan = (MountPlan)MOUNT_PLAN_NULL;
 	return 0;
+}
+
+/* A store's own blobs take nothing of the cache. */
+static bool is_fetched(const MountPlan *plan)
+{
+	for (size_t i = 0; i < plan->layer_count; i++)
+		if (plan->layers[i].url && plan->layers[i].present_fd >= 0)
+			return true;
+	return false;
+}
+
+/* Can the cache hold all of the image? What is filled beyond a quota would only be evicted again. */
+static bool has_room(const FetchImage *image, uint64_t quota)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < image->layer_count; i++)
+		bytes += image->layers[i].layer.index_offset;
+	return quota == 0 || bytes < quota - quota / 8;
+}
+
+void mount_plan_use(MountPlan *plan, const FetchImage *image, const MountPlanUse *use)
+{
+	plan->fill_rate = use->fill_rate;
+	bool no_fill = use->no_fill || !has_room(image, use->quota);
+	for (size_t i = 0; no_fill && i < plan->layer_count; i++)
+		plan->layers[i].seal_fd = -1;
+	if (use->cache && is_fetched(plan)) {
+		plan->cache_fd = cache_store_fd(use->cache);
+		plan->quota = use->quota;
+	}
+}
+
+int mount_plan_has_xattrs(const FetchImage *image, bool *ret_has, Error *error)
+{
+	FdMap map = { 0 };
+	Image view;
+	int r = fd_map(image->view_fd, &map);
+	if (r < 0)
+		return error_set(error, r, "cannot read the view of the image: %s", strerror(-r));
+	r = image_peek(map.data, map.size, &view, error);
+	if (r == 0)
+		*ret_has = view.sections[FORMAT_SECTION_XATTR_SETS].size > 0;
+	fd_unmap(&map);
+	return r;
 }
 
 static int each_of_layer(MountPlanLayer *layer, MountPlanEach *each, void *arg)
@@ -184,13 +229,13 @@ int mount_plan_encode(const MountPlan *plan, char **ret_json)
 	return 0;
 }
 
-int mount_plan_write(const MountPlan *plan, int *ret_fd)
+int mount_plan_write(const MountPlan *plan, const char *name, int *ret_fd)
 {
 	_cleanup_free_ char *json = NULL;
 	int r = mount_plan_encode(plan, &json);
 	if (r < 0)
 		return r;
-	_cleanup_close_ int fd = memfd_create(MOUNT_PLAN_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	_cleanup_close_ int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -errno;
 	r = fd_write_all(fd, json, strlen(json));

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,7 +23,8 @@ typedef struct MountPlanLayer {
 	int twins_fd;   /* -1: no donor has any of its chunks */
 } MountPlanLayer;
 
-#define MOUNT_PLAN_NAME "imgfs-plan" /* of its memfd */
+#define MOUNT_PLAN_NAME      "imgfs-plan"      /* of its memfd */
+#define MOUNT_PLAN_SLOT_NAME "imgfs-slot-plan" /* of an image of the daemon: its numbers are places in a list */
 #define MOUNT_PLAN_NULL                                                                            \
 	{                                                                                          \
 		.view_fd = -1, .record_fd = -1, .metrics_fd = -1, .profile_fd = -1, .cache_fd = -1 \
@@ -55,6 +57,21 @@ void mount_plan_done(MountPlan *plan); /* frees strings and layers */
 int mount_plan_from_image(const FetchImage *image, const char *source, int64_t deadline, MountPlan *ret_plan)
 	_must_check_;
 
+/* What a server may do for an image beside reading what is asked for. Zeroed: fill it, in a cache without a quota. */
+typedef struct MountPlanUse {
+	bool no_fill;
+	uint64_t fill_rate; /* bytes a second; 0: what readers leave */
+	CacheStore *cache;  /* where room is made for what is fetched, by `quota` bytes; NULL or 0: nowhere */
+	uint64_t quota;
+} MountPlanUse;
+void mount_plan_use(MountPlan *plan, const FetchImage *image, const MountPlanUse *use);
+
+/*
+ * Has the view any xattr? The server answers ENOSYS to getxattr if not; then the kernel must not ask for ACLs either. Looks at the start
+ * of the view alone. Errors carry a sentence.
+ */
+int mount_plan_has_xattrs(const FetchImage *image, bool *ret_has, Error *error) _must_check_;
+
 /*
  * Calls each(arg, fd) for every descriptor that the plan names, in an order that is always the same, until that fails; each() may change
  * the number. Errors: each's.
@@ -68,8 +85,8 @@ void mount_plan_close(MountPlan *plan);
 /* The JSON of a plan, malloc'ed, the caller's. Errors: -ENOMEM. */
 int mount_plan_encode(const MountPlan *plan, char **ret_json) _must_check_;
 
-/* The same in a sealed memfd, close-on-exec. Errors: memfd_create's, write's. */
-int mount_plan_write(const MountPlan *plan, int *ret_fd) _must_check_;
+/* The same in a sealed memfd of this name, close-on-exec. Errors: memfd_create's, write's. */
+int mount_plan_write(const MountPlan *plan, const char *name, int *ret_fd) _must_check_;
 
 /* Errors: -EBADMSG with a sentence, -ENOMEM. */
 int mount_plan_decode(const char *json, size_t size, MountPlan *ret_plan, Error *error) _must_check_;

@@ -8,7 +8,6 @@
 #include <sys/wait.h>
 
 #include "fs/base/fd.h"
-#include "fs/format/image.h"
 #include "fs/mount/arguments.h"
 #include "fs/mount/mount-plan.h"
 #include "fs/mount/mount-table.h"
@@ -59,39 +58,6 @@ int mount_check(const MountOptions *options, Error *error)
 	return r < 0 ? r : programs_find(&launch.programs, error);
 }
 
-/* The server answers ENOSYS to getxattr if the view has no xattr; then the kernel must not ask for ACLs either. */
-static int view_has_xattrs(const FetchImage *image, bool *ret_has, Error *error)
-{
-	FdMap map = { 0 };
-	Image view;
-	int r = fd_load(image->view_fd, &map);
-	if (r < 0)
-		return error_set(error, r, "cannot read the view of the image: %s", strerror(-r));
-	r = image_open(map.data, map.size, &view, error);
-	if (r == 0)
-		*ret_has = view.sections[FORMAT_SECTION_XATTR_SETS].size > 0;
-	fd_unmap(&map);
-	return r;
-}
-
-/* A store's own blobs take nothing of the cache. */
-static bool is_fetched(const MountPlan *plan)
-{
-	for (size_t i = 0; i < plan->layer_count; i++)
-		if (plan->layers[i].url && plan->layers[i].present_fd >= 0)
-			return true;
-	return false;
-}
-
-/* Can the cache hold all of the image? What is filled beyond a quota would only be evicted again. */
-static bool has_room(const FetchImage *image, const MountOptions *options)
-{
-	uint64_t bytes = 0;
-	for (size_t i = 0; i < image->layer_count; i++)
-		bytes += image->layers[i].layer.index_offset;
-	return options->quota == 0 || bytes < options->quota - options->quota / 8;
-}
-
 static int make_plan(const FetchImage *image, const MountOptions *options, Launch *launch, Error *error)
 {
 	int r = mount_plan_from_image(image, options->source, options->deadline, &launch->plan);
@@ -101,16 +67,16 @@ static int make_plan(const FetchImage *image, const MountOptions *options, Launc
 		r = server_metrics_create(&launch->metrics_fd);
 	launch->plan.record_fd = launch->record_fd;
 	launch->plan.metrics_fd = launch->metrics_fd;
-	launch->plan.fill_rate = options->fill_rate;
-	bool no_fill = options->no_fill || !has_room(image, options);
-	for (size_t i = 0; no_fill && i < launch->plan.layer_count; i++)
-		launch->plan.layers[i].seal_fd = -1;
-	if (r == 0 && options->cache && is_fetched(&launch->plan)) {
-		launch->plan.cache_fd = cache_store_fd(options->cache);
-		launch->plan.quota = options->quota;
-	}
+	MountPlanUse use = {
+		.no_fill = options->no_fill,
+		.fill_rate = options->fill_rate,
+		.cache = options->cache,
+		.quota = options->quota,
+	};
 	if (r == 0)
-		r = mount_plan_write(&launch->plan, &launch->plan_fd);
+		mount_plan_use(&launch->plan, image, &use);
+	if (r == 0)
+		r = mount_plan_write(&launch->plan, MOUNT_PLAN_NAME, &launch->plan_fd);
 	return r < 0 ? error_set(error, r, "cannot write the plan of the mount: %s", strerror(-r)) : 0;
 }
 
@@ -170,7 +136,7 @@ static int prepare(const FetchImage *image, const MountOptions *options, Launch 
 	if (r == 0)
 		r = programs_find(&launch->programs, error);
 	if (r == 0)
-		r = view_has_xattrs(image, &launch->posix_acl, error);
+		r = mount_plan_has_xattrs(image, &launch->posix_acl, error);
 	if (r == 0)
 		r = open_log(options, launch, error);
 	if (r == 0)

@@ -254,6 +254,7 @@ static void wait_for_change(ReadPool *pool)
 
 static void pool_loop(ReadPool *pool, Worker *worker)
 {
+	worker_set_current(worker);
 	(void)pthread_mutex_lock(&pool->lock);
 	while (!pool->stopping || pool->arrived.first) {
 		Read *read = pool->arrived.first;
@@ -263,7 +264,10 @@ static void pool_loop(ReadPool *pool, Worker *worker)
 		}
 		list_remove(&pool->arrived, read);
 		(void)pthread_mutex_unlock(&pool->lock);
+		worker->at = read->slot;
+		worker->journal = read->what.journal;
 		read_again(read, worker);
+		worker->journal = NULL;
 		(void)pthread_mutex_lock(&pool->lock);
 	}
 	(void)pthread_mutex_unlock(&pool->lock);

@@ -7,6 +7,7 @@
 #include "fs/mount/arguments.h"
 #include "fs/mount/janitor.h"
 #include "fs/mount/process.h"
+#include "fs/mount/server-daemon.h"
 #include "fs/mount/session.h"
 
 typedef struct Arguments {
@@ -164,8 +165,9 @@ static int serve(Arguments *arguments, Error *error)
 
 int main(int argc, char **argv)
 {
-	Arguments arguments;
-	if (parse(argc, argv, &arguments) < 0) {
+	Arguments arguments = { .ready_fd = -1 };
+	bool daemon = server_daemon_is_meant(argc, argv);
+	if (!daemon && parse(argc, argv, &arguments) < 0) {
 		(void)fprintf(stderr, SERVER_PROGRAM " is started by " KEEPER_PROGRAM ", not by hand\n");
 		return 2;
 	}
@@ -174,7 +176,7 @@ int main(int argc, char **argv)
 	ignore_signals();
 
 	Error error = { 0 };
-	int r = serve(&arguments, &error);
+	int r = daemon ? server_daemon_serve(argc, argv, &error) : serve(&arguments, &error);
 	if (r == 0)
 		return 0;
 	log_error("%s", error_text(&error, r));

@@ -121,6 +121,8 @@ static void handle(Session *session, Worker *worker, unsigned slot)
 {
 	struct fuse_in_header *header = journal_slot(session->ops.journal, slot);
 	worker->slot = slot;
+	worker->at = slot;
+	worker->journal = session->ops.journal;
 	if (header->opcode == FUSE_INTERRUPT) {
 		const struct fuse_interrupt_in *interrupt = (const void *)(header + 1);
 		journal_interrupt(session->ops.journal, interrupt->unique);
@@ -128,6 +130,7 @@ static void handle(Session *session, Worker *worker, unsigned slot)
 	} else if (header->opcode != FUSE_FORGET && header->opcode != FUSE_BATCH_FORGET) {
 		fuse_session_process_buf(session->fuse, &(struct fuse_buf){ .mem = header, .size = header->len });
 	}
+	worker->journal = NULL;
 	if (worker->slot != WORKER_NO_SLOT)
 		journal_end(session->ops.journal, slot);
 }

@@ -11,6 +11,7 @@
 #include "fs/mount/mount.h"
 #include "fs/mount/programs.h"
 #include "fs/mount/upgrade-request.h"
+#include "fs/mount/upgrade.h"
 
 #define ANSWER_MS 90000 /* longer than a keeper needs to ask the program, to try the server and to go back */
 
@@ -71,7 +72,7 @@ static int wait_answer(const KeeperProcess *keeper, Call *call, Error *error)
 	return r == -ECANCELED ? error_set(error, -EIO, "%s", sentence) : r;
 }
 
-static int upgrade_keeper(const KeeperProcess *keeper, const Programs *programs, Error *error)
+int upgrade_keeper(const KeeperProcess *keeper, const Programs *programs, Error *error)
 {
 	if (keeper->owner != geteuid())
 		return error_set(error, -EPERM, "user %u has mounted it, who alone can upgrade it", keeper->owner);

@@ -9,6 +9,7 @@
 
 #include "fs/fetch/fetch.h"
 #include "fs/mount/handshake.h"
+#include "fs/mount/journal.h"
 
 #define WORKER_BUFFER_SIZE HANDSHAKE_READ_MAX
 #define WORKER_NO_SLOT     UINT32_MAX
@@ -16,6 +17,8 @@
 typedef struct Worker {
 	uint8_t *buffer; /* WORKER_BUFFER_SIZE */
 	FetchReader *reader;
+	Journal *journal; /* with the request that the thread is at, and its slot there; NULL: it is at none */
+	unsigned at;
 	unsigned slot; /* WORKER_NO_SLOT: none, or somebody else answers the request */
 } Worker;
 

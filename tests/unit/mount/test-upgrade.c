@@ -8,25 +8,26 @@
 
 #include <cmocka.h>
 
+#include "fs/mount/handshake.h"
 #include "fs/mount/keeper-find.h"
 #include "fs/mount/keeper-state.h"
 #include "fs/mount/upgrade-request.h"
 
 static const Keeper sample = {
-	.directory = "/mnt/a b",
-	.source = "imgfs:host/name:1",
-	.program = "/old/imgfs-server",
-	.read_ahead_kb = 512,
-	.posix_acl = true,
-	.mount_flags = 3,
+	.mount = {
+		.directory = "/mnt/a b",
+		.source = "imgfs:host/name:1",
+		.read_ahead_kb = 512,
+		.handshake = HANDSHAKE_POSIX_ACL,
+		.flags = 3,
+		.fuse_fd = 10,
+		.init_fd = 17,
+		.journal_fd = 4,
+		.entry = { .major = 0, .minor = 53 },
+	},
+	.server = { .program = "/old/imgfs-server", .program_fd = 19, .pid = 4711 },
 	.plan_fd = 18,
 	.ready_fd = 3,
-	.program_fd = 19,
-	.fuse_fd = 10,
-	.init_fd = 17,
-	.journal_fd = 4,
-	.mount = { .major = 0, .minor = 53 },
-	.server = 4711,
 };
 
 /* argv as a new program gets it: its own, and NULL at the end. */
@@ -47,21 +48,27 @@ static void test_state_travels(_unused_ void **state)
 	int argc = count_arguments(&arguments, argv);
 	assert_int_equal(argc, KEEPER_ARGUMENTS_RESUME);
 	assert_string_equal(argv[0], "imgfs-keeper");
-	assert_string_equal(argv[1], sample.directory);
+	assert_string_equal(argv[1], sample.mount.directory);
 
 	Keeper keeper;
 	bool resumes = false;
 	assert_int_equal(keeper_state_read(argc, argv, &keeper, &resumes), 0);
 	assert_true(resumes);
-	assert_string_equal(keeper.directory, sample.directory);
-	assert_string_equal(keeper.source, sample.source);
-	assert_string_equal(keeper.program, "/new/imgfs-server");
-	assert_int_equal(keeper.read_ahead_kb, sample.read_ahead_kb);
-	assert_true(keeper.posix_acl);
-	assert_int_equal(keeper.mount_flags, sample.mount_flags);
-	const int found[] = { keeper.plan_fd, keeper.ready_fd,         keeper.program_fd,
-			      keeper.fuse_fd, keeper.init_fd,          keeper.journal_fd,
-			      keeper.server,  (int)keeper.mount.major, (int)keeper.mount.minor };
+	assert_string_equal(keeper.mount.directory, sample.mount.directory);
+	assert_string_equal(keeper.mount.source, sample.mount.source);
+	assert_string_equal(keeper.server.program, "/new/imgfs-server");
+	assert_int_equal(keeper.mount.read_ahead_kb, sample.mount.read_ahead_kb);
+	assert_true(keeper.mount.handshake);
+	assert_int_equal(keeper.mount.flags, sample.mount.flags);
+	const int found[] = { keeper.plan_fd,
+			      keeper.ready_fd,
+			      keeper.server.program_fd,
+			      keeper.mount.fuse_fd,
+			      keeper.mount.init_fd,
+			      keeper.mount.journal_fd,
+			      keeper.server.pid,
+			      (int)keeper.mount.entry.major,
+			      (int)keeper.mount.entry.minor };
 	const int wanted[] = { 18, 3, 19, 10, 17, 4, 4711, 0, 53 };
 	assert_memory_equal(found, wanted, sizeof(wanted));
 }
@@ -82,14 +89,14 @@ static void test_first_form(_unused_ void **state)
 	bool resumes = true;
 	assert_int_equal(keeper_state_read(KEEPER_ARGUMENTS_START, argv, &keeper, &resumes), 0);
 	assert_false(resumes);
-	assert_string_equal(keeper.directory, "/mnt");
+	assert_string_equal(keeper.mount.directory, "/mnt");
 	assert_int_equal(keeper.plan_fd, 18);
 	assert_int_equal(keeper.ready_fd, 20);
-	assert_int_equal(keeper.read_ahead_kb, 64);
-	assert_false(keeper.posix_acl);
-	assert_int_equal(keeper.mount_flags, 5);
-	assert_int_equal(keeper.fuse_fd, -1);
-	assert_int_equal(keeper.server, 0);
+	assert_int_equal(keeper.mount.read_ahead_kb, 64);
+	assert_false(keeper.mount.handshake);
+	assert_int_equal(keeper.mount.flags, 5);
+	assert_int_equal(keeper.mount.fuse_fd, -1);
+	assert_int_equal(keeper.server.pid, 0);
 	for (int argc = 0; argc < KEEPER_ARGUMENTS_START; argc++)
 		assert_int_equal(keeper_state_read(argc, argv, &keeper, &resumes), -EINVAL);
 	argv[7] = (char[]){ "2" };
@@ -115,7 +122,7 @@ static void test_bad_states(_unused_ void **state)
 	keeper_state_write(&sample, "/new/imgfs-server", &arguments);
 	int argc = count_arguments(&arguments, argv);
 	assert_int_equal(keeper_state_read(argc - 1, argv, &keeper, &resumes), -EINVAL);
-	argv[argc - 1] = (char[]){ "2" };
+	argv[argc - 1] = (char[]){ "1" };
 	assert_int_equal(keeper_state_read(argc, argv, &keeper, &resumes), -EINVAL);
 }
 

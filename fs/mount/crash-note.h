@@ -1,0 +1,8 @@
+/*
+ * Notes in the journal which image's request a thread was at when its server crashes, so that the keeper knows which image to refuse when
+ * servers die of it again and again.
+ */
+#pragma once
+
+/* For the signals of a crash; the signal then ends the process as it would have. */
+void crash_note_install(void);
