@@ -12,6 +12,7 @@ FetchBlob *fetch_blob_free(FetchBlob *blob)
 		free(blob->url);
 		free((void *)(uintptr_t)blob->rotten);
 		free(blob->wants);
+		free(blob->shunned);
 		free((void *)(uintptr_t)blob->twins);
 		free(blob->packed);
 		free(blob);
@@ -34,7 +35,8 @@ int fetcher_add_blob(Fetcher *fetcher, CacheBlob *cache, const char *url, FetchB
 	blob->url = url ? strdup(url) : NULL;
 	blob->rotten = calloc(count / 8 + 1, sizeof(*blob->rotten));
 	blob->wants = calloc(count + 1, sizeof(FetchWant *));
-	if ((url && !blob->url) || !blob->rotten || !blob->wants)
+	blob->shunned = calloc(fetcher->access.mirror_count + 1, sizeof(*blob->shunned));
+	if ((url && !blob->url) || !blob->rotten || !blob->wants || !blob->shunned)
 		return -ENOMEM;
 	(void)pthread_mutex_lock(&fetcher->mutex);
 	blob->next = fetcher->blobs;

@@ -161,8 +161,47 @@ static int perform(Assembly *assembly, NetHttp *http, const char *base, NetReque
 	return r;
 }
 
+/* What one mirror has of the missing indexes. It may have none, or wrong ones: then somebody else is asked for these. */
+static void fetch_from_mirror(Assembly *assembly, const NetMirror *mirror, NetHttp *http, NetRequest *requests,
+			      NetResponse *responses, size_t *layers)
+{
+	char **urls = calloc(assembly->manifest->layer_count + 1, sizeof(char *));
+	size_t count = urls ? list_missing(assembly, requests, layers) : 0;
+	bool named = count > 0;
+	for (size_t i = 0; i < count; i++) {
+		urls[i] = net_mirror_url(mirror, requests[i].url);
+		requests[i].url = urls[i];
+		requests[i].optional = true;
+		named &= urls[i] != NULL;
+	}
+	if (named && net_http_perform(http, requests, count, responses, NULL) == 0) {
+		for (size_t i = 0; i < count; i++) {
+			if (responses[i].body && add_index(assembly, layers[i], &responses[i], NULL) < 0)
+				assembly->indexes[layers[i]] = (FetchIndex){ .fd = -1 };
+			net_response_done(&responses[i]);
+		}
+	}
+	for (size_t i = 0; i < count; i++)
+		free(urls[i]);
+	free((void *)urls);
+}
+
+static void fetch_from_mirrors(Assembly *assembly, const NetAccess *access, int64_t timeout, NetRequest *requests,
+			       NetResponse *responses, size_t *layers)
+{
+	for (size_t i = 0; i < access->mirror_count && list_missing(assembly, requests, layers) > 0; i++) {
+		_cleanup_(net_http_free_p) NetHttp *http = NULL;
+		if (net_http_new(timeout, &http) < 0)
+			return;
+		net_http_set_access(http, access->mirrors[i].access);
+		fetch_from_mirror(assembly, &access->mirrors[i], http, requests, responses, layers);
+	}
+	memset(requests, 0, (assembly->manifest->layer_count + 1) * sizeof(*requests));
+}
+
 /* `http` NULL: nobody is to be asked. */
-static int fetch_missing_indexes(Assembly *assembly, NetHttp *http, const char *base, Error *error)
+static int fetch_missing_indexes(Assembly *assembly, const NetAccess *access, int64_t timeout, NetHttp *http,
+				 const char *base, Error *error)
 {
 	size_t total = assembly->manifest->layer_count;
 	_cleanup_free_ NetRequest *requests = calloc(total + 1, sizeof(*requests));
@@ -170,6 +209,8 @@ static int fetch_missing_indexes(Assembly *assembly, NetHttp *http, const char *
 	_cleanup_free_ size_t *layers = calloc(total, sizeof(*layers));
 	if (!requests || !responses || !layers)
 		return error_set(error, -ENOMEM, "out of memory");
+	if (http)
+		fetch_from_mirrors(assembly, access, timeout, requests, responses, layers);
 	size_t count = list_missing(assembly, requests, layers);
 	if (count == 0)
 		return 0;
@@ -248,10 +289,12 @@ static void source_done(Source *source)
 static int source_open(const FetchRemote *remote, Source *source, Error *error)
 {
 	const char *host = remote->reference->host;
-	int r = net_access_load(&remote->access, host, &source->access, remote->offline ? NULL : error);
+	int r = net_hosts_load(remote->hosts, &remote->access, host, remote->plain_http, &source->access, &source->base,
+			       remote->offline ? NULL : error);
 	if (r < 0 && !remote->offline)
 		return r;
-	source->base = net_access_base(&source->access, host, remote->plain_http);
+	if (r < 0)
+		source->base = net_registry_base(host, remote->plain_http);
 	if (!source->base || net_http_new(remote->timeout, &source->http) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
 	net_http_set_access(source->http, &source->access);
@@ -284,7 +327,8 @@ static int assemble(const FetchRemote *remote, Source *source, const Manifest *m
 		return r;
 	open_cached_indexes(&assembly);
 	assembly.image.stale = stale;
-	r = fetch_missing_indexes(&assembly, remote->offline ? NULL : source->http, source->base, error);
+	r = fetch_missing_indexes(&assembly, &source->access, remote->timeout, remote->offline ? NULL : source->http,
+				  source->base, error);
 	if (r == 0 && has_manifest(&assembly))
 		assembly.image.profile_fd = fetch_profile_open(assembly.cache, digest);
 	if (r == 0)
@@ -303,7 +347,7 @@ int fetch_image_remote(const FetchRemote *remote, FetchImage *ret_image, Error *
 	if (r < 0)
 		return r;
 	_cleanup_(fetch_manifest_done) FetchManifest manifest = { 0 };
-	r = fetch_manifest_resolve(remote, source.http, source.base, &manifest, error);
+	r = fetch_manifest_resolve(remote, &source.access, source.http, source.base, &manifest, error);
 	return r < 0 ? r
 		     : assemble(remote, &source, &manifest.manifest, &manifest.digest, manifest.stale, ret_image,
 				error);

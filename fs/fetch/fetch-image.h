@@ -11,6 +11,7 @@
 #include "fs/cache/cache-store.h"
 #include "fs/format/manifest.h"
 #include "fs/net/net-access.h"
+#include "fs/net/net-hosts.h"
 
 /* The open files of one layer. A blob of a local store has present_fd -1 and url NULL. */
 typedef struct FetchLayerFiles {
@@ -48,6 +49,7 @@ typedef struct FetchRemote {
 	int64_t timeout; /* for each request, milliseconds */
 	CacheStore *cache;
 	NetAccessOptions access; /* whom to trust, and as whom to appear */
+	const NetHosts *hosts;   /* what the configuration says of hosts, mirrors among it; NULL: nothing */
 	bool offline; /* ask nobody: what the cache lacks is -ENODATA, and what access needs may be missing */
 } FetchRemote;
 

@@ -61,8 +61,29 @@ static int get_remote(const FetchRemote *remote, NetHttp *http, const char *url,
 	return cache_store_put(remote->cache, CACHE_MANIFEST, &manifest->digest, manifest->json, manifest->size, error);
 }
 
-static int resolve_digest(const FetchRemote *remote, NetHttp *http, const char *base, FetchManifest *manifest,
-			  Error *error)
+/* How long a mirror may do nothing, in milliseconds: there are others. */
+#define MIRROR_TIMEOUT 2000
+
+/* The manifest at `url` of the registry, from the first mirror that has it. Errors: -ENOENT. */
+static int get_mirrored(const FetchRemote *remote, const NetAccess *access, const char *url, const Digest *wanted,
+			FetchManifest *manifest)
+{
+	for (size_t i = 0; i < access->mirror_count; i++) {
+		_cleanup_(net_http_free_p) NetHttp *http = NULL;
+		_cleanup_free_ char *mirrored = net_mirror_url(&access->mirrors[i], url);
+		int64_t timeout = remote->timeout < MIRROR_TIMEOUT ? remote->timeout : MIRROR_TIMEOUT;
+		if (!mirrored || net_http_new(timeout, &http) < 0)
+			continue;
+		net_http_set_access(http, access->mirrors[i].access);
+		if (get_remote(remote, http, mirrored, wanted, manifest, NULL) == 0)
+			return 0;
+		fetch_manifest_done(manifest);
+	}
+	return -ENOENT;
+}
+
+static int resolve_digest(const FetchRemote *remote, const NetAccess *access, NetHttp *http, const char *base,
+			  FetchManifest *manifest, Error *error)
 {
 	const Reference *reference = remote->reference;
 	char text[DIGEST_TEXT_SIZE];
@@ -75,6 +96,8 @@ static int resolve_digest(const FetchRemote *remote, NetHttp *http, const char *
 		net_registry_manifest_url(base, reference->name, digest_text(&reference->digest, text));
 	if (!url)
 		return error_set(error, -ENOMEM, "out of memory");
+	if (get_mirrored(remote, access, url, &reference->digest, manifest) == 0)
+		return 0;
 	return get_remote(remote, http, url, &reference->digest, manifest, error);
 }
 
@@ -111,8 +134,8 @@ static int ask_tag(const FetchRemote *remote, NetHttp *http, const char *url, co
 	return get_remote(remote, http, url, NULL, manifest, error);
 }
 
-static int resolve_tag(const FetchRemote *remote, NetHttp *http, const char *base, FetchManifest *manifest,
-		       Error *error)
+static int resolve_tag(const FetchRemote *remote, const NetAccess *access, NetHttp *http, const char *base,
+		       FetchManifest *manifest, Error *error)
 {
 	const Reference *reference = remote->reference;
 	_cleanup_free_ char *url = net_registry_manifest_url(base, reference->name, reference->tag);
@@ -122,6 +145,10 @@ static int resolve_tag(const FetchRemote *remote, NetHttp *http, const char *bas
 	bool has_known = cache_store_tag_get(remote->cache, reference, &known) == 0;
 	int r = remote->offline ? -EHOSTUNREACH
 				: ask_tag(remote, http, url, has_known ? &known : NULL, manifest, error);
+	if (net_is_unreachable(r) && !remote->offline && get_mirrored(remote, access, url, NULL, manifest) == 0) {
+		manifest->stale = true;
+		r = 0;
+	}
 	if (r == 0) {
 		if (has_known && digest_equal(&known, &manifest->digest))
 			return 0;
@@ -139,12 +166,12 @@ static int resolve_tag(const FetchRemote *remote, NetHttp *http, const char *bas
 	return r;
 }
 
-int fetch_manifest_resolve(const FetchRemote *remote, NetHttp *http, const char *base, FetchManifest *ret_manifest,
-			   Error *error)
+int fetch_manifest_resolve(const FetchRemote *remote, const NetAccess *access, NetHttp *http, const char *base,
+			   FetchManifest *ret_manifest, Error *error)
 {
 	_cleanup_(fetch_manifest_done) FetchManifest manifest = { 0 };
-	int r = remote->reference->has_digest ? resolve_digest(remote, http, base, &manifest, error)
-					      : resolve_tag(remote, http, base, &manifest, error);
+	int r = remote->reference->has_digest ? resolve_digest(remote, access, http, base, &manifest, error)
+					      : resolve_tag(remote, access, http, base, &manifest, error);
 	if (r < 0)
 		return r;
 	if (!manifest.manifest.layers) { /* it came from the cache */

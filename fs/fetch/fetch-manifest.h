@@ -17,6 +17,9 @@ void fetch_manifest_done(FetchManifest *manifest); /* safe on a zeroed one */
 /* A manifest that the cache has, checked and parsed. Errors: -ENOENT (not there, or rotten), -ENODATA and the like: no image of imgfs. */
 int fetch_manifest_cached(CacheStore *cache, const Digest *digest, FetchManifest *ret_manifest) _must_check_;
 
-/* Blocks on the network. `base` is the registry's, as net_registry_base() has it. */
-int fetch_manifest_resolve(const FetchRemote *remote, NetHttp *http, const char *base, FetchManifest *ret_manifest,
-			   Error *error) _must_check_;
+/*
+ * Blocks on the network. `base` is the registry's, as net_registry_base() has it; the mirrors are those of `access`. What a tag means only the registry can
+ * say; mirrors are believed when it cannot be asked.
+ */
+int fetch_manifest_resolve(const FetchRemote *remote, const NetAccess *access, NetHttp *http, const char *base,
+			   FetchManifest *ret_manifest, Error *error) _must_check_;

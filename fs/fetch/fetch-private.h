@@ -58,6 +58,7 @@ struct FetchBlob {
 	size_t demand_count;     /* links of all its wants to waits of FETCH_DEMAND */
 	FetchBackOff back_off;   /* of its source */
 	FetchBackOff patience;   /* the same for the other classes, whose failures demand does not wait for */
+	int64_t *shunned;        /* by mirror: until when it is not asked for this blob, which it lacks or has wrong */
 	bool failing;            /* the report was told so */
 };
 
@@ -98,6 +99,8 @@ struct FetchRange {
 	FetchClass class;
 	uint32_t cursor, last; /* the chunk that is arriving, and the last one */
 	Chunk chunk;           /* that at the cursor */
+	unsigned mirror;       /* who was asked: 0: the source itself, n: its n-th mirror */
+	uint64_t size;         /* that was asked for */
 	uint32_t filled;       /* bytes of its frame that have come */
 	uint8_t *frame;        /* FORMAT_FRAME_MAX bytes; stays with the slot */
 	int64_t started;
@@ -120,6 +123,14 @@ typedef struct FetchQueue {
 	FetchWant *oldest, *newest;
 } FetchQueue;
 
+/* One of Fetcher.access.mirrors (fetch-mirror.c). */
+typedef struct FetchMirror {
+	unsigned failures;
+	int64_t not_before;
+	uint64_t speed; /* bytes a second, as measured of late; 0: never */
+	int64_t told_at;
+} FetchMirror;
+
 /* What was measured of the way to the source, and when the lower classes may go on (fetch-pace.c). */
 typedef struct FetchPace {
 	int64_t round_trip; /* microseconds, the least of late; 0: not known */
@@ -135,6 +146,7 @@ struct Fetcher {
 	FetcherOptions options;
 	NetLoop *loop;
 	NetAccess access;
+	FetchMirror *mirrors;
 	pthread_t thread;
 	bool started;
 
@@ -249,3 +261,14 @@ void fetch_report_disk(Fetcher *fetcher, int code);
 
 /* Tells of decoded copies that were not right since it was told last. */
 void fetch_report_decoded(Fetcher *fetcher);
+
+/* fetch-mirror.c: hosts that have the same blobs. */
+
+/* The one to ask for a blob now: 0: the source itself, n: the n-th mirror. */
+unsigned fetch_mirror_pick(const FetchBlob *blob, int64_t now);
+
+/* A transfer of a mirror ended; `result` as NetRange.end() has it. */
+void fetch_mirror_ended(const FetchRange *range, int result, const char *sentence, int64_t retry_after);
+
+/* What came from a mirror was not what the index says. */
+void fetch_mirror_lied(const FetchRange *range);

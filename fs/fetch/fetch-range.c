@@ -39,16 +39,24 @@ static void end_chunk(FetchRange *range)
 	int r = digest_of(range->frame, range->chunk.blob_size, &digest);
 	if (r == 0 && digest_equal(&digest, &range->chunk.digest)) {
 		fetch_count(&fetcher->metrics->chunks, 1);
-		blob->back_off = (FetchBackOff){ 0 };
-		blob->patience = (FetchBackOff){ 0 };
+		if (range->mirror == 0) {
+			blob->back_off = (FetchBackOff){ 0 };
+			blob->patience = (FetchBackOff){ 0 };
+		}
 		keep_frame(range, want);
 		fetch_want_arrived(want);
-		fetch_report_success(fetcher, blob);
+		if (range->mirror == 0)
+			fetch_report_success(fetcher, blob);
 		return;
 	}
 	/* The rest of the range may well be right: only this chunk is asked for again, after a while. */
 	fetch_count(&fetcher->metrics->verify_failures, r == 0);
 	fetch_count(&fetcher->metrics->retries, 1);
+	if (r == 0 && range->mirror > 0) { /* another is asked, at once */
+		fetch_mirror_lied(range);
+		fetch_want_return(want);
+		return;
+	}
 	fetch_report_failure(fetcher, blob, r < 0 ? r : -EBADMSG,
 			     r < 0 ? error_text(NULL, r)
 				   : "what came is not what the index says; the server's copy is corrupt");
@@ -115,14 +123,18 @@ static void on_end(void *arg, int result, const char *sentence, int64_t retry_af
 {
 	FetchRange *range = arg;
 	FetchMetrics *metrics = range->fetcher->metrics;
+	if (range->mirror > 0)
+		fetch_mirror_ended(range, result, sentence, retry_after);
 	if (result < 0) {
 		fetch_count(&metrics->failures[range->class], 1);
 		fetch_count(&metrics->retries, 1);
+	}
+	if (result < 0 && range->mirror == 0) {
 		fetch_back_off(&range->blob->patience, range->started, retry_after);
 		if (range->class == FETCH_DEMAND || is_demanded(range) || retry_after > 0)
 			fetch_back_off(&range->blob->back_off, range->started, retry_after);
 		fetch_report_failure(range->fetcher, range->blob, result, sentence);
-	} else {
+	} else if (result == 0) {
 		histogram_add(&metrics->seconds[range->class], (uint64_t)(fetch_now() - range->started) * 1000);
 	}
 	release(range);
@@ -199,10 +211,18 @@ static int start(FetchRange *range, FetchWant *want, int64_t now)
 	set_cursor(range, first);
 	if (!range->frame)
 		range->frame = malloc(FORMAT_FRAME_MAX);
+	range->mirror = fetch_mirror_pick(blob, now);
+	range->size = high.blob_offset + high.blob_size - low.blob_offset;
+	_cleanup_free_ char *url =
+		range->mirror > 0 ? net_mirror_url(&range->fetcher->access.mirrors[range->mirror - 1], blob->url)
+				  : NULL;
+	if (!url)
+		range->mirror = 0;
 	NetRange transfer = {
-		.url = blob->url,
+		.url = url ?: blob->url,
+		.mirror = range->mirror,
 		.offset = low.blob_offset,
-		.size = high.blob_offset + high.blob_size - low.blob_offset,
+		.size = range->size,
 		.stall = stall,
 		.fresh = blob->back_off.failures > 0 || blob->patience.failures > 0,
 		.data = on_data,
@@ -272,9 +292,11 @@ static void cut_fill(Fetcher *fetcher)
 }
 
 /* When a want may be tried. */
-static int64_t start_time(const FetchWant *want)
+static int64_t start_time(const FetchWant *want, int64_t now)
 {
 	int64_t at = want->blob->back_off.not_before;
+	if (fetch_mirror_pick(want->blob, now) > 0)
+		return want->back_off.not_before;
 	if (want->class != FETCH_DEMAND && want->blob->patience.not_before > at)
 		at = want->blob->patience.not_before;
 	return want->back_off.not_before > at ? want->back_off.not_before : at;
@@ -284,7 +306,7 @@ static int64_t start_time(const FetchWant *want)
 static FetchWant *pick(Fetcher *fetcher, FetchClass class, int64_t now, int64_t *retry)
 {
 	for (FetchWant *want = fetcher->queues[class].oldest; want; want = want->next) {
-		int64_t at = start_time(want);
+		int64_t at = start_time(want, now);
 		if (at <= now)
 			return want;
 		if (at < *retry)

@@ -34,6 +34,10 @@ int fetcher_new(const FetcherOptions *options, Fetcher **ret_fetcher)
 	int r = fetcher->ranges ? net_loop_new(fetcher->options.connections, &fetcher->loop) : -ENOMEM;
 	if (r == 0 && options->access)
 		r = net_access_decode(options->access, &fetcher->access);
+	if (r == 0) {
+		fetcher->mirrors = calloc(fetcher->access.mirror_count + 1, sizeof(*fetcher->mirrors));
+		r = fetcher->mirrors ? 0 : -ENOMEM;
+	}
 	if (r < 0) {
 		(void)fetcher_free(fetcher);
 		return r;
@@ -146,6 +150,7 @@ Fetcher *fetcher_free(Fetcher *fetcher)
 	fetcher_stop(fetcher);
 	fetcher->loop = net_loop_free(fetcher->loop);
 	net_access_done(&fetcher->access);
+	free(fetcher->mirrors);
 	for (unsigned i = 0; fetcher->ranges && i < fetcher->options.connections; i++)
 		free(fetcher->ranges[i].frame);
 	free(fetcher->ranges);

@@ -26,6 +26,13 @@ void net_access_done(NetAccess *access)
 	net_secret_wipe(&access->user);
 	net_secret_wipe(&access->identity);
 	net_secret_wipe(&access->bearer);
+	for (size_t i = 0; i < access->mirror_count; i++) {
+		free(access->mirrors[i].base);
+		if (access->mirrors[i].access)
+			net_access_done(access->mirrors[i].access);
+		free(access->mirrors[i].access);
+	}
+	free(access->mirrors);
 	*access = (NetAccess){ 0 };
 }
 
@@ -139,12 +146,43 @@ char *net_access_base(const NetAccess *access, const char *host, bool plain_http
 	return asprintf(&base, "https://%s", host) < 0 ? NULL : base;
 }
 
+char *net_mirror_url(const NetMirror *mirror, const char *url)
+{
+	const char *host = strstr(url, "://"), *path = host ? strchr(host + 3, '/') : NULL;
+	char *text;
+	return asprintf(&text, "%s%s", mirror->base, path ?: "") < 0 ? NULL : text;
+}
+
+static json_t *encode_one(const NetAccess *access)
+{
+	return json_pack("{s:s*, s:s*, s:s*, s:s*, s:s*, s:s*}", "ca", access->ca, "certificate", access->certificate,
+			 "key", access->key, "user", access->user, "identity", access->identity, "bearer",
+			 access->bearer);
+}
+
+static int encode_mirrors(const NetAccess *access, json_t *root)
+{
+	json_t *mirrors = json_array();
+	for (size_t i = 0; i < access->mirror_count; i++) {
+		const NetMirror *mirror = &access->mirrors[i];
+		json_t *object = encode_one(mirror->access);
+		if (json_object_set_new(object, "base", json_string(mirror->base)) < 0 ||
+		    json_array_append_new(mirrors, json_incref(object)) < 0) {
+			json_decref(object);
+			json_decref(mirrors);
+			return -ENOMEM;
+		}
+		json_decref(object);
+	}
+	return json_object_set_new(root, "mirrors", mirrors) < 0 ? -ENOMEM : 0;
+}
+
 int net_access_encode(const NetAccess *access, char **ret_text)
 {
-	_cleanup_(json_decref_p) json_t *root = json_pack(
-		"{s:s*, s:s*, s:s*, s:s*, s:s*, s:s*}", "ca", access->ca, "certificate", access->certificate, "key",
-		access->key, "user", access->user, "identity", access->identity, "bearer", access->bearer);
-	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+	_cleanup_(json_decref_p) json_t *root = encode_one(access);
+	if (!root || (access->mirror_count > 0 && encode_mirrors(access, root) < 0))
+		return -ENOMEM;
+	char *text = json_dumps(root, JSON_COMPACT);
 	if (!text)
 		return -ENOMEM;
 	*ret_text = text;
@@ -160,25 +198,58 @@ static int take(const char *value, char **ret_copy)
 	return *ret_copy ? 0 : -ENOMEM;
 }
 
+static int decode_one(json_t *root, NetAccess *access)
+{
+	const struct {
+		const char *key;
+		char **field;
+	} fields[] = {
+		{ "ca", &access->ca },     { "certificate", &access->certificate }, { "key", &access->key },
+		{ "user", &access->user }, { "identity", &access->identity },       { "bearer", &access->bearer },
+	};
+	for (size_t i = 0; i < ELEMENTS(fields); i++) {
+		const json_t *value = json_object_get(root, fields[i].key);
+		if (value && !json_is_string(value))
+			return -EBADMSG;
+		int r = take(json_string_value(value), fields[i].field);
+		if (r < 0)
+			return r;
+	}
+	return json_is_object(root) ? 0 : -EBADMSG;
+}
+
+static int decode_mirrors(json_t *list, NetAccess *access)
+{
+	if (!list)
+		return 0;
+	access->mirrors = json_is_array(list) ? calloc(json_array_size(list) + 1, sizeof(*access->mirrors)) : NULL;
+	if (!access->mirrors)
+		return json_is_array(list) ? -ENOMEM : -EBADMSG;
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		json_t *object = json_array_get(list, i);
+		NetMirror *mirror = &access->mirrors[access->mirror_count];
+		mirror->access = calloc(1, sizeof(*mirror->access));
+		if (!mirror->access)
+			return -ENOMEM;
+		access->mirror_count++;
+		int r = decode_one(object, mirror->access);
+		if (r == 0)
+			r = take(json_string_value(json_object_get(object, "base")), &mirror->base);
+		if (r < 0 || !mirror->base)
+			return r < 0 ? r : -EBADMSG;
+	}
+	return 0;
+}
+
 int net_access_decode(const char *text, NetAccess *ret_access)
 {
 	_cleanup_(json_decref_p) json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-	const char *ca = NULL, *certificate = NULL, *key = NULL, *user = NULL, *identity = NULL, *bearer = NULL;
-	if (!root || json_unpack(root, "{s?s, s?s, s?s, s?s, s?s, s?s}", "ca", &ca, "certificate", &certificate, "key",
-				 &key, "user", &user, "identity", &identity, "bearer", &bearer) < 0)
-		return -EBADMSG;
 	_cleanup_(net_access_done) NetAccess access = { 0 };
-	int r = take(ca, &access.ca);
+	if (!root)
+		return -EBADMSG;
+	int r = decode_one(root, &access);
 	if (r == 0)
-		r = take(certificate, &access.certificate);
-	if (r == 0)
-		r = take(key, &access.key);
-	if (r == 0)
-		r = take(user, &access.user);
-	if (r == 0)
-		r = take(identity, &access.identity);
-	if (r == 0)
-		r = take(bearer, &access.bearer);
+		r = decode_mirrors(json_object_get(root, "mirrors"), &access);
 	if (r < 0)
 		return r;
 	*ret_access = access;

@@ -7,10 +7,13 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "fs/base/error.h"
 
 #define NET_CERTS_DIRECTORY "/etc/imgfs/certs.d"
+
+typedef struct NetMirror NetMirror;
 
 typedef struct NetAccess {
 	char *ca;          /* PEM; NULL: the system's authorities alone */
@@ -20,7 +23,15 @@ typedef struct NetAccess {
 	char *identity;  /* what tokens are asked for with, instead of a user (docker's "identitytoken"), or NULL */
 	char *bearer;    /* a token to use as it is (docker's "registrytoken"), or NULL */
 	bool unverified; /* any certificate will do: for what is checked by other means, and never sent `user` */
+	size_t mirror_count;
+	NetMirror *mirrors; /* hosts with the same blobs (net-hosts.h); owned */
 } NetAccess;
+
+/* It has no mirrors of its own. */
+struct NetMirror {
+	char *base; /* "https://HOST" */
+	NetAccess *access;
+};
 
 void net_access_done(NetAccess *access); /* wipes and frees; safe on a zeroed one */
 
@@ -44,6 +55,9 @@ int net_access_load(const NetAccessOptions *options, const char *host, NetAccess
 
 /* "http://HOST" or "https://HOST"; as net_registry_base(), but with https where there is something for TLS. NULL: out of memory. */
 char *net_access_base(const NetAccess *access, const char *host, bool plain_http);
+
+/* `url`, of something of the host itself, at one of its mirrors; malloc'ed, NULL: out of memory. */
+char *net_mirror_url(const NetMirror *mirror, const char *url);
 
 /* As one text and back, for a process that cannot read the files itself. Errors: -ENOMEM; -EBADMSG. */
 int net_access_encode(const NetAccess *access, char **ret_text) _must_check_;

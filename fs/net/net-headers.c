@@ -123,6 +123,8 @@ int net_status_error(unsigned status, Error *error)
 	case 404:
 	case 410:
 		return error_set(error, -ENOENT, "the server does not have it (status %u)", status);
+	case 416:
+		return error_set(error, -ERANGE, "the server does not have that part of it (status 416)");
 	case 401:
 		return error_set(error, -EACCES,
 				 "the server wants a user and password that it knows (status 401); `docker login` to "

@@ -4,17 +4,26 @@
 #include <string.h>
 
 #include "fs/net/net-easy.h"
+#include "fs/net/net-hosts.h"
 #include "fs/net/net-route.h"
 #include "fs/net/net-tls.h"
 
 /* How long a server may take to end an answer all of whose bytes have come, before the connection is given up. */
 #define TRAILER_TIMEOUT 200
 
+#define SITES         (1 + NET_MIRRORS_MAX)
 #define TOKEN_TIMEOUT 10000
 #define SKIP_MAX      (64u << 10) /* reading so much is cheaper than another connection */
 
+/* Hosts that are spoken to in one way, with tokens of their own. */
+typedef struct NetSite {
+	const NetAccess *access; /* not owned */
+	NetTokens *tokens;
+} NetSite;
+
 struct NetTransfer {
 	NetLoop *loop;
+	NetSite *site;
 	NetTransfer *previous, *next;
 	NetRange range; /* url is the route's */
 	NetRoute route;
@@ -34,9 +43,8 @@ struct NetTransfer {
 struct NetLoop {
 	CURLM *multi;
 	NetTransfer *transfers;
-	NetTokens *tokens;
-	uint64_t round;          /* of those that wait */
-	const NetAccess *access; /* not owned */
+	uint64_t round;       /* of those that wait */
+	NetSite sites[SITES]; /* the loop's own, then its mirrors */
 };
 
 int net_loop_new(unsigned connections, NetLoop **ret_loop)
@@ -47,9 +55,12 @@ int net_loop_new(unsigned connections, NetLoop **ret_loop)
 	loop->multi = net_multi_new(connections);
 	if (!loop->multi)
 		return -ENOMEM;
-	int r = net_tokens_new(loop->multi, loop, TOKEN_TIMEOUT, &loop->tokens);
-	if (r < 0)
-		return r;
+	for (size_t i = 0; i < SITES; i++) {
+		NetSite *site = &loop->sites[i];
+		int r = net_tokens_new(loop->multi, site, TOKEN_TIMEOUT, &site->tokens);
+		if (r < 0)
+			return r;
+	}
 	*ret_loop = TAKE_PTR(loop);
 	return 0;
 }
@@ -60,7 +71,8 @@ NetLoop *net_loop_free(NetLoop *loop)
 		return NULL;
 	while (loop->transfers)
 		net_loop_cut(loop, loop->transfers);
-	net_tokens_free(loop->tokens);
+	for (size_t i = 0; i < SITES; i++)
+		net_tokens_free(loop->sites[i].tokens);
 	if (loop->multi)
 		(void)curl_multi_cleanup(loop->multi);
 	free(loop);
@@ -69,8 +81,13 @@ NetLoop *net_loop_free(NetLoop *loop)
 
 void net_loop_set_access(NetLoop *loop, const NetAccess *access)
 {
-	loop->access = access;
-	net_tokens_set_access(loop->tokens, access);
+	for (size_t i = 0; i < SITES; i++) {
+		NetSite *site = &loop->sites[i];
+		site->access = access;
+		if (i > 0)
+			site->access = access && i <= access->mirror_count ? access->mirrors[i - 1].access : NULL;
+		net_tokens_set_access(site->tokens, site->access);
+	}
 }
 
 static size_t on_header(char *line, size_t unit, size_t count, void *arg)
@@ -124,8 +141,8 @@ static void transfer_free(NetTransfer *transfer)
 
 static int prepare(NetTransfer *transfer)
 {
-	NetLoop *loop = transfer->loop;
-	int r = net_route_open(&transfer->route, loop->access, loop->tokens, &transfer->easy, &transfer->error);
+	const NetSite *site = transfer->site;
+	int r = net_route_open(&transfer->route, site->access, site->tokens, &transfer->easy, &transfer->error);
 	if (r < 0)
 		return r;
 	char text[48];
@@ -182,6 +199,7 @@ int net_loop_start(NetLoop *loop, const NetRange *range, NetTransfer **ret_trans
 	if (!transfer)
 		return -ENOMEM;
 	transfer->loop = loop;
+	transfer->site = &loop->sites[range->mirror < SITES ? range->mirror : 0];
 	transfer->range = *range;
 	transfer->range.url = NULL;
 	transfer->progress.limit = range->stall;
@@ -229,8 +247,8 @@ static void finish(NetTransfer *transfer, int result)
 /* Has the transfer gone on to another attempt? Negative: it cannot. */
 static int go_on(NetTransfer *transfer)
 {
-	NetLoop *loop = transfer->loop;
-	int r = net_route_follow(&transfer->route, transfer->easy, &transfer->headers, loop->tokens, &transfer->error);
+	int r = net_route_follow(&transfer->route, transfer->easy, &transfer->headers, transfer->site->tokens,
+				 &transfer->error);
 	if (r == -EAGAIN)
 		return park(transfer);
 	return r < 0 ? r : attempt(transfer);
@@ -261,19 +279,19 @@ static void complete(NetTransfer *transfer, CURLcode code)
 }
 
 /* One of those that began to wait for a token before this round. */
-static NetTransfer *find_waiting(NetLoop *loop)
+static NetTransfer *find_waiting(NetLoop *loop, const NetSite *site)
 {
 	NetTransfer *transfer = loop->transfers;
-	while (transfer && (transfer->easy || transfer->parked == loop->round))
+	while (transfer && (transfer->easy || transfer->site != site || transfer->parked == loop->round))
 		transfer = transfer->next;
 	return transfer;
 }
 
 /* Lets all go on that wait for a token, or ends them with `error`. The list may be another after each. */
-static void release_waiting(NetLoop *loop, const Error *error)
+static void release_waiting(NetLoop *loop, const NetSite *site, const Error *error)
 {
 	loop->round++;
-	for (NetTransfer *transfer; (transfer = find_waiting(loop));) {
+	for (NetTransfer *transfer; (transfer = find_waiting(loop, site));) {
 		if (error)
 			transfer->error = *error;
 		int r = error ? error->code : attempt(transfer);
@@ -282,11 +300,20 @@ static void release_waiting(NetLoop *loop, const Error *error)
 	}
 }
 
-static void token_came(NetLoop *loop, CURLcode code)
+static void token_came(NetLoop *loop, const NetSite *site, CURLcode code)
 {
 	Error error = { 0 };
-	int r = net_tokens_complete(loop->tokens, code, &error);
-	release_waiting(loop, r < 0 ? &error : NULL);
+	int r = net_tokens_complete(site->tokens, code, &error);
+	release_waiting(loop, site, r < 0 ? &error : NULL);
+}
+
+/* The site whose tokens a handle asks for, or NULL: it is a transfer's. */
+static const NetSite *site_of(const NetLoop *loop, const void *private)
+{
+	for (size_t i = 0; i < SITES; i++)
+		if (private == &loop->sites[i])
+			return &loop->sites[i];
+	return NULL;
 }
 
 static void collect(NetLoop *loop)
@@ -298,8 +325,9 @@ static void collect(NetLoop *loop)
 		char *private = NULL;
 		CURLcode code = message->data.result;
 		(void)curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &private);
-		if ((NetLoop *)(void *)private == loop)
-			token_came(loop, code);
+		const NetSite *site = site_of(loop, private);
+		if (site)
+			token_came(loop, site, code);
 		else
 			complete((NetTransfer *)(void *)private, code);
 	}
@@ -308,10 +336,13 @@ static void collect(NetLoop *loop)
 /* Ends one stalled transfer; the list may be another afterwards. */
 static bool cut_stalled(NetLoop *loop, int64_t now)
 {
-	if (net_tokens_deadline(loop->tokens) <= now) {
+	for (size_t i = 0; i < SITES; i++) {
+		const NetSite *site = &loop->sites[i];
+		if (net_tokens_deadline(site->tokens) > now)
+			continue;
 		Error error = { 0 };
-		int r = net_tokens_expire(loop->tokens, &error);
-		release_waiting(loop, r < 0 ? &error : NULL);
+		int r = net_tokens_expire(site->tokens, &error);
+		release_waiting(loop, site, r < 0 ? &error : NULL);
 		return true;
 	}
 	for (NetTransfer *transfer = loop->transfers; transfer; transfer = transfer->next) {
@@ -331,8 +362,9 @@ static bool cut_stalled(NetLoop *loop, int64_t now)
 static int poll_timeout(const NetLoop *loop, int64_t timeout)
 {
 	int64_t now = net_now();
-	if (net_tokens_deadline(loop->tokens) - now < timeout)
-		timeout = net_tokens_deadline(loop->tokens) - now;
+	for (size_t i = 0; i < SITES; i++)
+		if (net_tokens_deadline(loop->sites[i].tokens) - now < timeout)
+			timeout = net_tokens_deadline(loop->sites[i].tokens) - now;
 	for (const NetTransfer *transfer = loop->transfers; transfer; transfer = transfer->next) {
 		int64_t left = net_progress_deadline(&transfer->progress) - now;
 		if (transfer->easy && left < timeout)

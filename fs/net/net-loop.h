@@ -16,6 +16,7 @@ typedef struct NetTransfer NetTransfer;
 
 typedef struct NetRange {
 	const char *url;
+	unsigned mirror; /* whose access counts: 0: that of the loop, n: that of its n-th mirror */
 	uint64_t offset;
 	uint64_t size; /* at least 1 */
 	int64_t stall; /* milliseconds without progress after which the transfer is cut */
@@ -43,7 +44,10 @@ int net_loop_new(unsigned connections, NetLoop **ret_loop) _must_check_;
 NetLoop *net_loop_free(NetLoop *loop);
 DEFINE_CLEANUP(NetLoop, net_loop_free);
 
-/* How to speak to the hosts of later transfers; not copied, must outlive the loop. NULL: as to a stranger. */
+/*
+ * How to speak to the hosts of later transfers, and to its mirrors (NET_MIRRORS_MAX at most); not copied, must outlive the loop. NULL: as to a
+ * stranger.
+ */
 void net_loop_set_access(NetLoop *loop, const NetAccess *access);
 
 /* Starts a transfer; `range` is copied, url too. Errors: -EINVAL (not an http or https URL), -ENOMEM; end() is not called then. */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "tools/cmd/mount-login.h"
+#include "tools/cmd/verb-conf.h"
 
 void remote_options_done(RemoteOptions *options)
 {
@@ -96,6 +97,7 @@ int remote_options_fetch(const RemoteOptions *options, const char *text, int64_t
 		.timeout = timeout,
 		.cache = cache,
 		.access = options->access,
+		.hosts = verb_conf_hosts(),
 	};
 	remote.access.user = login;
 	r = fetch_image_remote(&remote, ret_image, error);

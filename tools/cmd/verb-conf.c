@@ -5,9 +5,18 @@
 #include <string.h>
 #include <strings.h>
 
+static const NetHosts *loaded;
+
+const NetHosts *verb_conf_hosts(void)
+{
+	return loaded;
+}
+
 void verb_conf_done(VerbConf *conf)
 {
 	verb_set_origins(NULL, NULL, 0);
+	loaded = NULL;
+	net_hosts_done(&conf->hosts);
 	for (int i = 0; conf->argv && i < conf->count; i++)
 		free(conf->argv[1 + i]);
 	free(conf->argv);
@@ -63,6 +72,8 @@ static bool is_shared(const ConfEntry *entry)
 /* Checks an entry, and puts it into the command line if it is one of `verb`, or shared with it; these come `first`, so that its own win. */
 static int use_entry(VerbConf *conf, const ConfEntry *entry, const Verb *verb, bool first)
 {
+	if (net_hosts_has_section(entry->section))
+		return VERB_SUCCESS; /* net_hosts_parse() looks at these */
 	const Verb *owner = verbs_find(entry->section);
 	if (!owner || !owner->options || entry->name)
 		return fail(&conf->conf, entry, "there is no section", entry->section,
@@ -109,5 +120,9 @@ int verb_conf_load(const char *path, const Verb *verb, int argc, char **argv, Ve
 	/* The machine's own may be missing, or not for everybody to read. */
 	if (r < 0 && (named || (r != -ENOENT && r != -EACCES)))
 		return verb_fail(verb->name, r, &error);
+	r = net_hosts_parse(&ret_conf->conf, &ret_conf->hosts, &error);
+	if (r < 0)
+		return verb_fail(verb->name, r, &error);
+	loaded = &ret_conf->hosts;
 	return build(ret_conf, verb, argc, argv);
 }

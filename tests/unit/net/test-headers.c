@@ -91,7 +91,7 @@ static void test_range_answers(void **state _unused_)
 	assert_int_equal(check(LINES("HTTP/1.1 401 No", ""), 5, 5), -EACCES);
 	assert_int_equal(check(LINES("HTTP/1.1 503 No", ""), 5, 5), -EREMOTEIO);
 	assert_int_equal(check(LINES("HTTP/1.1 429 No", ""), 5, 5), -EREMOTEIO);
-	assert_int_equal(check(LINES("HTTP/1.1 416 No", ""), 5, 5), -EPROTO);
+	assert_int_equal(check(LINES("HTTP/1.1 416 No", ""), 5, 5), -ERANGE);
 	assert_int_equal(check(LINES("HTTP/1.1", ""), 5, 5), -EPROTO);
 	assert_int_equal(check(LINES(""), 5, 5), -EPROTO);
 }

@@ -1,0 +1,124 @@
+"""Mirrors of a registry: asked first, passed over when they die, lie, stall or lack something, and told nothing that is for others."""
+import base64
+import os
+import time
+
+import pytest
+
+import front as fake
+import machine
+from endpoint import NAME, TAG
+from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
+
+
+@pytest.fixture(name="fronts")
+def make_fronts(backend):
+    """The host itself, and two mirrors of it."""
+    fronts = [fake.Front(backend, seed=seed) for seed in range(3)]
+    yield fronts
+    for front in fronts:
+        front.kill()
+
+
+@pytest.fixture(name="attach")
+def make_attach(fronts, mount, work, monkeypatch):
+    """Mounts the image of the host with its mirrors configured; `more` is added to the configuration."""
+    def attach(*options, more="", deadline=10):
+        origin, *mirrors = fronts
+        conf = work / "imgfs.conf"
+        conf.write_text(f"[host {origin.host}]\nmirrors = {' '.join(front.host for front in mirrors)}\n{more}")
+        monkeypatch.setenv("IMGFS_CONFIG", str(conf))
+        return mount("--cache", work / "cache", "--deadline", str(deadline), *options, f"{origin.host}/{NAME}:{TAG}")
+
+    return attach
+
+
+def blobs(front):
+    """Requests for parts of blobs that it got."""
+    return [entry for entry in front.log if "/blobs/" in entry[1]]
+
+
+def compare(mounted, image):
+    for name in ("usr/noise", "usr/text", "usr/small-017"):
+        assert (mounted.directory / name).read_bytes() == image.files[name], name
+
+
+def test_mirrors_are_asked_first(fronts, attach, image):
+    mounted = attach("--no-fill")
+    compare(mounted, image)
+    origin, *mirrors = fronts
+    assert not blobs(origin)
+    # Both were measured, and the manifest's meaning is the host's to say.
+    assert all(blobs(front) for front in mirrors)
+    assert any("/manifests/" in entry[1] for entry in origin.log)
+    mounted.unmount()
+
+
+@pytest.mark.parametrize("fault", ["corrupt", "404", "503", "close", "truncated", "whole", "wrong-range", "stall-body"])
+def test_a_mirror_that_does_wrong(fault, fronts, attach, image):
+    """One is wrong, the other dead: the host gives the rest, and nothing wrong is read."""
+    fronts[1].fault = fault
+    fronts[2].kill()
+    mounted = attach("--no-fill")
+    begin = time.monotonic()
+    compare(mounted, image)
+    assert time.monotonic() - begin < 60
+    assert blobs(fronts[0]) and fronts[1].met.get(fault)
+    if fault not in ("404",):
+        assert f"mirror http://{fronts[1].host} is passed over" in mounted.log.read_text()
+    mounted.unmount()
+
+
+def test_the_host_dies(fronts, attach, image, work):
+    """Mirrors are enough: for reads, for a mount by a tag that this node has not seen, and for a pull."""
+    fronts[0].kill()
+    mounted = attach("--no-fill")
+    compare(mounted, image)
+    assert "could not be asked" in machine.imgfs("pull", "--cache", work / "other", f"{fronts[0].host}/{NAME}:{TAG}").stderr
+    mounted.unmount()
+
+
+def test_all_die_and_one_comes_back(fronts, attach, image):
+    mounted = attach("--no-fill", deadline=40)
+    for front in fronts:
+        front.kill()
+    fd = os.open(mounted.directory / "usr/noise", os.O_RDONLY)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if os.pread(fd, 100_000, 1_000_000) == image.files["usr/noise"][1_000_000:1_100_000] else 1)
+    os.close(fd)
+    time.sleep(1)
+    fronts[2].revive()
+    assert os.waitpid(pid, 0)[1] == 0
+    mounted.unmount()
+
+
+def test_credentials_stay_where_they_belong(fronts, attach, image, work):
+    """Each host gets the user of its own section, whatever the command line says of the host itself."""
+    origin, first, second = fronts
+    (work / "password").write_text("secret\nmore\n")
+    origin.user, first.user = "ann:origin", "bob:secret"
+    more = f"[host {first.host}]\nuser = bob\npassword-file = {work}/password\n"
+    mounted = attach("--no-fill", "--user", "ann:origin", more=more)
+    compare(mounted, image)
+    assert blobs(first) and blobs(second)
+
+    def users(front):
+        return {entry[2].get("Authorization") for entry in front.log}
+
+    def basic(text):
+        return "Basic " + base64.b64encode(text.encode()).decode()
+
+    assert users(origin) == {basic("ann:origin")} and users(first) == {basic("bob:secret")} and users(second) == {None}
+    mounted.unmount()
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("[host a:1]\ncolour = red\n", "2: a host has mirrors"), ("[host]\n", "1: a section of a host"),
+    ("\n[source x]\nurl = ftp://y\n", "3: a source's url"), ("[host a:1]\nmirrors = a:1\n", "2: a host is no mirror of itself"),
+])
+def test_wrong_configuration(text, sentence, work):
+    conf = work / "imgfs.conf"
+    conf.write_text(text)
+    done = machine.imgfs("--config", conf, "ls", check=False)
+    assert done.returncode == 1 and f"{conf}:{sentence}" in done.stderr
