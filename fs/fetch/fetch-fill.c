@@ -19,7 +19,7 @@
 #define SYNC_BYTES  (32u << 20) /* after which the disk is made to write, so that the last sync has little left */
 #define RETRY       10000
 #define REST        50    /* milliseconds between two looks whether somebody reads */
-#define REST_MAX    10000 /* after which it goes on, a step at a time */
+#define REST_MAX    60000 /* after which it goes on, a step at a time */
 #define CHECK_TRIES 3u    /* for a chunk that the disk does not give back as it was given */
 #define NICE        10
 

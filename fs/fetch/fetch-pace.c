@@ -18,11 +18,12 @@
 #define WINDOW_SHORT 2000  /* what is shorter says nothing */
 #define WINDOW_BYTES (128u << 10)
 #define HINDRANCE_MS 20u   /* that demand may find the link taken for */
-#define QUIET        1000  /* milliseconds without a reader before the fill goes on */
-#define HELD_MAX     10000 /* after which it goes on between readers */
+#define QUIET        3000  /* milliseconds, fetch_set_quiet() */
+#define HELD_MAX     60000 /* after which the fill goes on between readers who never rest */
 
 /* When anybody in this process read last, milliseconds: a start goes on also while it finds all it needs. */
 static _Atomic int64_t touched;
+static _Atomic int64_t quiet = QUIET;
 
 static int64_t now_us(void)
 {
@@ -38,9 +39,14 @@ void fetch_pace_touch(void)
 	atomic_store_explicit(&touched, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, memory_order_relaxed);
 }
 
+void fetch_set_quiet(int64_t milliseconds)
+{
+	atomic_store(&quiet, milliseconds);
+}
+
 bool fetch_pace_is_quiet(int64_t now)
 {
-	return now - atomic_load_explicit(&touched, memory_order_relaxed) >= QUIET;
+	return now - atomic_load_explicit(&touched, memory_order_relaxed) >= atomic_load(&quiet);
 }
 
 void fetch_pace_sent(FetchRange *range)
@@ -155,7 +161,7 @@ static int64_t last_reader(const Fetcher *fetcher)
 static bool fill_allowed(Fetcher *fetcher, int64_t now, int64_t *retry)
 {
 	FetchPace *pace = &fetcher->pace;
-	int64_t at = last_reader(fetcher) + QUIET;
+	int64_t at = last_reader(fetcher) + atomic_load(&quiet);
 	bool busy = is_busy(fetcher);
 	if (!busy && now >= at) {
 		pace->held_since = 0;

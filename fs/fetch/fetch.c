@@ -107,6 +107,8 @@ static void *network_thread(void *arg)
 
 int fetcher_start(Fetcher *fetcher)
 {
+	/* Whoever starts this is about to read. */
+	fetch_pace_touch();
 	sigset_t all, before;
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);

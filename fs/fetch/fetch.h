@@ -121,6 +121,12 @@ int fetch_prefetch_range(FetchBlob *blob, FetchClass class, uint64_t tar_offset,
 /* Makes an open wait end soon with -EINTR. The caller makes sure that done() was not called yet. */
 void fetch_cancel(Fetcher *fetcher, FetchWait *wait);
 
+/*
+ * How long nobody in this process must have read, in milliseconds, before FETCH_BACKGROUND goes on: a start pauses, too. 3 s unless set. Any
+ * thread.
+ */
+void fetch_set_quiet(int64_t milliseconds);
+
 /* The clock of deadlines: CLOCK_MONOTONIC in milliseconds. */
 int64_t fetch_now(void);
 

@@ -9,9 +9,10 @@ QUIET = """disabled_plugins = ["io.containerd.grpc.v1.cri"]\n"""
 
 
 class Docker:
-    """A running engine below `root`; `prefix` is the command that enters its network namespace."""
+    """A running engine below `root`; `prefix` is the command that enters its network namespace, `options` are more of dockerd's."""
 
-    def __init__(self, root, prefix=()):
+    def __init__(self, root, prefix=(), options=()):
+        self.options = options
         self.root, self.prefix = Path(root), [str(word) for word in prefix]
         self.root.mkdir(parents=True)
         self.socket = self.root / "docker.sock"
@@ -41,7 +42,7 @@ class Docker:
             "dockerd", "--host", f"unix://{self.socket}", "--containerd", address, "--data-root", self.root / "data",
             "--exec-root", self.root / "exec", "--pidfile", self.root / "docker.pid", "--bridge", "none",
             "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
-            "--storage-driver", "overlay2",
+            "--storage-driver", "overlay2", *self.options,
         )
 
         def answers():

@@ -231,5 +231,6 @@ int main(void)
 		cmocka_unit_test(test_in_flight_is_shared),       cmocka_unit_test(test_falls_back),
 		cmocka_unit_test(test_faults_of_the_background),  cmocka_unit_test(test_gives_up),
 	};
+	fetch_set_quiet(100);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

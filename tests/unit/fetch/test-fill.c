@@ -317,5 +317,6 @@ int main(void)
 		cmocka_unit_test(test_removal),
 		cmocka_unit_test(test_end_under_way),
 	};
+	fetch_set_quiet(100);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
