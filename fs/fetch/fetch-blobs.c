@@ -7,6 +7,7 @@ FetchBlob *fetch_blob_free(FetchBlob *blob)
 {
 	if (blob) {
 		(void)cache_blob_free(blob->cache);
+		(void)pthread_mutex_destroy(&blob->ahead_mutex);
 		(void)cache_decoded_free(blob->decoded);
 		(void)fetch_donors_unref(blob->donors);
 		free(blob->url);
@@ -30,6 +31,7 @@ int fetcher_add_blob(Fetcher *fetcher, CacheBlob *cache, const char *url, FetchB
 	if (!blob)
 		return -ENOMEM;
 	blob->fetcher = fetcher;
+	(void)pthread_mutex_init(&blob->ahead_mutex, NULL);
 	blob->id = atomic_fetch_add(&last_id, 1) + 1;
 	blob->cache = TAKE_PTR(owned);
 	blob->url = url ? strdup(url) : NULL;

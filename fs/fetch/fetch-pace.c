@@ -10,8 +10,11 @@
 #define PROFILE_GAP_MAX (128u << 10)
 
 #define CONNECTIONS_NEAR 8u
-#define FAR_TRIP         5000              /* microseconds, from which more connections are used */
-#define STREAM_BYTES     (256u << 10)      /* what one connection can be trusted to have under way */
+#define FAR_TRIP         5000         /* microseconds, from which more connections are used */
+#define STREAM_BYTES     (256u << 10) /* what one connection can be trusted to have under way */
+#define AHEAD_FROM       (128u << 10) /* under way, from which reads in order are run ahead of */
+#define AHEAD_MIN        (2u << 20)
+#define AHEAD_MAX        (16u << 20)
 #define TRIP_AGE         INT64_C(30000000) /* after which a round trip is measured anew */
 
 #define WINDOW       50000 /* microseconds over which bytes are counted */
@@ -63,6 +66,18 @@ static void note_trip(FetchPace *pace, int64_t trip, int64_t now)
 	pace->round_trip_at = now;
 }
 
+/* The kernel has up to a megabyte under way, but not all the time; on a short way that is enough. */
+static void set_ahead(Fetcher *fetcher)
+{
+	const FetchPace *pace = &fetcher->pace;
+	uint64_t under_way = (uint64_t)pace->round_trip * pace->bandwidth / 1000000, most = 4 * under_way;
+	if (most < AHEAD_MIN)
+		most = AHEAD_MIN;
+	if (most > AHEAD_MAX)
+		most = AHEAD_MAX;
+	atomic_store_explicit(&fetcher->ahead_max, under_way < AHEAD_FROM ? 0 : most, memory_order_relaxed);
+}
+
 static void end_window(FetchPace *pace, int64_t now, bool whole)
 {
 	int64_t elapsed = now - pace->window_at;
@@ -91,6 +106,7 @@ void fetch_pace_received(FetchRange *range, size_t size)
 	if (now - pace->window_at < WINDOW)
 		return;
 	end_window(pace, now, true);
+	set_ahead(range->fetcher);
 	pace->window_at = now;
 	pace->window_bytes = 0;
 }
@@ -98,6 +114,7 @@ void fetch_pace_received(FetchRange *range, size_t size)
 void fetch_pace_idle(Fetcher *fetcher)
 {
 	end_window(&fetcher->pace, now_us(), false);
+	set_ahead(fetcher);
 	fetcher->pace.window_at = 0;
 }
 

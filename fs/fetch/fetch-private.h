@@ -40,6 +40,16 @@ typedef struct FetchBackOff {
 	bool asked; /* the server has asked for it */
 } FetchBackOff;
 
+/* A file that is read in order (fetch-ahead.c); offsets are the tar's. */
+typedef struct FetchAhead {
+	_Atomic uint64_t follows; /* any thread: `tar_end` of the file that is followed here */
+	uint64_t tar_end;
+	uint64_t next;   /* where the furthest read has ended */
+	uint64_t asked;  /* up to where was asked ahead */
+	uint64_t window; /* how far ahead to ask; 0: not yet */
+} FetchAhead;
+#define FETCH_AHEAD_PLACES 8u
+
 struct FetchBlob {
 	Fetcher *fetcher;
 	FetchBlob *next; /* in the Fetcher's list, or in that of blobs to be let go */
@@ -55,11 +65,13 @@ struct FetchBlob {
 	CacheDecoded *decoded;   /* immutable, any thread; NULL: there is none */
 	_Atomic uint8_t *rotten; /* any thread: a bit a chunk whose frame the disk did not give back as written */
 	FetchWant **wants;       /* by chunk */
-	size_t demand_count;     /* links of all its wants to waits of FETCH_DEMAND */
-	FetchBackOff back_off;   /* of its source */
-	FetchBackOff patience;   /* the same for the other classes, whose failures demand does not wait for */
-	int64_t *shunned;        /* by mirror: until when it is not asked for this blob, which it lacks or has wrong */
-	bool failing;            /* the report was told so */
+	pthread_mutex_t ahead_mutex;
+	FetchAhead ahead[FETCH_AHEAD_PLACES]; /* under it, any thread */
+	size_t demand_count;                  /* links of all its wants to waits of FETCH_DEMAND */
+	FetchBackOff back_off;                /* of its source */
+	FetchBackOff patience; /* the same for the other classes, whose failures demand does not wait for */
+	int64_t *shunned;      /* by mirror: until when it is not asked for this blob, which it lacks or has wrong */
+	bool failing;          /* the report was told so */
 };
 
 struct FetchLink {
@@ -161,7 +173,8 @@ struct Fetcher {
 	FetchQueue queues[FETCH_CLASSES];
 	FetchRange *ranges; /* options.connections slots */
 	FetchPace pace;
-	bool loosened; /* a want in flight has lost its last wait */
+	_Atomic uint64_t ahead_max; /* any thread: how far reads in order are to be run ahead of; 0: not at all */
+	bool loosened;              /* a want in flight has lost its last wait */
 	FetchTold told;
 	FetchRecent recent;   /* any thread */
 	FetchDecoded decoded; /* any thread */

@@ -118,6 +118,13 @@ int fetch_prefetch(FetchBlob *blob, FetchClass class, const uint32_t *chunks, si
 int fetch_prefetch_range(FetchBlob *blob, FetchClass class, uint64_t tar_offset, uint64_t size, int64_t patience)
 	_must_check_;
 
+/*
+ * Takes note of a read of [tar_offset, tar_offset + size) in a file whose bytes end at `tar_end`, and asks for what follows in it if the file is
+ * read in order and the way to the source is so long that the kernel's own read-ahead cannot keep it busy. `missed`: something was not at hand.
+ * Returns at once. Any thread.
+ */
+void fetch_read_ahead(FetchBlob *blob, uint64_t tar_offset, uint64_t size, uint64_t tar_end, bool missed);
+
 /* Makes an open wait end soon with -EINTR. The caller makes sure that done() was not called yet. */
 void fetch_cancel(Fetcher *fetcher, FetchWait *wait);
 

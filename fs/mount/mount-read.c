@@ -108,5 +108,9 @@ int mount_image_read(const MountImage *image, FetchReader *reader, const TreeIno
 		return read_sparse(image, reader, inode, offset, size, buffer, ret_missing);
 	if (inode->data > UINT64_MAX - offset)
 		return -EIO;
-	return read_tar(image->layers[inode->layer], reader, inode->data + offset, size, buffer, ret_missing);
+	const MountLayer *layer = image->layers[inode->layer];
+	int r = read_tar(layer, reader, inode->data + offset, size, buffer, ret_missing);
+	if (inode->size <= layer->chunks.tar_size && (r == 0 || r == -EAGAIN))
+		fetch_read_ahead(layer->blob, inode->data + offset, size, inode->data + inode->size, r == -EAGAIN);
+	return r;
 }

@@ -42,6 +42,7 @@ struct NetTransfer {
 
 struct NetLoop {
 	CURLM *multi;
+	CURLSH *sessions; /* of TLS, so that another connection to a host needs no whole handshake */
 	NetTransfer *transfers;
 	uint64_t round;       /* of those that wait */
 	NetSite sites[SITES]; /* the loop's own, then its mirrors */
@@ -54,6 +55,10 @@ int net_loop_new(unsigned connections, NetLoop **ret_loop)
 		return -ENOMEM;
 	loop->multi = net_multi_new(connections);
 	if (!loop->multi)
+		return -ENOMEM;
+	loop->sessions = curl_share_init();
+	if (!loop->sessions ||
+	    curl_share_setopt(loop->sessions, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) != CURLSHE_OK)
 		return -ENOMEM;
 	for (size_t i = 0; i < SITES; i++) {
 		NetSite *site = &loop->sites[i];
@@ -75,6 +80,8 @@ NetLoop *net_loop_free(NetLoop *loop)
 		net_tokens_free(loop->sites[i].tokens);
 	if (loop->multi)
 		(void)curl_multi_cleanup(loop->multi);
+	if (loop->sessions)
+		(void)curl_share_cleanup(loop->sessions);
 	free(loop);
 	return NULL;
 }
@@ -157,6 +164,7 @@ static int prepare(NetTransfer *transfer)
 	(void)curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
+	(void)curl_easy_setopt(easy, CURLOPT_SHARE, transfer->loop->sessions);
 	(void)curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, transfer->range.fresh ? 1L : 0L);
 	return 0;
 }
