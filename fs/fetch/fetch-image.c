@@ -17,6 +17,7 @@ typedef struct Assembly {
 	CacheStore *cache;
 	const Manifest *manifest;
 	FetchIndex *indexes; /* a layer each; fd -1 and no map until it is open */
+	uint8_t **raw;       /* of each that was fetched just now: as it stands in the blob; NULL: of none */
 	FetchImage image;
 } Assembly;
 
@@ -48,6 +49,9 @@ static void assembly_done(Assembly *assembly)
 {
 	for (size_t i = 0; assembly->indexes && i < assembly->manifest->layer_count; i++)
 		fetch_index_close(&assembly->indexes[i]);
+	for (size_t i = 0; assembly->raw && i < assembly->manifest->layer_count; i++)
+		free(assembly->raw[i]);
+	free((void *)assembly->raw);
 	free(assembly->indexes);
 	fetch_image_done(&assembly->image);
 }
@@ -60,7 +64,8 @@ static int assembly_init(Assembly *assembly, const Digest *digest, Error *error)
 		return error_set(error, -EBADMSG, "the image has no layers: there is nothing to mount");
 	assembly->indexes = calloc(manifest->layer_count, sizeof(*assembly->indexes));
 	image->layers = calloc(manifest->layer_count, sizeof(*image->layers));
-	if (!assembly->indexes || !image->layers)
+	assembly->raw = calloc(manifest->layer_count, sizeof(uint8_t *));
+	if (!assembly->indexes || !image->layers || !assembly->raw)
 		return error_set(error, -ENOMEM, "out of memory");
 	image->manifest = *digest;
 	image->config = manifest->config;
@@ -129,11 +134,15 @@ static size_t list_missing(const Assembly *assembly, NetRequest *requests, size_
 	return count;
 }
 
-static int add_index(Assembly *assembly, size_t layer, const NetResponse *response, Error *error)
+static int add_index(Assembly *assembly, size_t layer, NetResponse *response, Error *error)
 {
 	int r = fetch_index_add(assembly->cache, &assembly->manifest->layers[layer], response->body, response->size,
 				&assembly->indexes[layer], error);
-	return r < 0 ? error_prefix(error, r, "%s", assembly->image.layers[layer].url) : 0;
+	if (r < 0)
+		return error_prefix(error, r, "%s", assembly->image.layers[layer].url);
+	free(assembly->raw[layer]);
+	assembly->raw[layer] = TAKE_PTR(response->body);
+	return 0;
 }
 
 /* Of a whole image; a chain of layers has no manifest, and so no profile. */
@@ -264,6 +273,10 @@ static int open_cached_blobs(Assembly *assembly, Error *error)
 					 assembly->indexes[i].table.count, &files->data_fd, &files->present_fd, error);
 		if (r < 0)
 			return r;
+		/* So that this cache can be a mirror; what cannot be written is not missed here. */
+		if (assembly->raw[i] && fd_pwrite_all(files->data_fd, assembly->raw[i], files->layer.index_size,
+						      files->layer.index_offset) < 0)
+			free(TAKE_PTR(assembly->raw[i]));
 		/* A cache that takes no seal does not keep anybody from mounting. */
 		if (cache_seal_open(assembly->cache, &files->layer.blob, &files->seal_fd) < 0)
 			files->seal_fd = -1;

@@ -179,10 +179,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(store, log, *options, prefix=()):
-    """`prefix` is a command to run the server under, such as one that enters a namespace."""
+def serving(store, log, *options, prefix=(), what="--store"):
+    """`prefix` is a command to run the server under, such as one that enters a namespace; `what` is served, a cache perhaps."""
     log.write_bytes(b"")
-    command = [*prefix, IMGFS, "serve", "--store", store, *options]
+    command = [*prefix, IMGFS, "serve", what, store, *options]
     with started(command, lambda: b"listening on http" in log.read_bytes(), log) as process:
         lines = log.read_text().splitlines()
         scheme, _, address = next(line for line in lines if line.startswith("listening on ")).split()[-1].partition("://")

@@ -30,7 +30,7 @@ def host_of(serve, store):
 
 
 def cache_files(work, kind):
-    found = sorted(path for path in (work / "cache" / kind).rglob("*") if path.is_file())
+    found = sorted(path for path in (work / "cache" / kind).rglob("*") if path.is_file() and path.stat().st_size)
     assert found
     return found
 

@@ -1,5 +1,6 @@
 """Mirrors of a registry: asked first, passed over when they die, lie, stall or lack something, and told nothing that is for others."""
 import base64
+import json
 import os
 import time
 
@@ -7,7 +8,7 @@ import pytest
 
 import front as fake
 import machine
-from endpoint import NAME, TAG
+from endpoint import NAME, TAG, digest_of, serving
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
 
 
@@ -122,3 +123,62 @@ def test_wrong_configuration(text, sentence, work):
     conf.write_text(text)
     done = machine.imgfs("--config", conf, "ls", check=False)
     assert done.returncode == 1 and f"{conf}:{sentence}" in done.stderr
+
+
+@pytest.fixture(name="node")
+def make_node(fronts, work):
+    """`imgfs serve` over a cache that has the image of the host whole: what another node has."""
+    machine.imgfs("pull", "--quiet", "--cache", work / "theirs", f"{fronts[0].host}/{NAME}:{TAG}")
+    with serving(work / "theirs", work / "node.log", "--listen", "127.0.0.1:0", what="--cache") as server:
+        yield server
+
+
+@pytest.fixture(name="beside")
+def make_beside(fronts, node, mount, work, monkeypatch):
+    """Mounts the image of the host with the node as its mirror."""
+    def beside(*options):
+        conf = work / "imgfs.conf"
+        conf.write_text(f"[host {fronts[0].host}]\nmirrors = {node.address}\n")
+        monkeypatch.setenv("IMGFS_CONFIG", str(conf))
+        return mount("--cache", work / "ours", "--no-fill", "--deadline", "10", *options, f"{fronts[0].host}/{NAME}:{TAG}")
+
+    return beside
+
+
+def test_a_nodes_cache_is_a_mirror(fronts, node, beside, image, work):
+    """With the host dead another node has it all: the tag, manifest, indexes and chunks."""
+    fronts[0].kill()
+    mounted = beside()
+    compare(mounted, image)
+    mounted.unmount()
+    manifest = json.loads(machine.imgfs("cache", "--json", "--cache", work / "theirs", "ls").stdout)[0]["manifest"]
+    for path in (f"/v2/{NAME}/manifests/{TAG}", f"/v2/{NAME}/manifests/{manifest}"):
+        reply, body = node.ask(path)
+        assert reply.status == 200 and digest_of(body) == manifest == reply.headers["Docker-Content-Digest"]
+    blob = next((work / "theirs/blobs").iterdir()).name
+    for path, status in (
+        (f"/v2/{NAME}/manifests/other", 404), ("/v2/other/manifests/v1", 404), (f"/v2/{NAME}/manifests/sha256:{'0' * 64}", 404),
+        (f"/imgfs/blobs/sha256:{'0' * 64}", 404), (f"/imgfs/blobs/sha256:{blob}", 404), ("/v2/_catalog", 404), (f"/v2/{NAME}/tags/list", 404),
+        ("/v2/", 200), ("/healthz", 200),
+    ):
+        assert node.ask(path)[0].status == status, path
+    assert node.ask(f"/imgfs/blobs/sha256:{blob}", Range="bytes=0-99")[0].status == 206
+    assert node.ask(f"/v2/any/blobs/sha256:{blob}", Range="bytes=10-10")[0].headers["Content-Range"].startswith("bytes 10-10/")
+    assert node.ask(f"/v2/any/blobs/sha256:{blob}", Range="bytes=999999999999-")[0].status == 416
+
+
+def test_a_node_that_lacks_or_has_wrong(fronts, node, beside, image, work):
+    """What it has not, or has rotten, it does not give; the host does."""
+    blob = max((work / "theirs/blobs").glob("*/data"), key=lambda path: path.stat().st_size)
+    with open(blob, "r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"rotten")
+    digest = f"sha256:{blob.parent.name}"
+    assert node.ask(f"/imgfs/blobs/{digest}", Range="bytes=1000000-1000005")[0].status == 404
+    assert node.ask(f"/imgfs/blobs/{digest}", Range="bytes=0-0")[0].status == 206
+    machine.imgfs("cache", "--cache", work / "theirs", "evict", "--free", "500k", check=False)
+    mounted = beside()
+    compare(mounted, image)
+    assert blobs(fronts[0])
+    mounted.unmount()
+    assert "rotten" not in mounted.log.read_text()

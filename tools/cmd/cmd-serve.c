@@ -26,6 +26,7 @@
 
 enum {
 	OPTION_PLAIN_HTTP = VERB_OPTION_LONG,
+	OPTION_CACHE,
 	OPTION_ACCESS_LOG,
 	OPTION_TLS_CERT,
 	OPTION_TLS_KEY,
@@ -40,6 +41,7 @@ enum {
 
 const VerbOption cmd_serve_options[] = {
 	CMD_STORE_OPTION,
+	{ "cache", OPTION_CACHE, "DIR", "instead: be a mirror of what this cache of a node has" },
 	{ "listen", 'l', "ADDR:PORT", "where to listen; default 127.0.0.1:8500" },
 	{ "plain-http", OPTION_PLAIN_HTTP, NULL, "let other machines in without TLS" },
 	{ "tls-auto", OPTION_TLS_AUTO, NULL, "TLS with an authority of its own, which nodes take by `imgfs trust`" },
@@ -58,6 +60,7 @@ const VerbOption cmd_serve_options[] = {
 
 typedef struct ServeCommand {
 	const char *store;
+	const char *cache;
 	const char *listen;
 	const char *access_log;
 	bool plain_http;
@@ -117,6 +120,9 @@ static int parse(int argc, char **argv, ServeCommand *command)
 		case 's':
 			command->store = optarg;
 			break;
+		case OPTION_CACHE:
+			command->cache = optarg;
+			break;
 		case 'l':
 			command->listen = optarg;
 			break;
@@ -141,6 +147,8 @@ static int parse(int argc, char **argv, ServeCommand *command)
 	}
 	if (optind < argc)
 		return verb_usage_error(VERB, "it takes no argument such as %s", argv[optind]);
+	if (command->cache && (command->store || command->accept_profiles))
+		return verb_usage_error(VERB, "--cache takes neither --store nor --accept-profiles");
 	/* What anybody may write, anybody may fill with nonsense. */
 	if (command->accept_profiles && !command->secure.client_ca && !command->secure.htpasswd)
 		return verb_usage_error(
@@ -239,7 +247,7 @@ static int mind_signals(const sigset_t *signals, const ServeCommand *command, Se
 	}
 }
 
-static int serve_until_signal(Store *store, const ServeAddress *address, const ServeCommand *command,
+static int serve_until_signal(Store *store, CacheStore *cache, const ServeAddress *address, const ServeCommand *command,
 			      ServeSecure *secure, Error *error)
 {
 	sigset_t signals;
@@ -250,6 +258,7 @@ static int serve_until_signal(Store *store, const ServeAddress *address, const S
 		return r;
 	ServeOptions options = {
 		.store = store,
+		.cache = cache,
 		.listen_fd = -1,
 		.access_log_fd = access_log,
 		.connections = fit_connections(),
@@ -279,15 +288,18 @@ static int serve_until_signal(Store *store, const ServeAddress *address, const S
 static int serve(const ServeCommand *command, const ServeAddress *address, Error *error)
 {
 	_cleanup_(store_free_p) Store *store = NULL;
+	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
 	_cleanup_(serve_secure_close) ServeSecure secure = { 0 };
-	int r = cmd_store_open(command->store, false, &store, error);
+	int r = command->cache ? cache_store_open(command->cache, &cache, error)
+			       : cmd_store_open(command->store, false, &store, error);
 	if (r == 0)
-		r = serve_secure_open(&command->secure, store_path(store), address, &secure, error);
+		r = serve_secure_open(&command->secure, cache ? command->cache : store_path(store), address, &secure,
+				      error);
 	if (r < 0)
 		return r;
 	if (secure.auth && !secure.tls && !serve_address_is_loopback(address))
 		log_warning("passwords cross the network in the clear: without TLS anyone on the way can read them");
-	return serve_until_signal(store, address, command, &secure, error);
+	return serve_until_signal(store, cache, address, command, &secure, error);
 }
 
 int cmd_serve(int argc, char **argv)

@@ -131,7 +131,9 @@ static enum MHD_Result answer(ServeRequest *request)
 		[SERVE_ROUTE_BAD_DIGEST] = send_bad_digest,
 	};
 	enum MHD_Result result;
-	return admit(request, &result) ? answers[request->route.kind](request, &request->route) : result;
+	if (!admit(request, &result) || (request->server->share && serve_mirror_answer(request, &result)))
+		return result;
+	return answers[request->route.kind](request, &request->route);
 }
 
 static ServeRequest *request_free(ServeRequest *request)

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "fs/fetch/fetch-share.h"
 #include "tools/export/store.h"
 #include "tools/serve/chunk-cache.h"
 #include "tools/serve/connections.h"
@@ -16,10 +17,11 @@
 #include "tools/serve/tar-cache.h"
 
 struct Server {
-	Store *store;    /* not owned */
-	int access_log;  /* not owned; -1: none */
-	ServeTls *tls;   /* not owned; NULL: plain HTTP */
-	ServeAuth *auth; /* not owned; NULL: anyone may read */
+	Store *store;      /* not owned; NULL: `share` instead */
+	FetchShare *share; /* owned; NULL: `store` instead */
+	int access_log;    /* not owned; -1: none */
+	ServeTls *tls;     /* not owned; NULL: plain HTTP */
+	ServeAuth *auth;   /* not owned; NULL: anyone may read */
 	bool accept_profiles;
 	ServeMetrics metrics;
 	TarCache *tars;
@@ -86,6 +88,9 @@ enum MHD_Result serve_send_error(ServeRequest *request, unsigned status, const c
 
 /* 500 for a fault of this side, logged with its sentence. */
 enum MHD_Result serve_send_fault(ServeRequest *request, int code, const Error *error);
+
+/* Answers from a cache what depends on what is served (serve-mirror.c); false: it does not. */
+bool serve_mirror_answer(ServeRequest *request, enum MHD_Result *ret_result);
 
 /* What the routes answer. */
 enum MHD_Result serve_manifest_by_tag(ServeRequest *request, const ServeRoute *route);

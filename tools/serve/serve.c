@@ -90,7 +90,9 @@ static int make_parts(Server *server, const ServeOptions *options)
 		.first_request = options->first_request ? options->first_request : FIRST_REQUEST,
 		.next_request = options->next_request ? options->next_request : NEXT_REQUEST,
 	};
-	int r = tar_cache_new(options->store, TAR_STREAMS_MAX, TAR_MEMORY_MAX, &server->tars);
+	int r = options->cache ? fetch_share_new(options->cache, &server->share) : 0;
+	if (r == 0)
+		r = tar_cache_new(options->store, TAR_STREAMS_MAX, TAR_MEMORY_MAX, &server->tars);
 	if (r == 0)
 		r = chunk_cache_new(CHUNKS, count_decoders(), &server->chunks);
 	if (r == 0)
@@ -147,6 +149,7 @@ Server *server_stop(Server *server)
 	(void)connections_free(server->connections);
 	(void)chunk_cache_free(server->chunks);
 	(void)tar_cache_free(server->tars);
+	(void)fetch_share_free(server->share);
 	free(server);
 	return NULL;
 }

@@ -8,12 +8,14 @@
  */
 #pragma once
 
+#include "fs/cache/cache-store.h"
 #include "tools/export/store.h"
 #include "tools/serve/serve-auth.h"
 #include "tools/serve/serve-tls.h"
 
 typedef struct ServeOptions {
-	Store *store;         /* not taken; outlives the server */
+	Store *store;         /* not taken; outlives the server; NULL: `cache` instead */
+	CacheStore *cache;    /* of a node, to be a mirror of what it has; not taken; outlives the server */
 	int listen_fd;        /* of serve_listen(); taken over by a server that starts */
 	int access_log_fd;    /* a line a request, in one write(); -1: none; not taken */
 	unsigned connections; /* at most this many at a time; further ones are closed at once */
