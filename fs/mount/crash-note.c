@@ -5,12 +5,13 @@
 
 #include "fs/mount/worker.h"
 
-/* SA_RESETHAND: when this returns the fault comes again, and is the end; abort() raises its signal again by itself. */
-static void note(_unused_ int signal)
+/* SA_RESETHAND: the signal, raised again, is the end when this returns, even if somebody else has sent it. */
+static void note(int signal)
 {
 	const Worker *worker = worker_current();
 	if (worker && worker->journal)
 		journal_blame(worker->journal, worker->at);
+	(void)raise(signal);
 }
 
 void crash_note_install(void)

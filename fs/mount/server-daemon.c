@@ -1,21 +1,20 @@
 #include "fs/mount/server-daemon.h"
 
-#include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "fs/base/log.h"
 #include "fs/mount/arguments.h"
 #include "fs/mount/crash-note.h"
 #include "fs/mount/daemon-message.h"
 #include "fs/mount/process.h"
+#include "fs/mount/sandbox.h"
 #include "fs/mount/session.h"
 
-#define WORD     "daemon"
-#define NUMBERS  9
-#define FIRST    2 /* of the numbers on the command line */
-#define PLAN_MAX ((size_t)16 << 20)
+#define WORD    "daemon"
+#define NUMBERS 9
+#define FIRST   2 /* of the numbers on the command line */
 
 typedef struct Connection {
 	int fuse_fd, init_fd, journal_fd;
@@ -40,6 +39,8 @@ typedef struct Daemon {
 	MountServer *server;
 	ReadPool *pool;
 	Incoming incoming;
+	uint32_t opened; /* images up to this slot were opened, or need not be */
+	bool started;
 } Daemon;
 
 bool server_daemon_is_meant(int argc, char **argv)
@@ -77,6 +78,8 @@ static int open_daemon(Daemon *daemon, Error *error)
 			return error_set(error, r, "cannot open the journal: %s", strerror(-r));
 	}
 	r = process_drop_privileges(daemon->keeper, error);
+	if (r == 0)
+		r = sandbox_enter(error);
 	if (r < 0)
 		return r;
 	r = mount_server_new(daemon->metrics_fd, &daemon->server);
@@ -129,6 +132,7 @@ static int start(Daemon *daemon, Error *error)
 		if (r < 0)
 			return error_set(error, r, "cannot start threads: %s", strerror(-r));
 	}
+	daemon->started = true;
 	DaemonMessage ready = { .type = DAEMON_READY };
 	return daemon_message_send(daemon->control_fd, &ready, NULL, 0, 0);
 }
@@ -263,10 +267,38 @@ static int handle(Daemon *daemon, DaemonPacket *packet, Error *error)
 	return r;
 }
 
+/* The image with the lowest slot above `slot`, whichever mount it is in. */
+static MountImage *next_image(Daemon *daemon, uint32_t slot)
+{
+	MountImage *plain = NULL, *xattr = NULL;
+	(void)!mount_server_next(daemon->server, false, slot, &plain);
+	(void)!mount_server_next(daemon->server, true, slot, &xattr);
+	bool is_plain = plain && (!xattr || plain->slot < xattr->slot);
+	(void)mount_image_unref(is_plain ? xattr : plain);
+	return is_plain ? plain : xattr;
+}
+
+/*
+ * Opens the images that no request has opened yet, until the keeper says something: so what is to be filled goes on being filled, and damage
+ * is in the log before somebody runs into it.
+ */
+static void open_images(Daemon *daemon)
+{
+	struct pollfd control = { .fd = daemon->control_fd, .events = POLLIN };
+	while (daemon->started && poll(&control, 1, 0) == 0) {
+		_cleanup_(mount_image_unref_p) MountImage *image = next_image(daemon, daemon->opened);
+		if (!image)
+			return;
+		daemon->opened = image->slot;
+		(void)!ops_open_image(image);
+	}
+}
+
 static int serve(Daemon *daemon, Error *error)
 {
 	static DaemonPacket packet;
 	for (;;) {
+		open_images(daemon);
 		int r = daemon_message_receive(daemon->control_fd, &packet, 0);
 		if (r < 0)
 			return error_set(error, r, "cannot hear the keeper: %s", strerror(-r));

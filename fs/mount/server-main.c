@@ -7,6 +7,7 @@
 #include "fs/mount/arguments.h"
 #include "fs/mount/janitor.h"
 #include "fs/mount/process.h"
+#include "fs/mount/sandbox.h"
 #include "fs/mount/server-daemon.h"
 #include "fs/mount/session.h"
 
@@ -115,6 +116,8 @@ static int open_process(const Arguments *arguments, Process *process, Error *err
 	r = start_janitor(arguments, error);
 	if (r == 0)
 		r = process_drop_privileges(arguments->keeper, error);
+	if (r == 0)
+		r = sandbox_enter(error);
 	return r < 0 ? r : open_server(arguments, &process->server, error);
 }
 
