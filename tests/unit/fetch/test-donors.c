@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "fs/base/bytes.h"
 #include "fs/base/fd.h"
+#include "fs/fetch/fetch-fill.h"
 #include "tests/fake/fake-server.h"
 #include "tests/unit/fetch/fetch-fixture.h"
 
@@ -97,6 +99,26 @@ static void test_nothing_is_fetched_that_is_here(void **state _unused_)
 		donors.twins[i] = AT(2, offset_of(&donors, i));
 	start(&donors);
 	check(&donors, CHUNKS, 0);
+}
+
+/* The fill copies as readers do, and fetches the rest. */
+static void test_fill_copies(void **state _unused_)
+{
+	Donors donors;
+	FetchFill *fill;
+	setup(&donors);
+	for (uint32_t i = 0; i < CHUNKS / 2; i++)
+		donors.twins[i] = AT(2, offset_of(&donors, i));
+	start(&donors);
+	fetch_set_quiet(10);
+	assert_int_equal(fetch_fill_new(&(FetchFillOptions){ 0 }, &fill), 0);
+	assert_int_equal(
+		fetch_fill_add(fill, donors.fixture.blob, &donors.fixture.layer.layer.diff_id, memory_file("", 0)), 0);
+	struct timespec pause = { .tv_nsec = 1000000 };
+	while (fetch_fill_state(fill, donors.fixture.blob) != FETCH_FILL_SEALED)
+		(void)nanosleep(&pause, NULL);
+	assert_null(fetch_fill_free(fill));
+	check(&donors, CHUNKS / 2, CHUNKS / 2);
 }
 
 static void test_what_no_donor_has_is_fetched(void **state _unused_)
@@ -226,6 +248,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nothing_is_fetched_that_is_here),
 		cmocka_unit_test(test_what_no_donor_has_is_fetched),
+		cmocka_unit_test(test_fill_copies),
 		cmocka_unit_test(test_wrong_twins_cost_a_fetch),
 		cmocka_unit_test(test_table_too_short),
 		cmocka_unit_test(test_small_files),
