@@ -12,7 +12,7 @@
 
 struct WireClient {
 	int fd;
-	char *name_space;
+	char *name_space, *lease;
 	nghttp2_session *session;
 
 	/* The call under way. */
@@ -133,8 +133,16 @@ WireClient *wire_client_close(WireClient *client)
 	close_p(&client->fd);
 	buffer_done(&client->reply);
 	free(client->name_space);
+	free(client->lease);
 	free(client);
 	return NULL;
+}
+
+int wire_client_set_lease(WireClient *client, const char *lease, Error *error)
+{
+	free(client->lease);
+	client->lease = strdup(lease);
+	return client->lease ? 0 : error_set(error, -ENOMEM, "out of memory");
 }
 
 uint8_t *wire_client_message(Buffer *request, size_t size)
@@ -175,16 +183,19 @@ static nghttp2_nv header(const char *name, const char *value)
 static int submit(WireClient *client, const char *method)
 {
 	const nghttp2_data_provider provider = { .read_callback = on_data };
-	const nghttp2_nv fields[] = {
+	size_t count = 6;
+	nghttp2_nv fields[8] = {
 		header(":method", "POST"),
 		header(":scheme", "http"),
 		header(":path", method),
 		header(":authority", "localhost"),
 		header("content-type", "application/grpc"),
 		header("te", "trailers"),
-		header("containerd-namespace", client->name_space ?: ""),
 	};
-	size_t count = ELEMENTS(fields) - (client->name_space ? 0 : 1);
+	if (client->name_space)
+		fields[count++] = header("containerd-namespace", client->name_space);
+	if (client->lease)
+		fields[count++] = header("containerd-lease", client->lease);
 	client->stream = nghttp2_submit_request(client->session, NULL, fields, count, &provider, NULL);
 	return client->stream < 0 ? -ENOMEM : 0;
 }

@@ -17,6 +17,9 @@ int wire_client_connect(const char *path, const char *name_space, WireClient **r
 WireClient *wire_client_close(WireClient *client);
 DEFINE_CLEANUP(WireClient, wire_client_close);
 
+/* From now on each call has this lease ("containerd-lease"). Errors: -ENOMEM. */
+int wire_client_set_lease(WireClient *client, const char *lease, Error *error) _must_check_;
+
 /* Adds room for a message of `size` bytes, with its prefix, to a request. NULL when memory is out. */
 uint8_t *wire_client_message(Buffer *request, size_t size) _must_check_;
 

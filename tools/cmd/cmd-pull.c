@@ -6,6 +6,7 @@
 #include "fs/fetch/fetch-pull.h"
 #include "fs/fetch/fetch-seal.h"
 #include "tools/cmd/output.h"
+#include "tools/cmd/pull-containerd.h"
 #include "tools/cmd/remote-options.h"
 
 #define VERB "pull"
@@ -13,7 +14,17 @@
 #define DEFAULT_TIMEOUT 30
 #define TIMEOUT_MAX     86400
 
-enum { OPTION_PLAN = VERB_OPTION_LONG, OPTION_SEAL, OPTION_DECODED, OPTION_TIMEOUT, OPTION_JSON };
+enum {
+	OPTION_PLAN = VERB_OPTION_LONG,
+	OPTION_SEAL,
+	OPTION_DECODED,
+	OPTION_TIMEOUT,
+	OPTION_JSON,
+	OPTION_CONTAINERD,
+	OPTION_SOCKET,
+	OPTION_NAMESPACE,
+	OPTION_SNAPSHOTTER
+};
 
 const VerbOption cmd_pull_options[] = {
 	REMOTE_OPTIONS,
@@ -21,6 +32,13 @@ const VerbOption cmd_pull_options[] = {
 	{ "seal", OPTION_SEAL, NULL, "check every layer's diffID afterwards, and wait until all is on the disk" },
 	{ "decoded", OPTION_DECODED, NULL,
 	  "seal, and keep the layers decoded as well: faster first reads, for the image's full size on the disk" },
+	{ "containerd", OPTION_CONTAINERD, NULL,
+	  "make it an image of containerd that is fetched as it is read; fetches no more than the indexes, but with "
+	  "--seal" },
+	{ "containerd-socket", OPTION_SOCKET, "SOCKET", "containerd's; default " PULL_CONTAINERD_SOCKET },
+	{ "namespace", OPTION_NAMESPACE, "NS", "containerd's; default " PULL_CONTAINERD_NAMESPACE },
+	{ "snapshotter", OPTION_SNAPSHOTTER, "NAME",
+	  "what containerd's configuration calls imgfs-snapshotter; default " PULL_CONTAINERD_SNAPSHOTTER },
 	{ "timeout", OPTION_TIMEOUT, "SECONDS", "give up when no byte came for so long; default 30" },
 	{ "json", OPTION_JSON, NULL, "print a JSON object" },
 	{ "quiet", 'q', NULL, "no progress bar" },
@@ -31,6 +49,8 @@ typedef struct Arguments {
 	const char *reference;
 	RemoteOptions remote;
 	unsigned long timeout;
+	PullContainerd engine;
+	bool containerd;
 	bool plan;
 	bool seal;
 	bool decoded; /* then seal too */
@@ -59,6 +79,18 @@ static int parse_option(int id, Arguments *arguments)
 		if (verb_number(optarg, 1, TIMEOUT_MAX, &arguments->timeout) < 0)
 			return verb_usage_error(VERB, "--timeout %s: give seconds, 1 to %d", optarg, TIMEOUT_MAX);
 		return VERB_SUCCESS;
+	case OPTION_CONTAINERD:
+		arguments->containerd = true;
+		return VERB_SUCCESS;
+	case OPTION_SOCKET:
+		arguments->engine.socket = optarg;
+		return VERB_SUCCESS;
+	case OPTION_NAMESPACE:
+		arguments->engine.name_space = optarg;
+		return VERB_SUCCESS;
+	case OPTION_SNAPSHOTTER:
+		arguments->engine.snapshotter = optarg;
+		return VERB_SUCCESS;
 	case OPTION_JSON:
 		arguments->json = true;
 		return VERB_SUCCESS;
@@ -79,6 +111,8 @@ static int parse(int argc, char **argv, Arguments *arguments)
 	}
 	if (argc - optind != 1)
 		return verb_usage_error(VERB, "give one reference");
+	if (arguments->plan && arguments->containerd)
+		return verb_usage_error(VERB, "--plan changes nothing, so that containerd would not get the image");
 	if (arguments->plan && arguments->seal)
 		return verb_usage_error(VERB, "--plan fetches nothing, so that nothing can be sealed or decoded");
 	arguments->reference = argv[optind];
@@ -122,6 +156,7 @@ static int pull(const Arguments *arguments, CacheStore *cache, const FetchImage 
 
 static int print(const Arguments *arguments, const FetchImage *image, const FetchPlan *plan)
 {
+	bool lazy = arguments->containerd && !arguments->seal, still = arguments->plan || lazy;
 	char manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE], total[OUTPUT_SIZE_TEXT], present[OUTPUT_SIZE_TEXT],
 		copied[OUTPUT_SIZE_TEXT], missing[OUTPUT_SIZE_TEXT];
 	(void)digest_text(&image->manifest, manifest);
@@ -131,18 +166,26 @@ static int print(const Arguments *arguments, const FetchImage *image, const Fetc
 			"{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b}", "reference", arguments->reference,
 			"manifest", manifest, "image", config, "totalBytes", (json_int_t)plan->total, "presentBytes",
 			(json_int_t)plan->present, "copiedBytes", (json_int_t)plan->copied, "fetchedBytes",
-			(json_int_t)plan->missing, "complete", !arguments->plan || plan->present == plan->total,
-			"sealed", arguments->seal || image->sealed, "decoded", arguments->decoded, "stale",
-			image->stale));
+			(json_int_t)plan->missing, "complete", !still || plan->present == plan->total, "sealed",
+			arguments->seal || image->sealed, "decoded", arguments->decoded, "stale", image->stale));
 	printf("%s %s\nmanifest %s\nimage    %s\n%s in all: %s here, %s %s from other images here, %s %s\n",
 	       arguments->plan   ? "plan for"
+	       : lazy            ? "lazy    "
 	       : arguments->seal ? "sealed  "
 				 : "pulled  ",
 	       arguments->reference, manifest, config, output_size(plan->total, total),
-	       output_size(plan->present, present), output_size(plan->copied, copied),
-	       arguments->plan ? "to copy" : "copied", output_size(plan->missing, missing),
-	       arguments->plan ? "to fetch" : "fetched");
+	       output_size(plan->present, present), output_size(plan->copied, copied), still ? "to copy" : "copied",
+	       output_size(plan->missing, missing), still ? "to fetch" : "fetched");
 	return fflush(stdout) == 0 ? 0 : -EIO;
+}
+
+static int hand_on(const Arguments *arguments, CacheStore *cache, const Reference *reference, const FetchImage *image,
+		   Error *error)
+{
+	PullContainerd what = arguments->engine;
+	what.reference = arguments->reference;
+	what.timeout = (int64_t)arguments->timeout * 1000;
+	return pull_containerd(&what, &arguments->remote, reference, cache, image, error);
 }
 
 static int run(const Arguments *arguments, Error *error)
@@ -164,8 +207,11 @@ static int run(const Arguments *arguments, Error *error)
 			arguments->reference);
 	FetchPlan plan = { 0 };
 	r = fetch_pull_plan(&image, &plan, error);
-	if (r == 0 && !arguments->plan)
+	bool lazy = arguments->containerd && !arguments->seal;
+	if (r == 0 && !arguments->plan && !lazy)
 		r = pull(arguments, cache, &image, &plan, error);
+	if (r == 0 && arguments->containerd)
+		r = hand_on(arguments, cache, &reference, &image, error);
 	if (r == 0 && print(arguments, &image, &plan) < 0)
 		r = error_set(error, -EIO, "standard output cannot be written");
 	fetch_image_done(&image);
@@ -175,7 +221,12 @@ static int run(const Arguments *arguments, Error *error)
 int cmd_pull(int argc, char **argv)
 {
 	Error error = { 0 };
-	Arguments arguments = { .timeout = DEFAULT_TIMEOUT };
+	Arguments arguments = {
+		.timeout = DEFAULT_TIMEOUT,
+		.engine = { .socket = PULL_CONTAINERD_SOCKET,
+			    .name_space = PULL_CONTAINERD_NAMESPACE,
+			    .snapshotter = PULL_CONTAINERD_SNAPSHOTTER },
+	};
 	int status = parse(argc, argv, &arguments);
 	if (status == VERB_SUCCESS) {
 		remote_options_raise_file_limit();

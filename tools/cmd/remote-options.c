@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "fs/fetch/fetch-config.h"
 #include "tools/cmd/mount-login.h"
 #include "tools/cmd/verb-conf.h"
 
@@ -101,6 +102,25 @@ int remote_options_fetch(const RemoteOptions *options, const char *text, int64_t
 	};
 	remote.access.user = login;
 	r = fetch_image_remote(&remote, ret_image, error);
+	mount_login_free(login);
+	return r;
+}
+
+int remote_options_config(const RemoteOptions *options, const Reference *reference, int64_t timeout,
+			  const Digest *config, uint8_t **ret_config, size_t *ret_size, Error *error)
+{
+	char *login = NULL;
+	int r = options->user ? mount_login_read(options->user, options->password_file, &login, error) : 0;
+	if (r < 0)
+		return r;
+	FetchRemote remote = {
+		.reference = reference,
+		.plain_http = options->plain_http,
+		.timeout = timeout,
+		.access = options->access,
+	};
+	remote.access.user = login;
+	r = fetch_config(&remote, config, ret_config, ret_size, error);
 	mount_login_free(login);
 	return r;
 }

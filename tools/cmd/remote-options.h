@@ -61,5 +61,9 @@ int remote_options_cache(const RemoteOptions *options, CacheStore **ret_cache, E
 int remote_options_fetch(const RemoteOptions *options, const char *text, int64_t timeout, CacheStore *cache,
 			 Reference *ret_reference, FetchImage *ret_image, Error *error) _must_check_;
 
+/* The config of an image that remote_options_fetch() has got. Errors: fetch_config()'s, with a sentence. */
+int remote_options_config(const RemoteOptions *options, const Reference *reference, int64_t timeout,
+			  const Digest *config, uint8_t **ret_config, size_t *ret_size, Error *error) _must_check_;
+
 /* Each layer has several open files. */
 void remote_options_raise_file_limit(void);

@@ -1,0 +1,40 @@
+#include "fs/fetch/fetch-config.h"
+
+#include "fs/net/net-http.h"
+#include "fs/net/net-registry.h"
+
+static int get(const FetchRemote *remote, const NetAccess *access, const Digest *config, NetResponse *ret_response,
+	       Error *error)
+{
+	_cleanup_(net_http_free_p) NetHttp *http = NULL;
+	_cleanup_free_ char *base = net_access_base(access, remote->reference->host, remote->plain_http);
+	_cleanup_free_ char *url = base ? net_registry_blob_url(base, remote->reference->name, config) : NULL;
+	if (!url || net_http_new(remote->timeout, &http) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	net_http_set_access(http, access);
+	const NetRequest request = { .url = url, .size = MANIFEST_SIZE_MAX };
+	Digest digest;
+	int r = net_http_perform(http, &request, 1, ret_response, error);
+	if (r < 0)
+		return r;
+	if (digest_of(ret_response->body, ret_response->size, &digest) < 0 || !digest_equal(&digest, config))
+		return error_set(error, -EBADMSG, "%s is not what its digest says", url);
+	return 0;
+}
+
+int fetch_config(const FetchRemote *remote, const Digest *config, uint8_t **ret_config, size_t *ret_size, Error *error)
+{
+	NetAccess access = { 0 };
+	NetResponse response = { 0 };
+	int r = net_access_load(&remote->access, remote->reference->host, &access, error);
+	if (r == 0)
+		r = get(remote, &access, config, &response, error);
+	net_access_done(&access);
+	if (r < 0) {
+		net_response_done(&response);
+		return r;
+	}
+	*ret_config = response.body;
+	*ret_size = response.size;
+	return 0;
+}

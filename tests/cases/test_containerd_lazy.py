@@ -1,0 +1,190 @@
+"""Lazy images through containerd and runc: exported, served, pulled by `imgfs pull --containerd`, run with no layer in containerd's store."""
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import machine
+from containerd import Containerd, host_tree, image, oci_archive
+from images import tar_of
+
+
+class Node:
+    """A node daemon with directories of its own."""
+
+    def __init__(self, root):
+        self.root = Path(root)
+        self.socket = self.root / "run/imgfsd.sock"
+        self.start()
+
+    def start(self):
+        command = [machine.IMGFS, "daemon", "--foreground", "--runtime", self.root / "run", "--state", self.root / "node", "--cache",
+                   self.root / "cache", "--log", self.root / "imgfsd.log", "--timeout", "5", "--deadline", "10"]
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        def answers():
+            assert self.process.poll() is None, (self.root / "imgfsd.log").read_text()
+            return machine.imgfs("list", "--socket", self.socket, check=False).returncode == 0
+
+        machine.wait_until(answers, "imgfsd", 60)
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(20)
+
+    def holders(self):
+        return json.loads(machine.imgfs("list", "--socket", self.socket, "--json").stdout)
+
+    def stop(self):
+        machine.imgfs("stop", "--socket", self.socket, check=False)
+        machine.end(self.process, 30)
+
+
+@pytest.fixture
+def node():
+    with tempfile.TemporaryDirectory(prefix="imgfs-n-", dir="/var/tmp") as root:
+        os.chmod(root, 0o711)
+        one = Node(root)
+        yield one
+        one.stop()
+        for point in machine.mount_points(root):
+            machine.run("umount", "--lazy", point, check=False)
+
+
+@pytest.fixture
+def lazy(node):
+    with tempfile.TemporaryDirectory(prefix="imgfs-c-", dir="/var/tmp") as root:
+        os.chmod(root, 0o711)
+        one = Containerd(root, options=("--daemon-socket", str(node.socket), "--metrics", f"{root}/metrics"))
+        try:
+            yield one
+        finally:
+            one.stop()
+        assert not machine.mount_points(root)
+
+
+@pytest.fixture
+def host(work):
+    """A build host with an image of three layers, the second of which takes something away."""
+    base = host_tree("/bin/cat", "/bin/ls", "/bin/sleep")
+    gone = tar_of((".wh.gone", b""), ("etc/two", b"two"))
+    one = image(base, tar_of(("gone", b"x"), ("etc/one", b"one")), gone)
+    oci_archive(work / "one.tar", [(one, "case/one:1")])
+    machine.run("skopeo", "copy", f"oci-archive:{work}/one.tar", f"oci:{work}/oci:one")
+    machine.imgfs("export", "--store", work / "store", "--tag", "case/one:1", f"oci:{work}/oci:one")
+    server = machine.Serve(work / "store", work / "serve.log")
+    yield server
+    server.stop()
+
+
+def pull(lazy, node, host, *options, **more):
+    name = f"{host.host}/case/one:1"
+    machine.imgfs("pull", "--containerd", "--containerd-socket", lazy.socket, "--namespace", lazy.namespace, "--cache",
+                  node.root / "cache", *options, name, **more)
+    return name
+
+
+def metric(lazy, outcome):
+    lines = (lazy.root / "metrics").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if f'outcome="{outcome}"' in line)
+
+
+def content(lazy):
+    return [line.split() for line in lazy.ctr("content", "ls").stdout.splitlines()[1:]]
+
+
+def remove_all(lazy, node):
+    """Everything goes with the image: snapshots, content, and what the daemon holds."""
+    lazy.remove_images()
+    machine.wait_until(lambda: not lazy.keys() and not content(lazy) and not lazy.directories(), "the end of all snapshots")
+    machine.wait_until(lambda: "snapshotter:" not in json.dumps(node.holders()), "the end of what the daemon holds")
+
+
+def test_pull_and_run(lazy, node, host):
+    name = pull(lazy, node, host)
+    assert metric(lazy, "lazy") == 3
+    sizes = [words[1] for words in content(lazy)]
+    assert len(sizes) == 2 and not any("MB" in size or "MiB" in size for size in sizes), "only manifest and config are there"
+    done = lazy.run("--rm", name, "c", "/bin/sh", "-c", "cat /etc/one /etc/two; ls /gone; echo new >/etc/one; cat /etc/one")
+    assert done.stdout == "onetwonew\n"
+    assert lazy.run("--rm", name, "c", "/bin/cat", "/etc/one").stdout == "one"
+    pull(lazy, node, host)  # again: nothing is made twice
+    assert metric(lazy, "lazy") == 3
+    remove_all(lazy, node)
+
+
+def test_committed_over_lazy(lazy, node, host):
+    name = pull(lazy, node, host)
+    lazy.run(name, "c", "/bin/sh", "-c", "echo changed >/etc/one")
+    lazy.snapshots("commit", "changed", "c")
+    lazy.snapshots("prepare", "again", "changed")
+    mount = lazy.snapshots("mounts", "/nowhere", "again").stdout
+    lowers = mount.split("lowerdir=")[1].split(",")[0].split()[0].split(":")
+    assert len(lowers) == 2 and lowers[1].startswith(str(node.root / "run/fs")), "the lazy part is one directory"
+    root = lazy.root / "again"
+    root.mkdir()
+    machine.run("/bin/sh", "-c", lazy.snapshots("mounts", root, "again").stdout)
+    try:
+        assert (root / "etc/one").read_text() == "changed\n" and (root / "etc/two").read_text() == "two"
+    finally:
+        machine.run("umount", root)
+    lazy.snapshots("rm", "again")
+    lazy.ctr("containers", "rm", "c")
+    lazy.snapshots("rm", "changed")
+    remove_all(lazy, node)
+
+
+def test_restarts_under_a_running_container(lazy, node, host):
+    name = pull(lazy, node, host)
+    lazy.run("--detach", name, "long", "/bin/sleep", "1000")
+    pid = lazy.ctr("tasks", "ls").stdout.splitlines()[1].split()[1]
+    for number, restart in enumerate(("snapshotter", "daemon", "both", "containerd")):
+        if restart in ("snapshotter", "both"):
+            lazy.kill_snapshotter()
+        if restart in ("daemon", "both"):
+            node.kill()
+            node.start()
+        if restart in ("snapshotter", "both"):
+            lazy.start_snapshotter()
+        if restart == "containerd":
+            lazy.stop_containerd()
+            lazy.start_containerd()
+        assert Path(f"/proc/{pid}/root/etc/one").read_text() == "one"
+        assert lazy.run("--rm", name, f"short{number}", "/bin/cat", "/etc/two").stdout == "two"
+    lazy.ctr("tasks", "kill", "--signal", "KILL", "long")
+    machine.wait_until(lambda: "STOPPED" in lazy.ctr("tasks", "ls").stdout, "the container's end")
+    lazy.ctr("tasks", "rm", "long")
+    lazy.ctr("containers", "rm", "long")
+    remove_all(lazy, node)
+
+
+def test_without_a_daemon(lazy, node, host):
+    """A layer that cannot be had is refused with the reason; a container over a lazy image that cannot be shown does not start empty."""
+    name = pull(lazy, node, host)
+    node.stop()
+    done = lazy.run("--rm", name, "c", "/bin/cat", "/etc/one", check=False)
+    assert done.returncode != 0 and "lazy parent cannot be had" in done.stderr
+    lazy.remove_images()
+    machine.wait_until(lambda: not lazy.keys(), "the end of all snapshots")
+    done = machine.imgfs("pull", "--containerd", "--containerd-socket", lazy.socket, "--namespace", lazy.namespace, "--cache",
+                         node.root / "cache", name, check=False)
+    assert done.returncode != 0 and "does not take the layer" in done.stderr
+    assert metric(lazy, "unavailable") == 1
+    assert "reason=unavailable" in (lazy.root / "snapshotter.log").read_text()
+    node.start()
+    assert pull(lazy, node, host) == name
+    assert lazy.run("--rm", name, "c", "/bin/cat", "/etc/one").stdout == "one"
+    remove_all(lazy, node)
+
+
+def test_ordinary_pull_of_an_exported_image(lazy, node, host):
+    """What `ctr` of 1.6 pulls itself comes without labels and is unpacked: the same image by the other way."""
+    name = f"{host.host}/case/one:1"
+    lazy.ctr("images", "pull", "--plain-http", "--snapshotter", "imgfs", name)
+    assert lazy.run("--rm", name, "c", "/bin/cat", "/etc/one", "/etc/two").stdout == "onetwo"
+    assert metric(lazy, "lazy") == 0
+    remove_all(lazy, node)
