@@ -83,6 +83,10 @@ static const char *const statements[META_STATEMENTS] = {
 		("SELECT 1 FROM labels l JOIN snapshots s ON s.id = l.snapshot"
 		 " LEFT JOIN snapshots p ON p.id = s.parent"
 		 " WHERE l.name = '" META_REF_LABEL "' AND l.value = ?1 AND s.kind = 3 AND p.key IS ?2 LIMIT 1"),
+	[META_MAPPINGS] = ("SELECT DISTINCT u.value, g.value FROM snapshots s"
+			   " LEFT JOIN labels u ON u.snapshot = s.id AND u.name = 'containerd.io/snapshot/uidmapping'"
+			   " LEFT JOIN labels g ON g.snapshot = s.id AND g.name = 'containerd.io/snapshot/gidmapping'"
+			   " WHERE u.value IS NOT NULL OR g.value IS NOT NULL"),
 	[META_KEY] = "SELECT key FROM snapshots WHERE id = ?1",
 };
 

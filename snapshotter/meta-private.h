@@ -37,6 +37,7 @@ typedef enum MetaStatement {
 	META_LAYERS,
 	META_HAS_REF,
 	META_KEY,
+	META_MAPPINGS,
 	META_STATEMENTS,
 } MetaStatement;
 

@@ -154,5 +154,12 @@ int meta_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error) _m
 /* Those of snapshots that are not lazy. */
 int meta_directory_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error) _must_check_;
 
+/* The mappings of ids that snapshots have by their labels, each pair once; the caller's, an array of texts of which one may be NULL. */
+typedef struct MetaMapping {
+	char *uids, *gids;
+} MetaMapping;
+int meta_mappings(Meta *meta, MetaMapping **ret_mappings, size_t *ret_count, Error *error) _must_check_;
+void meta_mappings_free(MetaMapping *mappings, size_t count);
+
 /* The highest id that ever was, 0 for none. */
 int meta_last_id(Meta *meta, uint64_t *ret_id, Error *error) _must_check_;

@@ -116,7 +116,8 @@ static int create_snapshot(Service *service, WireCall *call, const Snapshots__Cr
 		return r;
 	r = make_snapshot(service, call, &create, &chain, error);
 	service_id_end(service, create.id);
-	return r < 0 ? r : service_reply_mounts(service, call, create.id, kind, &chain, error);
+	const MetaInfo info = { .id = create.id, .kind = kind, .labels = labels };
+	return r < 0 ? r : service_reply_mounts(service, call, &info, &chain, error);
 }
 
 static int create_of(WireCall *call, void *arg, MetaKind kind, Error *error)

@@ -26,7 +26,7 @@ static int mounts_of(Service *service, WireCall *call, const char *key, Error *e
 	if (info.kind == META_COMMITTED)
 		return error_set(error, -EBUSY, "snapshot %s is committed: only active ones and views are mounted",
 				 key);
-	return service_reply_mounts(service, call, info.id, info.kind, &chain, error);
+	return service_reply_mounts(service, call, &info, &chain, error);
 }
 
 int service_mounts(WireCall *call, void *arg, Error *error)

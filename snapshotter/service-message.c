@@ -1,6 +1,7 @@
 /* Between messages and what the calls work with. */
 #include <string.h>
 
+#include "snapshotter/mounts-idmap.h"
 #include "snapshotter/service-private.h"
 
 #define NANOSECONDS 1000000000
@@ -100,15 +101,60 @@ int service_reply_info(WireCall *call, const MetaInfo *info, Error *error)
 	return r;
 }
 
-static int lower_directories(const Service *service, const MetaChain *chain, size_t count, char **lowers, Error *error)
+/* `host` has the directory that ordinary layers are seen in. */
+static int lower_directories(const PlanHost *host, const MetaChain *chain, size_t count, char **lowers, Error *error)
 {
 	for (size_t i = 0; i < count; i++) {
-		lowers[i] = i < chain->count ? plan_directory(&service->mounts->host, chain->ids[i], "fs")
-					     : strdup(chain->lazy_path);
+		lowers[i] = i < chain->count ? plan_directory(host, chain->ids[i], "fs") : strdup(chain->lazy_path);
 		if (!lowers[i])
 			return error_set(error, -ENOMEM, "out of memory");
 	}
 	return 0;
+}
+
+/*
+ * Where the client wants owners mapped here, layers are seen through a mount that does it. The upper directory stays as it is: what the
+ * container writes has the host's ids already.
+ */
+static int choose_view(const Service *service, const MetaLabels *labels, const MetaChain *chain, PlanHost *host,
+		       char **ret_directory, Error *error)
+{
+	const char *uids = meta_labels_get(labels, PLAN_LABEL_UID_MAPPING);
+	const char *gids = meta_labels_get(labels, PLAN_LABEL_GID_MAPPING);
+	*host = service->mounts->host;
+	if ((!uids && !gids) || (chain->count == 0 && !chain->lazy_id))
+		return 0;
+	if (chain->lazy_id)
+		return error_set(error, -EOPNOTSUPP,
+				 "a lazy image is not shown with other ids: let the client change owners instead (ctr "
+				 "run without "
+				 "--remap-labels)");
+	int r = mounts_idmap(service->mounts, uids, gids, ret_directory, error);
+	if (r == 0)
+		host->snapshots = *ret_directory;
+	return r;
+}
+
+int service_clean_mappings(Service *service, Error *error)
+{
+	MetaMapping *mappings;
+	size_t count;
+	int r = meta_mappings(service->meta, &mappings, &count, error);
+	if (r < 0)
+		return r;
+	char **directories = calloc(count ? count : 1, sizeof(*directories));
+	bool lacks = !directories;
+	for (size_t i = 0; !lacks && i < count; i++) {
+		directories[i] = mounts_idmap_directory(service->mounts, mappings[i].uids, mappings[i].gids);
+		lacks = !directories[i];
+	}
+	r = lacks ? error_set(error, -ENOMEM, "out of memory")
+		  : mounts_idmap_clean(service->mounts, directories, count, error);
+	for (size_t i = 0; directories && i < count; i++)
+		free(directories[i]);
+	free(directories);
+	meta_mappings_free(mappings, count);
+	return r;
 }
 
 static int reply_mount(WireCall *call, PlanMount *plan, Error *error)
@@ -125,21 +171,31 @@ static int reply_mount(WireCall *call, PlanMount *plan, Error *error)
 	return service_reply(call, &reply.base, error);
 }
 
-int service_reply_mounts(Service *service, WireCall *call, uint64_t id, MetaKind kind, MetaChain *chain, Error *error)
+static int plan_lowers(Service *service, const PlanHost *view, const MetaInfo *info, const MetaChain *chain,
+		       PlanMount *ret_plan, Error *error)
 {
-	_cleanup_(plan_mount_done) PlanMount plan = { 0 };
-	int r = chain->lazy_id ? service_lazy_ensure(service, chain, error) : 0;
-	if (r < 0)
-		return r;
 	size_t count = chain->count + (chain->lazy_id ? 1 : 0);
 	char **lowers = calloc(count ? count : 1, sizeof(*lowers));
 	if (!lowers)
 		return error_set(error, -ENOMEM, "out of memory");
-	r = lower_directories(service, chain, count, lowers, error);
-	if (r == 0 && plan_mount(&service->mounts->host, id, kind, lowers, count, &plan) < 0)
+	int r = lower_directories(view, chain, count, lowers, error);
+	if (r == 0 && plan_mount(&service->mounts->host, info->id, info->kind, lowers, count, ret_plan) < 0)
 		r = error_set(error, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < count; i++)
 		free(lowers[i]);
 	free(lowers);
+	return r;
+}
+
+int service_reply_mounts(Service *service, WireCall *call, const MetaInfo *info, MetaChain *chain, Error *error)
+{
+	_cleanup_(plan_mount_done) PlanMount plan = { 0 };
+	_cleanup_free_ char *directory = NULL;
+	PlanHost view;
+	int r = chain->lazy_id ? service_lazy_ensure(service, chain, error) : 0;
+	if (r == 0)
+		r = choose_view(service, &info->labels, chain, &view, &directory, error);
+	if (r == 0)
+		r = plan_lowers(service, &view, info, chain, &plan, error);
 	return r < 0 ? r : reply_mount(call, &plan, error);
 }

@@ -53,10 +53,15 @@ int service_lazy_reconcile(Service *service, uint64_t next, const uint64_t *spar
 /* Writes the file of metrics, if there is to be one. */
 void service_write_metrics(Service *service);
 
+/* Takes away what layers are seen through with other owners, where no snapshot has that mapping any more. */
+int service_clean_mappings(Service *service, Error *error);
+
 bool service_has_id(const uint64_t *ids, size_t count, uint64_t id);
 
-/* The directories to be mounted below a snapshot whose ancestors these are, and the reply that says so. */
-int service_reply_mounts(Service *service, WireCall *call, uint64_t id, MetaKind kind, MetaChain *chain, Error *error);
+/*
+ * The directories to be mounted below a snapshot whose ancestors these are, and the reply that says so. Of `info` id, kind and labels count.
+ */
+int service_reply_mounts(Service *service, WireCall *call, const MetaInfo *info, MetaChain *chain, Error *error);
 
 /* Calls. */
 int service_prepare(WireCall *call, void *arg, Error *error);

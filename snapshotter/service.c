@@ -102,6 +102,8 @@ int service_reconcile(Service *service, size_t *ret_count, Error *error)
 		removed += removal == 0;
 		r = r < 0 ? r : removal;
 	}
+	int mappings = service_clean_mappings(service, r == 0 ? error : NULL);
+	r = r < 0 ? r : mappings;
 	if (service->lazy) {
 		int lazy = service_lazy_reconcile(service, next, spared, spared_count, r == 0 ? error : NULL);
 		r = r < 0 ? r : lazy;

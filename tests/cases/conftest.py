@@ -191,3 +191,14 @@ def container(work, mount):  # pylint: disable=unused-argument # containers go b
     yield make
     for one in reversed(containers):
         one.close()
+
+
+@pytest.fixture(scope="session")
+def driver(session_dir):
+    """The Go program that drives snapshotters, built from Debian's packages alone; what was compiled once is kept beside the build."""
+    program = session_dir / "snapshotter-driver"
+    environment = {
+        **os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": f"{machine.BUILD}/go-cache",
+    }
+    machine.run("/usr/bin/go", "test", "-c", "-o", program, ".", cwd=machine.TOP / "tests/cases/snapshotter-driver", env=environment, timeout=900)
+    return program

@@ -12,7 +12,7 @@ from images import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Image, sha256
 
 SNAPSHOTTER = Path(os.environ.get("IMGFS_SNAPSHOTTER", machine.BUILD / "snapshotter/imgfs-snapshotter"))
 CONFIG = """version = 2
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
+{cri}
 [proxy_plugins.imgfs]
   type = "snapshot"
   address = "{socket}"
@@ -73,14 +73,14 @@ def image(*layers):
 class Containerd:
     """Snapshotter and containerd below `root`, which must be a short path: sockets have their limit."""
 
-    def __init__(self, root, options=("--no-daemon",)):
+    def __init__(self, root, options=("--no-daemon",), cri='disabled_plugins = ["io.containerd.grpc.v1.cri"]', namespace=None):
         self.root, self.options = Path(root), options
         self.root.mkdir(parents=True, exist_ok=True)
         self.socket, self.plugin = self.root / "c.sock", self.root / "s.sock"
-        self.namespace = f"imgfs-{os.getpid()}"
+        self.namespace = namespace or f"imgfs-{os.getpid()}"
         self.layers = self.root / "layers"
         self.snapshotter = self.daemon = None
-        (self.root / "config.toml").write_text(CONFIG.format(socket=self.plugin))
+        (self.root / "config.toml").write_text(CONFIG.format(socket=self.plugin, cri=cri))
         try:
             self.start_snapshotter()
             self.start_containerd()

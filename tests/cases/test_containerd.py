@@ -31,6 +31,7 @@ def containerd():
             one.remove_images()
             machine.wait_until(lambda: not one.keys(), "the end of all snapshots")
             machine.wait_until(lambda: not one.directories(), "the end of all directories")
+            machine.wait_until(lambda: not machine.mount_points(one.layers), "the end of what layers were seen through")
         finally:
             one.stop()
         assert not machine.mount_points(root)
@@ -80,7 +81,7 @@ def test_128_layers(containerd, base):
 MAPS = ("--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536")
 
 
-@pytest.mark.parametrize("options", [MAPS], ids=["client-chowns"])
+@pytest.mark.parametrize("options", [MAPS, (*MAPS, "--remap-labels")], ids=["client-chowns", "snapshotter-maps"])
 def test_remapped_ids(options, containerd, base):
     """The container's root owns what the image's root owns, and is somebody else outside."""
     containerd.import_images([(image(base, tar_of(("etc/name", b"one"))), ONE)])

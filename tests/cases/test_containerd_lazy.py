@@ -16,14 +16,14 @@ from images import tar_of
 class Node:
     """A node daemon with directories of its own."""
 
-    def __init__(self, root):
-        self.root = Path(root)
+    def __init__(self, root, options=()):
+        self.root, self.options = Path(root), options
         self.socket = self.root / "run/imgfsd.sock"
         self.start()
 
     def start(self):
         command = [machine.IMGFS, "daemon", "--foreground", "--runtime", self.root / "run", "--state", self.root / "node", "--cache",
-                   self.root / "cache", "--log", self.root / "imgfsd.log", "--timeout", "5", "--deadline", "10"]
+                   self.root / "cache", "--log", self.root / "imgfsd.log", "--timeout", "5", "--deadline", "10", *self.options]
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         def answers():
@@ -188,3 +188,34 @@ def test_ordinary_pull_of_an_exported_image(lazy, node, host):
     assert lazy.run("--rm", name, "c", "/bin/cat", "/etc/one", "/etc/two").stdout == "onetwo"
     assert metric(lazy, "lazy") == 0
     remove_all(lazy, node)
+
+
+CRI = """[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "imgfs"
+  disable_snapshot_annotations = {disabled}
+"""
+
+
+@pytest.mark.parametrize("disabled", ["false", "true"], ids=["with-image-ref", "annotations-alone"])
+def test_cri_pull(disabled, host, driver):
+    """As a kubelet pulls. Without CRI's own labels the layer's annotations come all the same, and the daemon's source has the bytes."""
+    with tempfile.TemporaryDirectory(prefix="imgfs-n-", dir="/var/tmp") as root:
+        os.chmod(root, 0o711)
+        node = Node(root, ("--source", host.host) if disabled == "true" else ())
+        engine = None
+        try:
+            options = ("--daemon-socket", str(node.socket), "--metrics", f"{root}/c/metrics")
+            engine = Containerd(Path(root) / "c", options, CRI.format(disabled=disabled), "k8s.io")
+            name = f"{host.host}/case/one:1"
+            machine.run(driver, "-test.v", "-test.run", "^TestCriPull$", env={
+                **os.environ, "IMGFS_CRI_SOCKET": str(engine.socket), "IMGFS_CRI_IMAGE": name}, timeout=200)
+            assert metric(engine, "lazy") == 3
+            assert len(content(engine)) == 2, "no layer was fetched"
+            assert engine.run("--rm", name, "c", "/bin/cat", "/etc/one", "/etc/two").stdout == "onetwo"
+            remove_all(engine, node)
+        finally:
+            if engine:
+                engine.stop()
+            node.stop()
+            for point in machine.mount_points(root):
+                machine.run("umount", "--lazy", point, check=False)

@@ -3,28 +3,13 @@
 IMGFS_SNAPSHOTTER names another program than that of the build, one with a sanitizer for instance."""
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
 import machine
 
-DRIVER = Path(__file__).parent / "snapshotter-driver"
-GO = "/usr/bin/go"
 # What containerd says of its own test: it fails on some kernels with overlayfs.
 SKIPPED_BY_CONTAINERD = "TestSuite/Rename"
-
-
-@pytest.fixture(scope="session")
-def driver(session_dir):
-    """The driver, built from Debian's packages alone; what was compiled once is kept beside the build."""
-    program = session_dir / "snapshotter-driver"
-    environment = {
-        **os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": f"{machine.BUILD}/go-cache",
-    }
-    command = [GO, "test", "-c", "-o", str(program), "."]
-    subprocess.run(command, cwd=DRIVER, env=environment, check=True, timeout=900)
-    return program
 
 
 def outcomes(text):
