@@ -190,7 +190,10 @@ static int send_plan(DaemonMounts *mounts, MountPlan *plan, const DaemonMessage 
 	_cleanup_close_ int record = -1, plan_fd = -1;
 	FdList list = { .fds = calloc(DAEMON_ATTACH_FDS, sizeof(int)), .count = 1 };
 	_cleanup_free_ int *fds = list.fds;
-	int r = fds ? start_record_create(&record) : -ENOMEM;
+	char place[START_RECORD_PLACE];
+	(void)snprintf(place, sizeof(place), "%s/%s", attach->flags & DAEMON_FLAG_XATTR ? "xattr" : "plain",
+		       attach->name);
+	int r = fds ? mount_plan_record(plan, place, &record) : -ENOMEM;
 	if (r == 0) {
 		plan->record_fd = record;
 		r = mount_plan_each(plan, list_descriptor, &list);

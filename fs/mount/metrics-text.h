@@ -20,7 +20,7 @@ typedef struct MetricsMount {
 
 /* A server: of one private mount, or of all images of a daemon. */
 typedef struct MetricsServer {
-	const char *server;           /* the label `server`: the mount, or "imgfsd" */
+	const char *server;           /* the label `server`: the mount, or the directory of the daemon's mounts */
 	const ServerMetrics *metrics; /* a copy */
 } MetricsServer;
 

@@ -11,6 +11,7 @@
 #include "fs/cache/cache-blob.h"
 #include "fs/fetch/fetch-seal.h"
 #include "fs/format/chunk-table.h"
+#include "fs/mount/mount-observe-private.h"
 #include "fs/mount/mount-table.h"
 
 #define PLAN_MAX (16u << 20)
@@ -21,6 +22,8 @@ void mount_observed_done(MountObserved *observed)
 	free(observed->reference);
 	free(observed->record);
 	free(observed->metrics);
+	if (observed->daemon)
+		mount_plan_close(&observed->plan);
 	mount_plan_done(&observed->plan);
 	*observed = (MountObserved){ .plan = MOUNT_PLAN_NULL };
 }
@@ -29,6 +32,11 @@ void mounts_observed_done(MountsObserved *observed)
 {
 	for (size_t i = 0; i < observed->count; i++)
 		mount_observed_done(&observed->items[i]);
+	for (size_t i = 0; i < observed->daemon_count; i++) {
+		free(observed->daemons[i].directory);
+		free(observed->daemons[i].metrics);
+	}
+	free(observed->daemons);
 	free(observed->items);
 	*observed = (MountsObserved){ 0 };
 }
@@ -36,7 +44,7 @@ void mounts_observed_done(MountsObserved *observed)
 int mount_observed_open(const MountObserved *observed, int number, int *ret_fd)
 {
 	char path[64];
-	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", observed->keeper, number);
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", observed->holder, number);
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)
 		return -errno;
@@ -44,12 +52,10 @@ int mount_observed_open(const MountObserved *observed, int number, int *ret_fd)
 	return 0;
 }
 
-/* The number of the keeper's descriptor of that memfd. Errors: -ENOENT, -EACCES. */
-static int find_memory(pid_t keeper, const char *name)
+int mount_observe_descriptors(pid_t keeper, const char *begin, const char *end, MountDescriptor *each, void *arg)
 {
-	char path[64], wanted[64], link[64];
+	char path[64], link[PATH_MAX];
 	(void)snprintf(path, sizeof(path), "/proc/%d/fd", keeper);
-	(void)snprintf(wanted, sizeof(wanted), "/memfd:%s (deleted)", name);
 	_cleanup_closedir_ DIR *directory = opendir(path);
 	if (!directory)
 		return -errno;
@@ -59,13 +65,32 @@ static int find_memory(pid_t keeper, const char *name)
 		ssize_t length = readlinkat(dirfd(directory), entry->d_name, link, sizeof(link) - 1);
 		if (length < 0 && errno == EACCES)
 			return -EACCES;
-		if (length <= 0)
+		if (length < (ssize_t)(strlen(begin) + strlen(end)))
 			continue;
 		link[length] = '\0';
-		if (strcmp(link, wanted) == 0)
-			return atoi(entry->d_name);
+		if (strncmp(link, begin, strlen(begin)) != 0 || strcmp(link + (size_t)length - strlen(end), end) != 0)
+			continue;
+		int r = each(arg, atoi(entry->d_name), link);
+		if (r != 0)
+			return r;
 	}
-	return -ENOENT;
+	return 0;
+}
+
+static int found_memory(void *arg, int number, _unused_ const char *link)
+{
+	*(int *)arg = number;
+	return 1;
+}
+
+/* The number of the keeper's descriptor of that memfd. Errors: -ENOENT, -EACCES. */
+static int find_memory(pid_t keeper, const char *name)
+{
+	char wanted[64];
+	int number = -ENOENT;
+	(void)snprintf(wanted, sizeof(wanted), "/memfd:%s (deleted)", name);
+	int r = mount_observe_descriptors(keeper, wanted, "", found_memory, &number);
+	return r < 0 ? r : number;
 }
 
 static int read_plan(MountObserved *observed)
@@ -86,7 +111,7 @@ static int read_plan(MountObserved *observed)
 }
 
 /* "imgfs:HOST/NAME:TAG@sha256:..." (cmd-mount.c) without its ends. */
-static char *reference_of(const char *source)
+char *mount_observe_reference(const char *source)
 {
 	static const char prefix[] = "imgfs:";
 	if (strncmp(source, prefix, sizeof(prefix) - 1) == 0)
@@ -108,12 +133,12 @@ static void read_memory(MountObserved *observed)
 
 static int look_at(const KeeperProcess *keeper, MountObserved *observed)
 {
-	*observed = (MountObserved){ .keeper = keeper->pid, .plan = MOUNT_PLAN_NULL };
+	*observed = (MountObserved){ .keeper = keeper->pid, .holder = keeper->pid, .plan = MOUNT_PLAN_NULL };
 	int r = read_plan(observed);
 	if (r < 0)
 		return r;
 	observed->directory = strdup(keeper->directory);
-	observed->reference = reference_of(observed->plan.source);
+	observed->reference = mount_observe_reference(observed->plan.source);
 	if (!observed->directory || !observed->reference)
 		return -ENOMEM;
 	read_memory(observed);
@@ -165,6 +190,9 @@ static int open_layers(const MountObserved *observed, MountFiles *files, Error *
 
 int mount_files_open(const MountObserved *observed, MountFiles **ret_files, Error *error)
 {
+	if (!observed->plan.layers)
+		return error_set(error, -ENODATA, "the files of %s are not in the daemon's cache any more",
+				 observed->reference);
 	_cleanup_(mount_files_free_p) MountFiles *files = calloc(1, sizeof(*files));
 	_cleanup_close_ int fd = -1;
 	if (!files)
@@ -249,7 +277,7 @@ static bool cache_of(const MountObserved *observed, char ret_path[static PATH_MA
 	char link[64];
 	if (observed->plan.layer_count == 0 || observed->plan.layers[0].present_fd < 0)
 		return false;
-	(void)snprintf(link, sizeof(link), "/proc/%d/fd/%d", observed->keeper, observed->plan.layers[0].data_fd);
+	(void)snprintf(link, sizeof(link), "/proc/%d/fd/%d", observed->holder, observed->plan.layers[0].data_fd);
 	ssize_t length = readlink(link, ret_path, PATH_MAX - 1);
 	if (length <= (ssize_t)sizeof(end) || strncmp(ret_path + length - strlen(end), end, strlen(end)) != 0)
 		return false;
@@ -278,6 +306,8 @@ static int measure_mount(MountObserved *observed)
 {
 	MountFiles files = { 0 };
 	uint64_t needed = 0, present = 0;
+	if (!observed->plan.layers)
+		return 0;
 	int r = open_layers(observed, &files, NULL);
 	for (size_t i = 0; r == 0 && i < files.layer_count; i++) {
 		needed += files.layers[i].table.blob_size;
@@ -291,30 +321,72 @@ static int measure_mount(MountObserved *observed)
 	return r == -ENOMEM ? r : 0;
 }
 
+int mount_observe_measure(MountObserved *observed)
+{
+	return measure_mount(observed);
+}
+
 static int compare(const void *left, const void *right)
 {
 	return strcmp(((const MountObserved *)left)->directory, ((const MountObserved *)right)->directory);
 }
 
-int mounts_observe(const char *directory, bool measure, MountsObserved *ret_observed)
+static bool is_at(const MountObserved *mount, const char *path, const char *root)
+{
+	const char *name = strrchr(mount->directory, '/');
+	return strcmp(mount->directory, path) == 0 || (mount->daemon && root && name && strcmp(name, root) == 0);
+}
+
+const MountObserved *mounts_observed_at(const MountsObserved *observed, const char *directory)
+{
+	char path[PATH_MAX];
+	MountEntry entry;
+	const MountObserved *found = NULL;
+	if (mount_table_path(directory, path) < 0)
+		return NULL;
+	/* What of the daemon's is mounted elsewhere has the image's directory as its root: "/<chain ID>". */
+	const char *root = mount_table_find(path, &entry) == 0 && entry.root[1] ? entry.root : NULL;
+	for (size_t i = 0; i < observed->count; i++)
+		if (is_at(&observed->items[i], path, root))
+			found = &observed->items[i];
+	return found;
+}
+
+/* A keeper of one mount adds that one, the daemon's all images that it has. */
+static int add_keeper(const KeeperProcess *keeper, bool measure, MountsObserved *observed)
+{
+	MountObserved item;
+	int r = look_at(keeper, &item);
+	if (r == -ENOENT) {
+		mount_observed_done(&item);
+		return mount_observe_daemon(keeper, measure, observed);
+	}
+	if (r == 0 && measure)
+		r = measure_mount(&item);
+	if (r == 0)
+		r = mount_observe_add(observed, &item);
+	if (r < 0)
+		mount_observed_done(&item);
+	return r;
+}
+
+int mount_observe_add(MountsObserved *observed, const MountObserved *item)
+{
+	MountObserved *larger = reallocarray(observed->items, observed->count + 1, sizeof(*larger));
+	if (!larger)
+		return -ENOMEM;
+	observed->items = larger;
+	observed->items[observed->count++] = *item;
+	return 0;
+}
+
+int mounts_observe(bool measure, MountsObserved *ret_observed)
 {
 	KeeperProcesses keepers = { 0 };
-	char path[PATH_MAX];
-	int r = directory ? mount_table_path(directory, path) : 0;
-	if (r == 0)
-		r = keeper_find(directory ? path : NULL, &keepers);
-	if (r < 0)
-		return r;
-	MountsObserved observed = { .items = calloc(keepers.count + 1, sizeof(*observed.items)) };
-	r = observed.items ? 0 : -ENOMEM;
+	MountsObserved observed = { 0 };
+	int r = keeper_find(NULL, &keepers);
 	for (size_t i = 0; r == 0 && i < keepers.count; i++) {
-		MountObserved *item = &observed.items[observed.count];
-		int found = look_at(&keepers.items[i], item);
-		if (found == 0 && measure)
-			found = measure_mount(item);
-		if (found < 0)
-			mount_observed_done(item);
-		observed.count += found == 0;
+		int found = add_keeper(&keepers.items[i], measure, &observed);
 		observed.hidden += found == -EACCES || found == -EPERM;
 		r = found == -ENOMEM ? found : 0;
 	}
@@ -323,7 +395,8 @@ int mounts_observe(const char *directory, bool measure, MountsObserved *ret_obse
 		mounts_observed_done(&observed);
 		return r;
 	}
-	qsort(observed.items, observed.count, sizeof(*observed.items), compare);
+	if (observed.count > 0)
+		qsort(observed.items, observed.count, sizeof(*observed.items), compare);
 	*ret_observed = observed;
 	return 0;
 }

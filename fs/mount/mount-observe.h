@@ -13,11 +13,13 @@
 
 typedef struct MountObserved {
 	pid_t keeper;
-	char *directory;        /* where it is mounted */
-	char *reference;        /* HOST/NAME:TAG, or NAME:TAG of a local store, without its digest */
-	MountPlan plan;         /* its descriptors are those of the keeper */
+	pid_t holder;    /* whose descriptors the plan's are: the keeper, or for an image of the daemon this process */
+	bool daemon;     /* one of several images that one keeper has */
+	char *directory; /* where it is mounted; of the daemon's, where it appears below its runtime directory */
+	char *reference; /* HOST/NAME:TAG, or NAME:TAG of a local store, without its digest */
+	MountPlan plan;  /* without layers where the files of the daemon's image could not be found in its cache */
 	StartRecord *record;    /* NULL: there is none that this imgfs can read */
-	ServerMetrics *metrics; /* NULL: as above */
+	ServerMetrics *metrics; /* of a private mount; NULL: as above */
 	bool measured;          /* are the next two known? */
 	uint64_t needed;        /* bytes of the blobs' chunks */
 	uint64_t present;       /* of them, on this node */
@@ -26,18 +28,28 @@ typedef struct MountObserved {
 
 void mount_observed_done(MountObserved *observed); /* safe on a zeroed one */
 
+/* A keeper of the daemon's, and its server for all images. */
+typedef struct DaemonObserved {
+	pid_t keeper;
+	char *directory;        /* below which its two mounts are */
+	ServerMetrics *metrics; /* never NULL */
+} DaemonObserved;
+
 typedef struct MountsObserved {
 	MountObserved *items;
 	size_t count;
+	DaemonObserved *daemons;
+	size_t daemon_count;
 	size_t hidden; /* keepers that may not be looked at */
 } MountsObserved;
 
 void mounts_observed_done(MountsObserved *observed);
 
-/*
- * The mounts of this machine, by directory; NULL: all. With `measure` the cache's bitmaps are read as well. Errors: -ENOMEM, keeper_find()'s.
- */
-int mounts_observe(const char *directory, bool measure, MountsObserved *ret_observed) _must_check_;
+/* The mounts of this machine, by directory. With `measure` the cache's bitmaps are read as well. Errors: -ENOMEM, keeper_find()'s. */
+int mounts_observe(bool measure, MountsObserved *ret_observed) _must_check_;
+
+/* The topmost one that is seen at a directory, there itself or mounted there from the daemon; NULL: there is none. */
+const MountObserved *mounts_observed_at(const MountsObserved *observed, const char *directory);
 
 /* Opens a file that the plan names, read-only. Errors: open's. */
 int mount_observed_open(const MountObserved *observed, int number, int *ret_fd) _must_check_;

@@ -7,6 +7,7 @@
 
 #include "fs/base/fd.h"
 #include "fs/format/image.h"
+#include "fs/mount/start-record.h"
 
 static void json_decref_p(json_t **value)
 {
@@ -227,6 +228,18 @@ int mount_plan_encode(const MountPlan *plan, char **ret_json)
 		return -ENOMEM;
 	*ret_json = json;
 	return 0;
+}
+
+int mount_plan_record(const MountPlan *plan, const char *place, int *ret_fd)
+{
+	StartRecordLabel label = { 0 };
+	(void)snprintf(label.place, sizeof(label.place), "%s", place);
+	(void)snprintf(label.source, sizeof(label.source), "%s", plan->source);
+	if (!plan->manifest || digest_from_text(plan->manifest, &label.manifest) < 0)
+		label.manifest = (Digest){ 0 };
+	if (!plan->config || digest_from_text(plan->config, &label.config) < 0)
+		label.config = (Digest){ 0 };
+	return start_record_create(&label, ret_fd);
 }
 
 int mount_plan_write(const MountPlan *plan, const char *name, int *ret_fd)

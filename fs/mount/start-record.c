@@ -1,15 +1,26 @@
 #include "fs/mount/start-record.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+
+#include "fs/base/fd.h"
 
 _Static_assert(sizeof(StartRead) == 64, "an entry is 64 bytes");
 
-int start_record_create(int *ret_fd)
+int start_record_create(const StartRecordLabel *label, int *ret_fd)
 {
-	return shared_memory_create(START_RECORD_NAME, START_RECORD_MAGIC, START_RECORD_VERSION, sizeof(StartRecord),
-				    ret_fd);
+	_cleanup_close_ int fd = -1;
+	int r = shared_memory_create(START_RECORD_NAME, START_RECORD_MAGIC, START_RECORD_VERSION, sizeof(StartRecord),
+				     &fd);
+	if (r == 0)
+		r = fd_pwrite_all(fd, label, sizeof(*label), offsetof(StartRecord, label));
+	if (r < 0)
+		return r;
+	*ret_fd = TAKE_FD(fd);
+	return 0;
 }
 
 int start_record_map(int fd, StartRecord **ret_record)
@@ -82,6 +93,8 @@ int start_record_check(StartRecord *record)
 {
 	if (record->head.magic != START_RECORD_MAGIC || record->head.version != START_RECORD_VERSION)
 		return -EBADMSG;
+	clean_text(record->label.place, sizeof(record->label.place));
+	clean_text(record->label.source, sizeof(record->label.source));
 	if (record->reader_count > START_RECORD_READERS)
 		record->reader_count = START_RECORD_READERS;
 	if (record->group_count > START_RECORD_GROUPS)

@@ -19,7 +19,7 @@
 
 #define START_RECORD_NAME    "imgfs-record" /* of the memfd: how it is found among a keeper's descriptors */
 #define START_RECORD_MAGIC   0x63726d69u
-#define START_RECORD_VERSION 1u
+#define START_RECORD_VERSION 2u
 #define START_RECORD_READS   16384u
 #define START_RECORD_READERS 1024u
 #define START_RECORD_GROUPS  128u
@@ -76,8 +76,19 @@ typedef struct StartWaiting {
 	_Atomic uint32_t thread;
 } StartWaiting;
 
+/* What a record is of, written when it is made: whoever finds one knows where it belongs. */
+#define START_RECORD_PLACE  80u
+#define START_RECORD_SOURCE 512u
+typedef struct StartRecordLabel {
+	char place
+		[START_RECORD_PLACE]; /* "plain/<chain ID>" or "xattr/<chain ID>" below the daemon's directory; "": a private mount */
+	char source[START_RECORD_SOURCE]; /* as MountPlan.source, cut where it is longer */
+	Digest manifest, config;          /* zeros: not known */
+} StartRecordLabel;
+
 typedef struct StartRecord {
 	SharedHead head;
+	StartRecordLabel label;
 	_Atomic uint64_t first_read, last_first; /* time, and 1; 0: none yet */
 	_Atomic uint32_t ended;                  /* StartEnd */
 	_Atomic uint32_t servers;                /* started so far */
@@ -96,7 +107,7 @@ typedef struct StartRecord {
 } StartRecord;
 
 /* Creates an empty one, and maps one to write to. Errors: shared_memory_create()'s and shared_memory_map()'s. */
-int start_record_create(int *ret_fd) _must_check_;
+int start_record_create(const StartRecordLabel *label, int *ret_fd) _must_check_;
 int start_record_map(int fd, StartRecord **ret_record) _must_check_;
 void start_record_unmap(StartRecord *record); /* NULL is nothing */
 

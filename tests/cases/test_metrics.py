@@ -1,9 +1,11 @@
 """`imgfs metrics`: numbers held against what the test's own forwarder counted, and the text against Prometheus's own checker."""
+import http.client
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import urllib.request
 
@@ -120,6 +122,67 @@ def test_text_and_file(front, image, work, mount):
     if shutil.which("promtool"):
         done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+    assert image.files
+
+
+def listening(work, where):
+    """A running `imgfs metrics --listen`, and the line that it printed."""
+    with open(work / "listen.log", "ab") as errors:
+        process = subprocess.Popen(
+            [machine.IMGFS, "metrics", "--listen", where], bufsize=0, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+        )
+    try:
+        return process, machine.read_line(process.stdout, "imgfs metrics")
+    except AssertionError:
+        machine.end(process)
+        raise
+
+
+def ask(connection, path="/metrics", method="GET"):
+    connection.request(method, path)
+    answer = connection.getresponse()
+    return answer.status, answer.getheader("Content-Type"), answer.read().decode()
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=30)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+
+def test_by_http(front, image, work, mount):
+    """On a loopback address and on a socket, that alone; the numbers are those of the command."""
+    mounted = mount("--cache", work / "cache", f"{front.host}/{NAME}:{TAG}")
+    (mounted.directory / "usr/text").read_bytes()
+    process, line = listening(work, "127.0.0.1:0")
+    try:
+        host = line.rpartition("//")[2]
+        status, kind, text = ask(http.client.HTTPConnection(host, timeout=30))
+        assert status == 200 and kind == "text/plain; version=0.0.4" and str(mounted.directory) in text
+        assert set(parse(text)) == set(parse(machine.imgfs("metrics").stdout))
+        assert ask(http.client.HTTPConnection(host, timeout=30), "/")[0] == 404
+        assert ask(http.client.HTTPConnection(host, timeout=30), method="DELETE")[0] == 405
+    finally:
+        assert machine.end(process) == 0
+        process.stdout.close()
+    path = work / "metrics.sock"
+    for _ in range(2):  # the second time over the socket of one that was killed
+        process, _ = listening(work, f"unix:{path}")
+        status, _, text = ask(UnixConnection(path))
+        assert status == 200 and str(mounted.directory) in text
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+    (work / "file").write_text("x")
+    for where in ("0.0.0.0:0", "nowhere", f"unix:{work}/{'x' * 200}"):
+        done = machine.imgfs("metrics", "--listen", where, check=False)
+        assert done.returncode == 2, where
+    done = machine.imgfs("metrics", "--listen", f"unix:{work}/file", check=False)
+    assert done.returncode == 1 and (work / "file").read_text() == "x"
     assert image.files
 
 

@@ -55,17 +55,19 @@ def make_front(server):
 READS = ("usr/small-200", "usr/text", "usr/small-017")
 
 
+def status_of(mounted):
+    """What status says of that mount, others of this machine left out."""
+    rows = json.loads(machine.imgfs("status", "--json").stdout)
+    return next(row for row in rows if row["directory"] == str(mounted.directory))
+
+
 def record(mounted, profile, image, reads=READS):
     """What a start does: reads some files, in that order; then its profile is taken."""
     for path in reads:
         assert (mounted.directory / path).read_bytes() == image.files[path]
     size = sum(len(image.files[path]) for path in reads)
 
-    def written():
-        rows = json.loads(machine.imgfs("status", "--json").stdout)
-        return next(row for row in rows if row["directory"] == str(mounted.directory))["record"]["readBytes"] >= size
-
-    machine.wait_until(written, "the reads in the record")
+    machine.wait_until(lambda: status_of(mounted)["record"]["readBytes"] >= size, "the reads in the record")
     machine.imgfs("profile", "record", mounted.directory, profile)
     return decode(profile.read_bytes())
 
@@ -82,13 +84,9 @@ def asked_bytes(requests):
 def wait_present(mounted):
     """Until the replay has brought something and then nothing more: the bytes on the node."""
     def settled():
-        def now():
-            rows = json.loads(machine.imgfs("status", "--json").stdout)
-            return next(row for row in rows if row["directory"] == str(mounted.directory))["presentBytes"]
-
-        first = now()
+        first = status_of(mounted)["presentBytes"]
         time.sleep(0.5)
-        return first if first > 0 and now() == first else 0
+        return first if first > 0 and status_of(mounted)["presentBytes"] == first else 0
 
     return machine.wait_until(settled, "the replay")
 
@@ -235,7 +233,7 @@ def test_carried_to_the_next_version(work, mount):
         mounted = mount("--cache", work / "one", f"{front.host}/app:v1")
         for name in ("b", "a", "c", "etc/003"):
             (mounted.directory / name).read_bytes()
-        machine.wait_until(lambda: json.loads(machine.imgfs("status", "--json").stdout)[0]["record"]["reads"] >= 4, "reads")
+        machine.wait_until(lambda: status_of(mounted)["record"]["reads"] >= 4, "reads")
         machine.imgfs("profile", "record", mounted.directory, work / "profile")
         machine.imgfs("profile", "import", "--store", store, "app:v1", work / "profile")
         new = export(f"docker-archive:{second.path}", store, "--tag", "app:v2")

@@ -3,12 +3,13 @@ import json
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
 import front as fake
 import machine
-from endpoint import NAME, TAG
+from endpoint import NAME, TAG, accepts, started
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
 
 
@@ -98,6 +99,50 @@ def test_waiting_and_failed_readers(front, image, work, mount):
         return not errors
 
     machine.wait_until(reads_again, "reads that work again")
+
+
+def test_images_of_the_daemon(front, image, work):
+    """Status, why, profiles and metrics of what imgfsd has attached, there itself and where it is mounted, through a manager that ends."""
+    run, attached = work / "run", work / "attached"
+    attached.mkdir()
+    command = [machine.IMGFS, "daemon", "--foreground", "--runtime", run, "--state", work / "state", "--cache", work / "cache"]
+    socket = ("--socket", run / "imgfsd.sock")
+    reference = f"{front.host}/{NAME}:{TAG}"
+
+    def start():
+        return started(command, lambda: accepts(run / "imgfsd.sock"), work / "daemon.log")
+
+    with start():
+        held = json.loads(machine.imgfs("attach", *socket, "--json", "--owner", "case", reference).stdout)
+        directory = Path(held["path"])
+        assert (directory / "usr/text").read_bytes() == image.files["usr/text"]
+    machine.run("mount", "--bind", directory, attached)
+    try:
+        # The manager is gone; what it attached is seen all the same.
+        assert (attached / "usr/small-200").read_bytes() == image.files["usr/small-200"]
+        size = len(image.files["usr/text"]) + len(image.files["usr/small-200"])
+
+        def row():
+            rows = json.loads(machine.imgfs("status", "--json").stdout)
+            return next(one for one in rows if one["directory"] == str(directory))
+
+        seen = machine.wait_until(lambda: (found := row())["record"]["readBytes"] >= size and found, "the reads in the record")
+        assert seen["daemon"] and seen["reference"] == reference and seen["manifest"] == held["manifest"] and seen["image"] == image.id
+        assert 0 < seen["presentBytes"] <= seen["neededBytes"]
+        for where in (directory, attached):
+            report = json.loads(machine.imgfs("why", "--json", where).stdout)
+            assert {file["path"] for file in report["files"]} == {"/usr/text", "/usr/small-200"}, where
+        machine.imgfs("profile", "record", attached, work / "profile")
+        shown = json.loads(machine.imgfs("profile", "show", "--json", work / "profile").stdout)
+        assert shown["manifest"] == held["manifest"] and shown["ranges"]
+        text = machine.imgfs("metrics").stdout
+        assert f'imgfs_reads_total{{mount="{directory}"}}' in text and f'imgfs_takeovers_total{{server="{run}/fs"}} 0' in text
+    finally:
+        machine.run("umount", attached)
+    with start():
+        machine.imgfs("detach", *socket, "case")
+        machine.wait_until(lambda: str(directory) not in machine.imgfs("status", "--json").stdout, "the image's end")
+        machine.imgfs("stop", *socket)
 
 
 def test_usage():

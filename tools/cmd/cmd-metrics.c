@@ -8,14 +8,16 @@
 #include "fs/base/fd.h"
 #include "fs/mount/metrics-text.h"
 #include "fs/mount/mount-observe.h"
+#include "tools/cmd/metrics-listen.h"
 #include "tools/cmd/verbs.h"
 
 #define VERB "metrics"
 
-enum { OPTION_OUTPUT = VERB_OPTION_LONG };
+enum { OPTION_OUTPUT = VERB_OPTION_LONG, OPTION_LISTEN };
 
 const VerbOption cmd_metrics_options[] = {
 	{ "output", OPTION_OUTPUT, "FILE", "put it there at once and whole, for node_exporter's textfile collector" },
+	{ "listen", OPTION_LISTEN, "ADDR:PORT", "answer GET /metrics there: a loopback address, or unix:PATH" },
 	{ 0 },
 };
 
@@ -23,7 +25,7 @@ const VerbOption cmd_metrics_options[] = {
 static int write_text(const MountsObserved *observed, FILE *file)
 {
 	_cleanup_free_ MetricsMount *mounts = calloc(observed->count + 1, sizeof(*mounts));
-	_cleanup_free_ MetricsServer *servers = calloc(observed->count + 1, sizeof(*servers));
+	_cleanup_free_ MetricsServer *servers = calloc(observed->count + observed->daemon_count + 1, sizeof(*servers));
 	if (!mounts || !servers)
 		return -ENOMEM;
 	MetricsText text = {
@@ -46,6 +48,9 @@ static int write_text(const MountsObserved *observed, FILE *file)
 			servers[text.server_count++] =
 				(MetricsServer){ .server = from->directory, .metrics = from->metrics };
 	}
+	for (size_t i = 0; i < observed->daemon_count; i++)
+		servers[text.server_count++] = (MetricsServer){ .server = observed->daemons[i].directory,
+								.metrics = observed->daemons[i].metrics };
 	metrics_text_write(file, &text);
 	return ferror(file) ? -EIO : 0;
 }
@@ -57,24 +62,41 @@ static int put_file(const char *path, const char *text, size_t size, Error *erro
 	return r < 0 ? error_set(error, r, "%s cannot be written: %s", path, error_text(NULL, r)) : 0;
 }
 
-static int run(const char *output, Error *error)
+/* Says how many mounts were left out, too. */
+static int make(char **ret_text, size_t *ret_size, size_t *ret_hidden)
 {
 	MountsObserved observed = { 0 };
-	_cleanup_free_ char *text = NULL;
-	size_t size = 0;
-	int r = mounts_observe(NULL, true, &observed);
+	int r = mounts_observe(true, &observed);
 	if (r < 0)
-		return error_set(error, r, "the mounts of this machine cannot be looked at: %s", error_text(NULL, r));
-	FILE *file = open_memstream(&text, &size);
+		return r;
+	FILE *file = open_memstream(ret_text, ret_size);
 	r = file ? write_text(&observed, file) : -ENOMEM;
 	if (file && fclose(file) != 0)
 		r = -ENOMEM;
-	if (observed.hidden > 0)
-		fprintf(stderr, "imgfs metrics: %zu mounts of other users were left out; root sees them\n",
-			observed.hidden);
+	if (file && r < 0)
+		free(*ret_text);
+	*ret_hidden = observed.hidden;
 	mounts_observed_done(&observed);
-	if (r < 0)
-		return error_set(error, r, "out of memory");
+	return r;
+}
+
+static int make_text(char **ret_text, size_t *ret_size)
+{
+	size_t hidden;
+	return make(ret_text, ret_size, &hidden);
+}
+
+static int run(const char *output, Error *error)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t size = 0, hidden = 0;
+	int r = make(&text, &size, &hidden);
+	if (r < 0) {
+		text = NULL;
+		return error_set(error, r, "the mounts of this machine cannot be looked at: %s", error_text(NULL, r));
+	}
+	if (hidden > 0)
+		fprintf(stderr, "imgfs metrics: %zu mounts of other users were left out; root sees them\n", hidden);
 	if (output)
 		return put_file(output, text, size, error);
 	return fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0
@@ -85,14 +107,21 @@ static int run(const char *output, Error *error)
 int cmd_metrics(int argc, char **argv)
 {
 	Error error = { 0 };
-	const char *output = NULL;
+	const char *output = NULL, *where = NULL;
 	for (int id; (id = verb_getopt(argc, argv, cmd_metrics_options)) != -1;) {
-		if (id != OPTION_OUTPUT)
+		if (id == OPTION_OUTPUT)
+			output = optarg;
+		else if (id == OPTION_LISTEN)
+			where = optarg;
+		else
 			return VERB_USAGE;
-		output = optarg;
 	}
+	if (output && where)
+		return verb_usage_error(VERB, "--output and --listen are two ways: give one");
 	if (optind < argc)
 		return verb_usage_error(VERB, "it takes no argument such as %s", argv[optind]);
-	int r = run(output, &error);
+	int r = where ? metrics_listen(where, make_text, &error) : run(output, &error);
+	if (r == -EINVAL && where)
+		return verb_usage_error(VERB, "--listen: %s", error.message);
 	return r < 0 ? verb_fail(VERB, r, &error) : VERB_SUCCESS;
 }

@@ -65,17 +65,20 @@ static int profile_of(const MountObserved *mount, Profile *ret_profile, Error *e
 	return r;
 }
 
-/* Of the mount at a directory; what is observed besides is the caller's. */
-static int observe(const char *directory, MountsObserved *observed, Profile *ret_profile, Error *error)
+/* Of the mount at a directory, which `ret_mount` gets (it may be NULL); what is observed besides is the caller's. */
+static int observe(const char *directory, MountsObserved *observed, Profile *ret_profile,
+		   const MountObserved **ret_mount, Error *error)
 {
-	int r = mounts_observe(directory, false, observed);
-	if (r == 0 && observed->count == 0)
-		r = observed->hidden ? -EACCES : -ENOENT;
-	if (r == -EACCES)
-		return error_set(error, r, "another user has mounted %s; that user or root may look at it", directory);
+	int r = mounts_observe(false, observed);
 	if (r < 0)
-		return error_set(error, r, "no image of imgfs is mounted on %s", directory);
-	return profile_of(&observed->items[observed->count - 1], ret_profile, error);
+		return error_set(error, r, "the mounts of this machine cannot be looked at: %s", error_text(NULL, r));
+	const MountObserved *mount = mounts_observed_at(observed, directory);
+	if (!mount)
+		return error_set(error, -ENOENT, "no image of imgfs is mounted on %s%s", directory,
+				 observed->hidden ? ", unless another user has done so: root may look at it" : "");
+	if (ret_mount)
+		*ret_mount = mount;
+	return profile_of(mount, ret_profile, error);
 }
 
 static int run_record(const Arguments *arguments, Error *error)
@@ -85,7 +88,7 @@ static int run_record(const Arguments *arguments, Error *error)
 	_cleanup_free_ uint8_t *data = NULL;
 	size_t size;
 	const char *path = arguments->operands[1];
-	int r = observe(arguments->operands[0], &observed, &profile, error);
+	int r = observe(arguments->operands[0], &observed, &profile, NULL, error);
 	mounts_observed_done(&observed);
 	if (r == 0)
 		r = profile_encode(&profile, &data, &size);
@@ -194,15 +197,16 @@ static int run_push(const Arguments *arguments, Error *error)
 {
 	const char *what = arguments->operands[0];
 	MountsObserved observed = { 0 };
+	const MountObserved *mount = NULL;
 	_cleanup_(profile_done) Profile profile = { 0 };
 	_cleanup_free_ char *host = arguments->count > 1 ? strdup(arguments->operands[1]) : NULL;
 	DIR *directory = opendir(what);
 	bool is_mount = directory != NULL;
 	if (directory)
 		(void)closedir(directory);
-	int r = is_mount ? observe(what, &observed, &profile, error) : read_file(what, &profile, error);
+	int r = is_mount ? observe(what, &observed, &profile, &mount, error) : read_file(what, &profile, error);
 	if (r == 0 && !host && is_mount)
-		host = host_of(observed.items[observed.count - 1].reference);
+		host = host_of(mount->reference);
 	mounts_observed_done(&observed);
 	if (r < 0)
 		return r;

@@ -55,10 +55,10 @@ static json_t *describe_record(const MountObserved *mount, int64_t now)
 
 static json_t *describe(const MountObserved *mount, int64_t now)
 {
-	json_t *object =
-		json_pack("{s:s, s:s, s:s?, s:s?, s:i, s:b, s:o}", "directory", mount->directory, "reference",
-			  mount->reference, "manifest", mount->plan.manifest, "image", mount->plan.config, "keeper",
-			  (int)mount->keeper, "sealed", mount->sealed, "record", describe_record(mount, now));
+	json_t *object = json_pack("{s:s, s:s, s:s?, s:s?, s:i, s:b, s:b, s:o}", "directory", mount->directory,
+				   "reference", mount->reference, "manifest", mount->plan.manifest, "image",
+				   mount->plan.config, "keeper", (int)mount->keeper, "daemon", mount->daemon, "sealed",
+				   mount->sealed, "record", describe_record(mount, now));
 	if (object && mount->measured) {
 		json_t *ready = json_pack("{s:I, s:I, s:f}", "neededBytes", (json_int_t)mount->needed, "presentBytes",
 					  (json_int_t)mount->present, "readyPercent", percent(mount));
@@ -119,7 +119,7 @@ static void print_mount(const MountObserved *mount, int64_t now)
 static int run(bool json, Error *error)
 {
 	MountsObserved observed = { 0 };
-	int r = mounts_observe(NULL, true, &observed);
+	int r = mounts_observe(true, &observed);
 	if (r < 0)
 		return error_set(error, r, "the mounts of this machine cannot be looked at: %s", error_text(NULL, r));
 	if (json)

@@ -1,10 +1,8 @@
 /* imgfs why: what a start waited for, file by file. */
 #include <getopt.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/mount/mount-table.h"
 #include "tools/cmd/verbs.h"
 #include "tools/cmd/why-report.h"
 #include "tools/image/image-docker.h"
@@ -81,12 +79,6 @@ static const MountObserved *choose(const MountsObserved *observed,
 	return found;
 }
 
-static bool is_directory(const MountObserved *mount, const char *what)
-{
-	char path[PATH_MAX];
-	return mount_table_path(what, path) == 0 && strcmp(mount->directory, path) == 0;
-}
-
 static int missing(const char *what, size_t hidden, Error *error)
 {
 	return error_set(error, -ENOENT,
@@ -103,7 +95,7 @@ static int find(const MountsObserved *observed, const char *what, char id[static
 		return error_set(error, observed->count ? -EINVAL : -ENOENT,
 				 observed->count ? "several images are mounted: say which, as `imgfs status` lists them"
 						 : "nothing is mounted here");
-	*ret_mount = what ? choose(observed, is_directory, what) : &observed->items[0];
+	*ret_mount = what ? mounts_observed_at(observed, what) : &observed->items[0];
 	if (!*ret_mount)
 		*ret_mount = choose(observed, shows_image, what);
 	if (*ret_mount)
@@ -124,7 +116,7 @@ static int run(const Arguments *arguments, Error *error)
 	WhyFilter filter = { 0 };
 	WhyReport report = { 0 };
 	char id[IMAGE_DOCKER_ID];
-	int r = mounts_observe(NULL, false, &observed);
+	int r = mounts_observe(false, &observed);
 	if (r < 0)
 		return error_set(error, r, "the mounts of this machine cannot be looked at: %s", error_text(NULL, r));
 	r = find(&observed, arguments->what, id, &mount, &filter, error);
