@@ -50,6 +50,7 @@ static const char *const allowed[] = {
 	"dup3",
 	"fsync",
 	"fdatasync",
+	"syncfs",
 	"fadvise64",
 	"fadvise64_64",
 	"readahead",
