@@ -70,6 +70,12 @@ int cache_decoded_open(int fd, const Digest *diff_id, uint64_t tar_size, CacheDe
 	return 0;
 }
 
+/* Its sum is on its way to the processor while the page is read: it is never near, since there is one for each page of the layer. */
+static void fetch_sum(const CacheDecoded *copy, uint64_t number)
+{
+	__builtin_prefetch(copy->sums + number * DECODED_SUM);
+}
+
 /* Are the pages from `number` on what they were? */
 static bool pages_sound(const CacheDecoded *copy, uint64_t number, const uint8_t *pages, size_t size)
 {
@@ -85,6 +91,7 @@ static int read_within_page(const CacheDecoded *copy, uint64_t offset, size_t si
 {
 	uint8_t page[CACHE_DECODED_PAGE];
 	uint64_t number = offset / CACHE_DECODED_PAGE;
+	fetch_sum(copy, number);
 	int r = fd_pread_all(copy->fd, page, sizeof(page), number * CACHE_DECODED_PAGE);
 	if (r < 0)
 		return r;
@@ -116,6 +123,7 @@ int cache_decoded_read(const CacheDecoded *copy, uint64_t tar_offset, size_t siz
 		parts[count++] = (struct iovec){ last, sizeof(last) };
 	size_t total = skip + size + (end ? CACHE_DECODED_PAGE - end : 0);
 	uint64_t number = tar_offset / CACHE_DECODED_PAGE;
+	fetch_sum(copy, number);
 	ssize_t got = preadv(copy->fd, parts, count, (off_t)(tar_offset - skip));
 	if (got != (ssize_t)total)
 		return got < 0 ? -errno : -EBADMSG;
