@@ -171,15 +171,15 @@ int fetch_read(FetchBlob *blob, FetchReader *reader, uint64_t tar_offset, uint64
 		return 0;
 	fetch_pace_touch();
 	/* Nothing is decoded for a range that will have to wait, but all that is on this node is brought together: the rest is fetched. */
-	uint32_t first = chunk_table_find(table, tar_offset), last = chunk_table_find(table, tar_offset + size - 1);
-	if (!gather(blob, reader, first, last)) {
+	uint32_t first, count = chunk_table_find_range(table, tar_offset, tar_offset + size, &first);
+	if (!gather(blob, reader, first, first + count - 1)) {
 		if (!fetch_packed_read(blob, reader->decoder, reader->frame, tar_offset, size, buffer))
 			return absent(blob);
 		reader->tally.chunks[FETCH_TIER_DONOR]++;
 		return 0;
 	}
 
-	for (uint32_t number = first; number <= last; number++) {
+	for (uint32_t number = first; number < first + count; number++) {
 		Chunk chunk;
 		chunk_table_get(table, number, &chunk);
 		uint32_t skip = (uint32_t)(tar_offset - chunk.tar_offset), part = chunk.tar_size - skip;

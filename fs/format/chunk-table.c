@@ -92,8 +92,8 @@ void chunk_table_get(const ChunkTable *table, uint32_t number, Chunk *ret_chunk)
 	memcpy(ret_chunk->digest.bytes, table->digests + (size_t)number * DIGEST_SIZE, DIGEST_SIZE);
 }
 
-/* The chunk that holds byte `offset`; `field` is 0 to count in the tar, 1 in the blob. */
-static uint32_t find(const ChunkTable *table, uint64_t offset, size_t field)
+/* The chunk that holds byte `offset`, and where it ends; `field` is 0 to count in the tar, 1 in the blob. */
+static uint32_t find(const ChunkTable *table, uint64_t offset, size_t field, uint64_t *ret_end)
 {
 	uint32_t low = 0, high = (uint32_t)mark_count(table->count);
 	while (high - low > 1) {
@@ -106,19 +106,33 @@ static uint32_t find(const ChunkTable *table, uint64_t offset, size_t field)
 	uint64_t end = load_le64(table->marks + (size_t)low * MARK_SIZE + field * 8);
 	for (uint32_t number = low * FORMAT_MARK_INTERVAL;; number++) {
 		end += load_le32(table->lengths + (size_t)number * LENGTHS_SIZE + field * 4);
-		if (offset < end)
+		if (offset < end) {
+			*ret_end = end;
 			return number;
+		}
 	}
 }
 
 uint32_t chunk_table_find(const ChunkTable *table, uint64_t tar_offset)
 {
-	return find(table, tar_offset, 0);
+	uint64_t end;
+	return find(table, tar_offset, 0, &end);
+}
+
+uint32_t chunk_table_find_range(const ChunkTable *table, uint64_t from, uint64_t to, uint32_t *ret_first)
+{
+	uint64_t end;
+	uint32_t first = find(table, from, 0, &end), last = first;
+	while (end < to)
+		end += tar_length(table, ++last);
+	*ret_first = first;
+	return last - first + 1;
 }
 
 uint32_t chunk_table_find_blob(const ChunkTable *table, uint64_t blob_offset)
 {
-	return find(table, blob_offset, 1);
+	uint64_t end;
+	return find(table, blob_offset, 1, &end);
 }
 
 struct ChunkTableWriter {

@@ -32,6 +32,9 @@ void chunk_table_get(const ChunkTable *table, uint32_t number, Chunk *ret_chunk)
 /* The number of the chunk that holds byte `tar_offset`, which must be below tar_size. */
 uint32_t chunk_table_find(const ChunkTable *table, uint64_t tar_offset);
 
+/* How many chunks hold the bytes [from, to) of the tar, of which there must be one, and in `ret_first` the number of the first. */
+uint32_t chunk_table_find_range(const ChunkTable *table, uint64_t from, uint64_t to, uint32_t *ret_first);
+
 /* As above by offset in the blob, which must be below blob_size. */
 uint32_t chunk_table_find_blob(const ChunkTable *table, uint64_t blob_offset);
 

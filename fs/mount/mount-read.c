@@ -92,8 +92,7 @@ bool mount_image_chunks(const MountImage *image, const TreeInode *inode, uint64_
 	if (to <= from || to > table->tar_size)
 		return false;
 	ret_chunks->layer = inode->layer;
-	ret_chunks->first = chunk_table_find(table, from);
-	ret_chunks->count = chunk_table_find(table, to - 1) - ret_chunks->first + 1;
+	ret_chunks->count = chunk_table_find_range(table, from, to, &ret_chunks->first);
 	return true;
 }
 

@@ -66,6 +66,14 @@ static void check_counts(uint32_t count)
 		assert_int_equal(chunk.digest.bytes[0] | chunk.digest.bytes[1] << 8, i);
 		assert_int_equal(chunk_table_find(&table, tar_offset), i);
 		assert_int_equal(chunk_table_find(&table, tar_offset + chunk.tar_size - 1), i);
+		uint64_t end = tar_offset + chunk.tar_size;
+		uint32_t first = UINT32_MAX;
+		assert_int_equal(chunk_table_find_range(&table, end - 1, end, &first), 1);
+		assert_int_equal(first, i);
+		assert_int_equal(chunk_table_find_range(&table, 0, end, &first), i + 1);
+		assert_int_equal(first, 0);
+		assert_int_equal(chunk_table_find_range(&table, tar_offset, table.tar_size, &first), count - i);
+		assert_int_equal(first, i);
 		assert_int_equal(chunk_table_find_blob(&table, blob_offset), i);
 		assert_int_equal(chunk_table_find_blob(&table, blob_offset + chunk.blob_size - 1), i);
 		tar_offset += chunk.tar_size;
