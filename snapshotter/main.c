@@ -8,12 +8,14 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 
+#include "fs/base/conf.h"
 #include "fs/base/log.h"
 #include "fs/control/control-client.h"
 #include "snapshotter/service.h"
 #include "snapshotter/wire-listen.h"
 
 #define DEFAULT_ADDRESS "/run/imgfs/snapshotter.sock"
+#define DEFAULT_CONFIG  "/etc/imgfs/imgfs.conf"
 #define DEFAULT_ROOT    "/var/lib/imgfs/snapshotter"
 #define ARENAS_MAX      2 /* of malloc: threads come and go, and each would keep one for itself */
 
@@ -22,6 +24,7 @@
 typedef struct Options {
 	const char *address, *root;
 	const char *daemon_socket, *metrics;
+	const char *config; /* NULL: the machine's own, if there is one */
 	bool no_daemon;
 	LogLevel log_level;
 } Options;
@@ -37,7 +40,8 @@ static void usage(FILE *file)
 		    "                     where imgfsd listens; default: " CONTROL_SOCKET "\n"
 		    "  --no-daemon        serve ordinary images only\n"
 		    "  --metrics FILE     write counters there, in the form of Prometheus's textfile collector\n"
-		    "  --debug            log every call\n"
+		    "  --debug            log also what is as it should be\n"
+		    "  --config FILE      section [snapshotter] has these options; default: " DEFAULT_CONFIG "\n"
 		    "SIGTERM ends it; containers keep running.\n",
 		    file);
 }
@@ -52,6 +56,7 @@ static int parse_options(int argc, char **argv, Options *options)
 		{ "metrics", required_argument, NULL, 'm' },
 		{ "no-daemon", no_argument, NULL, 'n' },
 		{ "debug", no_argument, NULL, 'd' },
+		{ "config", required_argument, NULL, 'c' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -76,6 +81,9 @@ static int parse_options(int argc, char **argv, Options *options)
 		case 'd':
 			options->log_level = LOG_LEVEL_DEBUG;
 			break;
+		case 'c':
+			options->config = optarg;
+			break;
 		case 'h':
 			usage(stdout);
 			return EXIT_SUCCESS + 1;
@@ -88,6 +96,48 @@ static int parse_options(int argc, char **argv, Options *options)
 		return 0;
 	usage(stderr);
 	return EXIT_USAGE + 1;
+}
+
+/* One line of the section. */
+static int take_entry(const Conf *conf, const ConfEntry *entry, Options *options, Error *error)
+{
+	const struct {
+		const char *key;
+		const char **value;
+	} keys[] = {
+		{ "address", &options->address },
+		{ "root", &options->root },
+		{ "daemon-socket", &options->daemon_socket },
+		{ "metrics", &options->metrics },
+	};
+	for (size_t i = 0; i < ELEMENTS(keys); i++) {
+		if (strcmp(entry->key, keys[i].key) == 0) {
+			*keys[i].value = entry->value;
+			return 0;
+		}
+	}
+	bool is_switch = strcmp(entry->key, "no-daemon") == 0;
+	if (is_switch && (strcmp(entry->value, "yes") == 0 || strcmp(entry->value, "no") == 0)) {
+		options->no_daemon = entry->value[0] == 'y';
+		return 0;
+	}
+	return error_set(error, -EINVAL, "%s:%u: %s \"%s\"", conf->path, entry->line,
+			 is_switch ? "neither yes nor no:" : "there is no key", is_switch ? entry->value : entry->key);
+}
+
+/* `conf` has to live as long as the options. */
+static int read_config(const char *named, Conf *conf, Options *options, Error *error)
+{
+	const char *path = named ?: getenv("IMGFS_CONFIG");
+	int r = path && !path[0] ? 0 : conf_read(path ?: DEFAULT_CONFIG, conf, error);
+	if (r < 0)
+		return !path && r == -ENOENT ? 0 : r;
+	for (size_t i = 0; r == 0 && i < conf->count; i++) {
+		const ConfEntry *entry = &conf->entries[i];
+		if (strcmp(entry->section, "snapshotter") == 0 && entry->key)
+			r = take_entry(conf, entry, options, error);
+	}
+	return r;
 }
 
 /* SIGTERM and SIGINT, from here on for every thread, become readable. */
@@ -211,13 +261,20 @@ int main(int argc, char **argv)
 			    .daemon_socket = CONTROL_SOCKET,
 			    .log_level = LOG_LEVEL_INFO };
 	Process process = { .stop_fd = -1, .listen_fd = -1, .mounts = { .lock_fd = -1, .snapshots_fd = -1 } };
+	Conf conf = { 0 };
 	Error error = { 0 };
 	int r = parse_options(argc, argv, &options);
 	if (r != 0)
 		return r - 1;
 	log_open("imgfs-snapshotter", options.log_level);
 	raise_limits();
-	r = run(&options, &process, &error);
+	r = read_config(options.config, &conf, &options, &error);
+	if (r == 0) {
+		/* The command line wins. */
+		optind = 1;
+		(void)parse_options(argc, argv, &options);
+		r = run(&options, &process, &error);
+	}
 	if (r < 0)
 		log_error("%s", error_text(&error, r));
 	else
@@ -227,5 +284,6 @@ int main(int argc, char **argv)
 	mounts_close(&process.mounts);
 	close_p(&process.listen_fd);
 	close_p(&process.stop_fd);
+	conf_done(&conf);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

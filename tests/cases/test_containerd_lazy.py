@@ -190,10 +190,9 @@ def test_ordinary_pull_of_an_exported_image(lazy, node, host):
     remove_all(lazy, node)
 
 
-CRI = """[plugins."io.containerd.grpc.v1.cri".containerd]
-  snapshotter = "imgfs"
-  disable_snapshot_annotations = {disabled}
-"""
+# What tools/deploy says of CRI.
+DEPLOYED = (machine.TOP / "tools/deploy/containerd/containerd-1.6.toml").read_text()
+CRI = DEPLOYED[DEPLOYED.index("[plugins."):]
 
 
 @pytest.mark.parametrize("disabled", ["false", "true"], ids=["with-image-ref", "annotations-alone"])
@@ -205,7 +204,7 @@ def test_cri_pull(disabled, host, driver):
         engine = None
         try:
             options = ("--daemon-socket", str(node.socket), "--metrics", f"{root}/c/metrics")
-            engine = Containerd(Path(root) / "c", options, CRI.format(disabled=disabled), "k8s.io")
+            engine = Containerd(Path(root) / "c", options, CRI.replace("annotations = false", f"annotations = {disabled}"), "k8s.io")
             name = f"{host.host}/case/one:1"
             machine.run(driver, "-test.v", "-test.run", "^TestCriPull$", env={
                 **os.environ, "IMGFS_CRI_SOCKET": str(engine.socket), "IMGFS_CRI_IMAGE": name}, timeout=200)

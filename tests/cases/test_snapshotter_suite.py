@@ -38,3 +38,15 @@ def test_killed_at_system_calls(driver, work):
     command = [driver, "-test.v", "-test.run", "^TestCrash$"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0 and outcomes(done.stdout) == {"TestCrash": "PASS"}, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("[snapshotter]\nrot = x\n", 'c.conf:2: there is no key "rot"'),
+    ("[snapshotter]\nno-daemon = perhaps\n", 'c.conf:2: neither yes nor no: "perhaps"'),
+    ("[mount]\nroot = x\n[snapshotter]\nroot = /dev/null/x\n", "/dev/null/x failed"),
+])
+def test_configuration(text, sentence, work):
+    (work / "c.conf").write_text(text)
+    command = [f"{machine.BUILD}/snapshotter/imgfs-snapshotter", "--config", work / "c.conf", "--address", work / "s.sock"]
+    done = machine.run(*command, check=False)
+    assert done.returncode == 1 and sentence in done.stderr

@@ -74,6 +74,8 @@ static int use_entry(VerbConf *conf, const ConfEntry *entry, const Verb *verb, b
 {
 	if (net_hosts_has_section(entry->section))
 		return VERB_SUCCESS; /* net_hosts_parse() looks at these */
+	if (strcmp(entry->section, "snapshotter") == 0)
+		return VERB_SUCCESS; /* and imgfs-snapshotter at this */
 	const Verb *owner = verbs_find(entry->section);
 	if (!owner || !owner->options || entry->name)
 		return fail(&conf->conf, entry, "there is no section", entry->section,
