@@ -97,14 +97,14 @@ class Containerd:
             assert self.snapshotter.poll() is None, (self.root / "snapshotter.log").read_text()
             return self.plugin.exists()
 
-        machine.wait_until(listens, "the snapshotter's socket", 60)
+        machine.wait_until(listens, "the snapshotter's socket", 120)
         # containerd's client waits up to three seconds before it tries a socket again that was away.
         if self.daemon and self.daemon.poll() is None:
-            machine.wait_until(lambda: self.snapshots("ls", check=False).returncode == 0, "containerd's way to the snapshotter", 60)
+            machine.wait_until(lambda: self.snapshots("ls", check=False).returncode == 0, "containerd's way to the snapshotter", 120)
 
     def kill_snapshotter(self):
         self.snapshotter.send_signal(signal.SIGKILL)
-        self.snapshotter.wait(20)
+        self.snapshotter.wait(120)
         self.plugin.unlink()  # so that start_snapshotter() sees the new one
 
     def stop_snapshotter(self):
@@ -120,7 +120,7 @@ class Containerd:
             assert self.daemon.poll() is None, (self.root / "containerd.log").read_text()
             return self.ctr("version", check=False).returncode == 0
 
-        machine.wait_until(answers, "containerd", 60)
+        machine.wait_until(answers, "containerd", 120)
 
     def stop_containerd(self):
         machine.end(self.daemon, 30)

@@ -29,9 +29,9 @@ def containerd():
             for name in one.ctr("containers", "ls", "-q").stdout.split():
                 one.ctr("containers", "rm", name)
             one.remove_images()
-            machine.wait_until(lambda: not one.keys(), "the end of all snapshots")
-            machine.wait_until(lambda: not one.directories(), "the end of all directories")
-            machine.wait_until(lambda: not machine.mount_points(one.layers), "the end of what layers were seen through")
+            machine.wait_until(lambda: not one.keys(), "the end of all snapshots", 120)
+            machine.wait_until(lambda: not one.directories(), "the end of all directories", 120)
+            machine.wait_until(lambda: not machine.mount_points(one.layers), "the end of what layers were seen through", 120)
         finally:
             one.stop()
         assert not machine.mount_points(root)
@@ -45,7 +45,7 @@ def test_two_images_share_layers(containerd, base):
         done = containerd.run("--rm", name, "c", "/bin/sh", "-c", "cat /etc/shared /etc/name")
         assert done.stdout == "shared" + name.split("/")[-1].split(":")[0]
     containerd.ctr("images", "rm", "--sync", TWO)
-    machine.wait_until(lambda: len(containerd.keys()) == 3 and len(containerd.directories()) == 3, "the end of what only one had")
+    machine.wait_until(lambda: len(containerd.keys()) == 3 and len(containerd.directories()) == 3, "the end of what only one had", 120)
     assert containerd.run("--rm", ONE, "c", "/bin/cat", "/etc/name").stdout == "one"
 
 
@@ -118,13 +118,13 @@ def test_restarts_under_a_running_container(containerd, base):
     containerd.start_containerd()
     works(3)
     containerd.daemon.send_signal(signal.SIGKILL)
-    containerd.daemon.wait(20)
+    containerd.daemon.wait(120)
     containerd.kill_snapshotter()
     containerd.start_snapshotter()
     containerd.start_containerd()
     works(4)
     containerd.ctr("tasks", "kill", "--signal", "KILL", "long")
-    machine.wait_until(lambda: "STOPPED" in containerd.ctr("tasks", "ls").stdout, "the container's end")
+    machine.wait_until(lambda: "STOPPED" in containerd.ctr("tasks", "ls").stdout, "the container's end", 120)
     containerd.ctr("tasks", "rm", "long")
 
 

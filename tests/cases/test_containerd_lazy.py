@@ -23,18 +23,18 @@ class Node:
 
     def start(self):
         command = [machine.IMGFS, "daemon", "--foreground", "--runtime", self.root / "run", "--state", self.root / "node", "--cache",
-                   self.root / "cache", "--log", self.root / "imgfsd.log", "--timeout", "5", "--deadline", "10", *self.options]
+                   self.root / "cache", "--log", self.root / "imgfsd.log", "--timeout", "60", "--deadline", "60", *self.options]
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         def answers():
             assert self.process.poll() is None, (self.root / "imgfsd.log").read_text()
             return machine.imgfs("list", "--socket", self.socket, check=False).returncode == 0
 
-        machine.wait_until(answers, "imgfsd", 60)
+        machine.wait_until(answers, "imgfsd", 120)
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(20)
+        self.process.wait(120)
 
     def holders(self):
         return json.loads(machine.imgfs("list", "--socket", self.socket, "--json").stdout)
@@ -100,8 +100,8 @@ def content(lazy):
 def remove_all(lazy, node):
     """Everything goes with the image: snapshots, content, and what the daemon holds."""
     lazy.remove_images()
-    machine.wait_until(lambda: not lazy.keys() and not content(lazy) and not lazy.directories(), "the end of all snapshots")
-    machine.wait_until(lambda: "snapshotter:" not in json.dumps(node.holders()), "the end of what the daemon holds")
+    machine.wait_until(lambda: not lazy.keys() and not content(lazy) and not lazy.directories(), "the end of all snapshots", 120)
+    machine.wait_until(lambda: "snapshotter:" not in json.dumps(node.holders()), "the end of what the daemon holds", 120)
 
 
 def test_pull_and_run(lazy, node, host):
@@ -156,7 +156,7 @@ def test_restarts_under_a_running_container(lazy, node, host):
         assert Path(f"/proc/{pid}/root/etc/one").read_text() == "one"
         assert lazy.run("--rm", name, f"short{number}", "/bin/cat", "/etc/two").stdout == "two"
     lazy.ctr("tasks", "kill", "--signal", "KILL", "long")
-    machine.wait_until(lambda: "STOPPED" in lazy.ctr("tasks", "ls").stdout, "the container's end")
+    machine.wait_until(lambda: "STOPPED" in lazy.ctr("tasks", "ls").stdout, "the container's end", 120)
     lazy.ctr("tasks", "rm", "long")
     lazy.ctr("containers", "rm", "long")
     remove_all(lazy, node)
@@ -169,7 +169,7 @@ def test_without_a_daemon(lazy, node, host):
     done = lazy.run("--rm", name, "c", "/bin/cat", "/etc/one", check=False)
     assert done.returncode != 0 and "lazy parent cannot be had" in done.stderr
     lazy.remove_images()
-    machine.wait_until(lambda: not lazy.keys(), "the end of all snapshots")
+    machine.wait_until(lambda: not lazy.keys(), "the end of all snapshots", 120)
     done = machine.imgfs("pull", "--containerd", "--containerd-socket", lazy.socket, "--namespace", lazy.namespace, "--cache",
                          node.root / "cache", name, check=False)
     assert done.returncode != 0 and "does not take the layer" in done.stderr
