@@ -27,6 +27,8 @@ const Verb verbs[] = {
 	{ "attach", "REFERENCE", "have imgfsd hold an image", cmd_attach, cmd_attach_options },
 	{ "detach", "OWNER", "let an image go that imgfsd holds", cmd_detach, cmd_detach_options },
 	{ "stop", "", "end imgfsd and all of its mounts", cmd_stop, cmd_stop_options },
+	{ "doctor", "[HOST:PORT...]", "find out what is wrong with this machine, and what to do", cmd_doctor,
+	  cmd_doctor_options },
 	{ "umount", "DIR", "take a mounted image away", cmd_umount, cmd_umount_options },
 	{ "upgrade", "[DIR...]", "let mounted images go on under this version of imgfs", cmd_upgrade,
 	  cmd_upgrade_options },

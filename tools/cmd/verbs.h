@@ -70,14 +70,14 @@ int verb_fail(const char *verb, int code, const Error *error);
 /* A number from the command line, between `low` and `high`. Errors: -EINVAL. */
 int verb_number(const char *text, unsigned long low, unsigned long high, unsigned long *ret_number) _must_check_;
 
-VerbHandler cmd_cache, cmd_diff, cmd_export, cmd_gc, cmd_import, cmd_inspect, cmd_ls, cmd_mount, cmd_pull, cmd_rm,
-	cmd_serve, cmd_tag, cmd_trust, cmd_umount, cmd_upgrade, cmd_verify;
+VerbHandler cmd_cache, cmd_diff, cmd_doctor, cmd_export, cmd_gc, cmd_import, cmd_inspect, cmd_ls, cmd_mount, cmd_pull,
+	cmd_rm, cmd_serve, cmd_tag, cmd_trust, cmd_umount, cmd_upgrade, cmd_verify;
 VerbHandler cmd_metrics, cmd_profile, cmd_status, cmd_why;
 extern const VerbOption cmd_metrics_options[], cmd_profile_options[], cmd_status_options[], cmd_why_options[];
-extern const VerbOption cmd_cache_options[], cmd_diff_options[], cmd_export_options[], cmd_gc_options[],
-	cmd_import_options[], cmd_inspect_options[], cmd_ls_options[], cmd_mount_options[], cmd_pull_options[],
-	cmd_rm_options[], cmd_serve_options[], cmd_tag_options[], cmd_trust_options[], cmd_umount_options[],
-	cmd_verify_options[];
+extern const VerbOption cmd_cache_options[], cmd_diff_options[], cmd_doctor_options[], cmd_export_options[],
+	cmd_gc_options[], cmd_import_options[], cmd_inspect_options[], cmd_ls_options[], cmd_mount_options[],
+	cmd_pull_options[], cmd_rm_options[], cmd_serve_options[], cmd_tag_options[], cmd_trust_options[],
+	cmd_umount_options[], cmd_verify_options[];
 VerbHandler cmd_attach, cmd_daemon, cmd_detach, cmd_list, cmd_stop;
 extern const VerbOption cmd_attach_options[], cmd_daemon_options[], cmd_detach_options[], cmd_list_options[],
 	cmd_stop_options[], cmd_upgrade_options[];
