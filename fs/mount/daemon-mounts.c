@@ -219,8 +219,9 @@ int daemon_mounts_attach(DaemonMounts *mounts, const DaemonAttach *attach, Daemo
 	if (r < 0)
 		return error_set(error, r, "out of memory");
 	/* The manager keeps the cache's quota. */
-	mount_plan_use(&plan, attach->image,
-		       &(MountPlanUse){ .no_fill = attach->no_fill, .fill_rate = attach->fill_rate });
+	mount_plan_use(
+		&plan, attach->image,
+		&(MountPlanUse){ .no_fill = attach->no_fill, .quota = attach->quota, .fill_rate = attach->fill_rate });
 	DaemonSlot slot = { .slot = attach->slot, .xattr = xattr };
 	(void)digest_hex(&attach->image->chain_id, slot.chain_id);
 	DaemonMessage message = {

@@ -57,6 +57,8 @@ typedef struct DaemonAttach {
 	const char *source; /* the reference with its digest, for the log */
 	int64_t deadline;   /* of a read that waits for the network, milliseconds */
 	bool no_fill;       /* leave absent what nobody reads */
+	uint64_t
+		quota; /* of the cache, which somebody else keeps: an image that it cannot hold is not filled; 0: none */
 	uint64_t fill_rate; /* bytes a second for all fills of the server; 0: what readers leave */
 } DaemonAttach;
 

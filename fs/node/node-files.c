@@ -141,6 +141,7 @@ int node_files_open(Node *node, const ControlRequest *request, const NodeRecord 
 		.timeout = request->timeout ?: copy.settings.timeout,
 		.cache = node->cache,
 		.access = access_of(&request->access, &copy.settings),
+		.hosts = node->options.hosts,
 		.offline = offline,
 	};
 	return request->layers ? open_layers(&remote, request, ret_image, error)

@@ -374,7 +374,7 @@ int node_keeping_start(Node *node)
 {
 	int r = -pthread_create(&node->keeping, NULL, keep, node);
 	node->is_keeping = r == 0;
-	return r;
+	return r == 0 ? node_room_start(node) : r;
 }
 
 bool node_keeping_stop(Node *node)
@@ -388,5 +388,5 @@ bool node_keeping_stop(Node *node)
 	if (node->is_keeping && pthread_timedjoin_np(node->keeping, NULL, &until) != 0)
 		return false;
 	node->is_keeping = false;
-	return true;
+	return node_room_stop(node);
 }

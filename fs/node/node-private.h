@@ -76,6 +76,8 @@ typedef struct Node {
 	unsigned away;     /* holders whose image could not be brought back yet */
 	bool is_keeping;
 	pthread_t keeping; /* the thread of node-keeping.c */
+	bool is_keeping_room;
+	pthread_t room; /* that of node-room.c */
 } Node;
 
 /* node.c: the tables, empty, and the directories; the lock of the state is held until node_free(). */
@@ -201,3 +203,7 @@ int node_pull(Node *node, ControlCall *call, const ControlRequest *request, json
 	_must_check_;
 int node_pin(Node *node, const ControlRequest *request, json_t **ret_answer, Error *error) _must_check_;
 int node_unpin(Node *node, const ControlRequest *request, json_t **ret_answer, Error *error) _must_check_;
+
+/* node-room.c: a thread that evicts. It ends by itself once `ending` is set; false: it is still at it after some seconds. */
+int node_room_start(Node *node) _must_check_;
+bool node_room_stop(Node *node);

@@ -253,7 +253,11 @@ int node_image_bring(Node *node, NodeImage *image, const FetchImage *files, cons
 	if (!here)
 		image->state = NODE_IMAGE_MOVING;
 	node_unlock(node);
-	DaemonAttach attach = { .slot = image->slot, .image = files, .source = source, .deadline = deadline };
+	DaemonAttach attach = { .slot = image->slot,
+				.image = files,
+				.source = source,
+				.deadline = deadline,
+				.quota = node->options.quota };
 	int r = 0;
 	while (r == 0 && !here) {
 		DaemonSlot slot = { 0 };

@@ -31,7 +31,10 @@ typedef struct NodeOptions {
 	const char *runtime; /* sockets and mounts are below it */
 	const char *state;   /* what is remembered */
 	const char *cache;
-	const char *version;    /* of imgfs, for who asks */
+	const char *version; /* of imgfs, for who asks */
+	uint64_t quota;      /* of the cache, bytes; 0: none */
+	const NetHosts
+		*hosts; /* what the configuration says of hosts; not copied, outlives all threads; NULL: nothing */
 	unsigned read_ahead_kb; /* as DaemonMountsOptions */
 	const char *log_path;   /* likewise */
 	bool start_keeper;      /* start a keeper where none answers; otherwise wait for one */

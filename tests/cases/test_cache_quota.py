@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -248,3 +249,29 @@ def test_disk_full(front, work, mount, image, cache):
 ])
 def test_wrong_usage(arguments, cache):
     cache(*arguments, status=2)
+
+
+def test_quota_of_the_daemon(front, work, image, cache):
+    """imgfsd keeps the cache of all its images to the quota, and asks mirrors that the configuration names."""
+    with fake.Front(front.backend) as mirror:
+        conf = work / "imgfs.conf"
+        conf.write_text(f"[cache]\ncache = {work}/cache\nquota = 1500k\n[host {front.host}]\nmirrors = {mirror.host}\n")
+        command = [machine.IMGFS, "--config", conf, "daemon", "--foreground", "--runtime", work / "run", "--state", work / "state", "--log",
+                   work / "log"]
+        daemon = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL)
+        try:
+            machine.wait_until((work / "run/imgfsd.sock").exists, "imgfsd's socket")
+            path = work / "image"
+            path.mkdir()
+            machine.imgfs("mount", "--quiet", "--socket", work / "run/imgfsd.sock", f"{front.host}/{NAME}:{TAG}", path)
+            for _ in range(2):
+                for name in names_of(image):
+                    assert (path / name).read_bytes() == image.files[name], name
+                assert any("/blobs/" in entry[1] for entry in mirror.log)
+                age(work / "cache", 100)
+                machine.wait_until(lambda: cache("size")["total"] <= 1_500_000, "a cache within its quota", seconds=60)
+                machine.drop_caches()
+            assert "chunks were evicted" in (work / "log").read_text()
+        finally:
+            machine.imgfs("stop", "--socket", work / "run/imgfsd.sock", check=False)
+            machine.end(daemon)

@@ -34,6 +34,7 @@ enum {
 	OPTION_LOG,
 	OPTION_EXTERNAL_KEEPER,
 	OPTION_SOURCE,
+	OPTION_QUOTA,
 };
 
 const VerbOption cmd_daemon_options[] = {
@@ -41,6 +42,7 @@ const VerbOption cmd_daemon_options[] = {
 	{ "runtime", OPTION_RUNTIME, "DIR", "sockets and mounts; default " DEFAULT_RUNTIME },
 	{ "state", OPTION_STATE, "DIR", "what is attached, across reboots; default " DEFAULT_STATE },
 	{ "cache", REMOTE_OPTION_CACHE, "DIR", "what was fetched; default " REMOTE_CACHE },
+	{ "quota", OPTION_QUOTA, "SIZE", "of the cache (20G): beyond it what was used longest ago goes; default none" },
 	{ "deadline", OPTION_DEADLINE, "SECONDS", "a read fails that got no bytes for so long; default 30" },
 	{ "timeout", OPTION_TIMEOUT, "SECONDS", "of a request to a registry; default 30" },
 	{ "certs-dir", REMOTE_OPTION_CERTS, "DIR", "whom to trust by host; default " NET_CERTS_DIRECTORY },
@@ -58,6 +60,7 @@ typedef struct Arguments {
 	RemoteOptions remote;
 	const char *runtime, *state, *source, *log;
 	unsigned long deadline, timeout, read_ahead;
+	uint64_t quota;
 	bool foreground, external_keeper;
 } Arguments;
 
@@ -106,6 +109,10 @@ static int parse_option(int id, Arguments *arguments)
 		return VERB_SUCCESS;
 	case OPTION_EXTERNAL_KEEPER:
 		arguments->external_keeper = true;
+		return VERB_SUCCESS;
+	case OPTION_QUOTA:
+		if (conf_size(optarg, &arguments->quota) < 0)
+			return verb_usage_error(VERB, "--quota %s: give bytes, as 20G, 500M or 64Mi", optarg);
 		return VERB_SUCCESS;
 	case OPTION_SOURCE:
 		arguments->source = optarg;
@@ -217,6 +224,8 @@ static int run(const Arguments *arguments, int ready_fd)
 		.state = arguments->state,
 		.cache = arguments->remote.cache ?: REMOTE_CACHE,
 		.version = IMGFS_VERSION,
+		.quota = arguments->quota,
+		.hosts = verb_conf_hosts(),
 		.read_ahead_kb = (unsigned)arguments->read_ahead,
 		.log_path = arguments->log,
 		.start_keeper = !arguments->external_keeper,

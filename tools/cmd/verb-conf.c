@@ -15,7 +15,8 @@ const NetHosts *verb_conf_hosts(void)
 void verb_conf_done(VerbConf *conf)
 {
 	verb_set_origins(NULL, NULL, 0);
-	loaded = NULL;
+	if (loaded == &conf->hosts)
+		loaded = NULL;
 	net_hosts_done(&conf->hosts);
 	for (int i = 0; conf->argv && i < conf->count; i++)
 		free(conf->argv[1 + i]);
