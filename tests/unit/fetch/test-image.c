@@ -12,6 +12,7 @@
 
 #include "fs/base/fd.h"
 #include "fs/fetch/fetch-image.h"
+#include "fs/format/profile.h"
 #include "fs/view/view.h"
 #include "tests/fake/fake-server.h"
 #include "tests/unit/fetch/blob-fixture.h"
@@ -177,6 +178,49 @@ static void test_second_time_transfers_nothing(void **state)
 	assert_int_equal(after.requests - before.requests, 1);
 	assert_int_equal(after.heads, 1);
 	assert_int_equal(after.bytes, before.bytes);
+}
+
+/* What the source has as the profile of an image; returns whether a mount of it then has one. */
+static bool gives_profile(ImageFixture *fixture, const void *data, size_t size)
+{
+	char path[PATH_MAX], text[DIGEST_TEXT_SIZE];
+	FetchImage image;
+	(void)snprintf(path, sizeof(path), "%s/imgfs/profiles", fixture->registry);
+	assert_int_equal(fd_make_directories(AT_FDCWD, path, 0755), 0);
+	(void)snprintf(path, sizeof(path), "%s/imgfs/profiles/%s", fixture->registry,
+		       digest_text(&fixture->manifest, text));
+	assert_int_equal(fd_replace_file(AT_FDCWD, path, data, size, 0644), 0);
+	/* It is asked for with indexes that are not here. */
+	(void)snprintf(path, sizeof(path), "%s/indexes/%s", fixture->cache_path,
+		       digest_hex(&fixture->layers[0].layer.index, text));
+	(void)unlink(path);
+	assert_int_equal(fetch_image_remote(&fixture->remote, &image, NULL), 0);
+	bool has = image.profile_fd >= 0;
+	fetch_image_done(&image);
+	return has;
+}
+
+static void test_profile(void **state)
+{
+	ImageFixture *fixture = *state;
+	Profile profile = { .manifest = fixture->manifest };
+	_cleanup_free_ uint8_t *data = NULL, *foreign = NULL;
+	size_t size, foreign_size;
+	assert_int_equal(profile_add(&profile, 0, 0, 1), 0);
+	assert_int_equal(profile_encode(&profile, &data, &size), 0);
+	profile.manifest.bytes[0] ^= 1;
+	assert_int_equal(profile_encode(&profile, &foreign, &foreign_size), 0);
+	assert_false(gives_profile(fixture, "nonsense", 8));
+	assert_false(gives_profile(fixture, foreign, foreign_size));
+	assert_false(gives_profile(fixture, data, size - 1));
+	assert_true(gives_profile(fixture, data, size));
+	profile_done(&profile);
+	/* From now on it is here. */
+	fake_server_kill(fixture->server);
+	FetchImage image;
+	assert_int_equal(fetch_image_remote(&fixture->remote, &image, NULL), 0);
+	assert_true(image.profile_fd >= 0);
+	fetch_image_done(&image);
 }
 
 static void test_registry_without_digests(void **state)
@@ -460,6 +504,7 @@ int main(void)
 		cmocka_unit_test(test_done_on_nothing),
 		cmocka_unit_test_setup_teardown(test_first_time, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_second_time_transfers_nothing, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_profile, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_registry_without_digests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_tag_moves, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_by_digest_needs_no_registry, set_up, tear_down),

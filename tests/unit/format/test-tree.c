@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/format/tree-paths.h"
 #include "fs/format/tree.h"
 #include "image-fixture.h"
 
@@ -152,6 +153,40 @@ static void test_lookup(void **state)
 	assert_int_equal(tree_lookup(&sample.tree, &lib, "etc", 3, &entry), -ENOENT);
 }
 
+/* Each inode has a path, and what is at it is that inode. */
+static void test_paths(void **state)
+{
+	Sample sample;
+	TreePaths *paths;
+	uint32_t found;
+	(void)state;
+	sample_open(FORMAT_KIND_INDEX, &sample);
+	assert_int_equal(tree_paths_new(&sample.tree, &paths), 0);
+	for (uint32_t i = 0; i < sample.tree.inode_count; i++) {
+		_cleanup_free_ char *path = NULL;
+		assert_int_equal(tree_paths_get(paths, i, &path), 0);
+		assert_int_equal(path[0], '/');
+		assert_int_equal(tree_paths_find(&sample.tree, path, &found), 0);
+		assert_int_equal(found, i);
+	}
+	char *path;
+	assert_int_equal(tree_paths_get(paths, SAMPLE_ROOT, &path), 0);
+	assert_string_equal(path, "/");
+	free(path);
+	assert_int_equal(tree_paths_get(paths, SAMPLE_LIB, &path), 0);
+	assert_string_equal(path, "/usr/lib");
+	free(path);
+	assert_int_equal(tree_paths_get(paths, sample.tree.inode_count, &path), -ENOENT);
+	assert_int_equal(tree_paths_find(&sample.tree, "/etc/shadow", &found), 0);
+	assert_int_equal(found, SAMPLE_SHADOW);
+	assert_int_equal(tree_paths_find(&sample.tree, "//etc//", &found), 0);
+	assert_int_equal(found, SAMPLE_ETC);
+	assert_int_equal(tree_paths_find(&sample.tree, "/etc/nothing", &found), -ENOENT);
+	assert_int_equal(tree_paths_find(&sample.tree, "/etc/shadow/x", &found), -ENOTDIR);
+	tree_paths_free(paths);
+	sample_done(&sample);
+}
+
 static void test_view(void **state)
 {
 	(void)state;
@@ -223,9 +258,10 @@ static void test_deep(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_inodes),        cmocka_unit_test(test_targets),   cmocka_unit_test(test_extents),
-		cmocka_unit_test(test_xattrs),        cmocka_unit_test(test_lookup),    cmocka_unit_test(test_view),
-		cmocka_unit_test(test_compare_names), cmocka_unit_test(test_bare_root), cmocka_unit_test(test_deep),
+		cmocka_unit_test(test_inodes), cmocka_unit_test(test_targets),       cmocka_unit_test(test_extents),
+		cmocka_unit_test(test_xattrs), cmocka_unit_test(test_lookup),        cmocka_unit_test(test_paths),
+		cmocka_unit_test(test_view),   cmocka_unit_test(test_compare_names), cmocka_unit_test(test_bare_root),
+		cmocka_unit_test(test_deep),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
