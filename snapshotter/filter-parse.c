@@ -97,7 +97,7 @@ static int read_digits(Parser *parser, unsigned base, unsigned count, uint32_t *
 	static const char digits[] = "0123456789abcdef";
 	uint32_t value = 0;
 	for (; count > 0; count--) {
-		char digit = parser->at < parser->size ? parser->text[parser->at] : '\0';
+		char digit = parser->text[parser->at]; /* NUL at the end */
 		const char *found = digit ? strchr(digits, digit | (digit >= 'A' ? 0x20 : 0)) : NULL;
 		if (!found || (size_t)(found - digits) >= base)
 			return fail(parser, parser->at, "an escape that lacks digits");
@@ -129,7 +129,7 @@ static int read_numeric_escape(Parser *parser, char kind, Buffer *text)
 static int read_escape(Parser *parser, char quote, Buffer *text)
 {
 	static const char names[] = "abfnrtv\\", bytes[] = "\a\b\f\n\r\t\v\\";
-	char kind = parser->at < parser->size ? parser->text[parser->at] : '\0';
+	char kind = parser->text[parser->at]; /* NUL at the end */
 	const char *name = kind ? strchr(names, kind) : NULL;
 	parser->at++;
 	if (name)

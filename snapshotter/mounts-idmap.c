@@ -34,8 +34,12 @@ char *mounts_idmap_directory(const Mounts *mounts, const char *uids, const char 
 static char *kernel_map(const char *mapping)
 {
 	char *map = strdup(mapping ?: IDENTITY);
-	for (char *byte = map; byte && *byte; byte++)
-		*byte = *byte == ':' ? ' ' : *byte == ',' ? '\n' : *byte;
+	for (char *byte = map; byte && *byte; byte++) {
+		if (*byte == ':')
+			*byte = ' ';
+		else if (*byte == ',')
+			*byte = '\n';
+	}
 	return map;
 }
 

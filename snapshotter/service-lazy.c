@@ -66,7 +66,8 @@ static int judge(Service *service, Wanted *wanted, Error *error)
 		return r;
 	const char *image = meta_labels_get(wanted->labels, LABEL_IMAGE_REF);
 	const char *own = meta_labels_get(wanted->labels, LABEL_REFERENCE);
-	wanted->reference = own ?: image ?: wanted->below.reference;
+	/* What the client says of the image counts before what a manifest may say. */
+	wanted->reference = image ?: own ?: wanted->below.reference;
 	return 0;
 }
 
