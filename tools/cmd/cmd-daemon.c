@@ -7,9 +7,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "fs/base/log.h"
+#include "fs/mount/daemon-mounts.h"
+#include "fs/node/node-notify.h"
 #include "fs/node/node.h"
 #include "tools/cmd/local-image.h"
 #include "tools/cmd/remote-options.h"
@@ -35,6 +38,7 @@ enum {
 	OPTION_EXTERNAL_KEEPER,
 	OPTION_SOURCE,
 	OPTION_QUOTA,
+	OPTION_KEEPER,
 };
 
 const VerbOption cmd_daemon_options[] = {
@@ -51,6 +55,7 @@ const VerbOption cmd_daemon_options[] = {
 	  "an imgfs serve that has the layers which are asked for without a reference" },
 	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
 	{ "log", OPTION_LOG, "FILE", "append the log to FILE; default standard error" },
+	{ "keeper", OPTION_KEEPER, NULL, "start the keeper, tell the service manager of it, and end" },
 	{ "external-keeper", OPTION_EXTERNAL_KEEPER, NULL,
 	  "start no keeper, but wait for the one that a service manager starts" },
 	{ 0 },
@@ -61,7 +66,7 @@ typedef struct Arguments {
 	const char *runtime, *state, *source, *log;
 	unsigned long deadline, timeout, read_ahead;
 	uint64_t quota;
-	bool foreground, external_keeper;
+	bool foreground, external_keeper, keeper;
 } Arguments;
 
 static const DaemonStart *daemon_start;
@@ -113,6 +118,9 @@ static int parse_option(int id, Arguments *arguments)
 	case OPTION_QUOTA:
 		if (conf_size(optarg, &arguments->quota) < 0)
 			return verb_usage_error(VERB, "--quota %s: give bytes, as 20G, 500M or 64Mi", optarg);
+		return VERB_SUCCESS;
+	case OPTION_KEEPER:
+		arguments->keeper = true;
 		return VERB_SUCCESS;
 	case OPTION_SOURCE:
 		arguments->source = optarg;
@@ -287,6 +295,29 @@ static int run_in_background(const Arguments *arguments, Error *error)
 			 arguments->log ?: "the line above");
 }
 
+/* For the unit of the keeper: it goes on when this process has ended, as the main process of the unit. */
+static int start_keeper(const Arguments *arguments, Error *error)
+{
+	DaemonMountsOptions options = {
+		.runtime = arguments->runtime,
+		.read_ahead_kb = (unsigned)arguments->read_ahead,
+		.log_path = arguments->log,
+		.start = true,
+	};
+	_cleanup_(daemon_mounts_close_p) DaemonMounts *mounts = NULL;
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+	char state[64];
+	int r = daemon_mounts_open(&options, &mounts, error);
+	if (r < 0)
+		return r;
+	if (getsockopt(daemon_mounts_fd(mounts), SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		return error_set(error, -errno, "the keeper does not say who it is: %s", strerror(errno));
+	(void)snprintf(state, sizeof(state), "MAINPID=%d\nREADY=1", peer.pid);
+	node_notify(state);
+	return 0;
+}
+
 int cmd_daemon(int argc, char **argv)
 {
 	Error error = { 0 };
@@ -299,7 +330,9 @@ int cmd_daemon(int argc, char **argv)
 				 &(Error){ .message = "imgfsd is for root: it mounts for all of this node" });
 	remote_options_raise_file_limit();
 	int r = open_log(&arguments, &error);
-	if (r == 0)
+	if (r == 0 && arguments.keeper)
+		r = start_keeper(&arguments, &error);
+	else if (r == 0)
 		r = arguments.foreground ? run(&arguments, -1) : run_in_background(&arguments, &error);
 	return r < 0 ? verb_fail(VERB, r, &error) : VERB_SUCCESS;
 }
