@@ -326,24 +326,43 @@ typedef struct Work {
 	bool lost, table, retry;
 } Work;
 
-static void deadline_in(struct timespec *time, unsigned seconds)
+static struct timespec in_ms(int64_t milliseconds)
 {
-	(void)clock_gettime(CLOCK_REALTIME, time);
-	time->tv_sec += seconds;
+	struct timespec time;
+	(void)clock_gettime(CLOCK_REALTIME, &time);
+	time.tv_sec += milliseconds / 1000;
+	time.tv_nsec += milliseconds % 1000 * 1000000;
+	if (time.tv_nsec >= 1000000000) {
+		time.tv_sec++;
+		time.tv_nsec -= 1000000000;
+	}
+	return time;
 }
 
-/* Waits for something to do. False: the end. */
-static bool await_work(Node *node, unsigned pause, Work *work)
+static bool is_over(const struct timespec *time)
 {
-	struct timespec until;
-	deadline_in(&until, pause);
-	int r = 0;
+	struct timespec now = in_ms(0);
+	return now.tv_sec > time->tv_sec || (now.tv_sec == time->tv_sec && now.tv_nsec >= time->tv_nsec);
+}
+
+/* Waits for something to do: not before `table` for mounts, not before `retry` for what is away. False: the end. */
+static bool await_work(Node *node, const struct timespec *table, const struct timespec *retry, Work *work)
+{
 	node_lock(node);
-	while (!node->ending && !node->lost && !node->table_changed && r != ETIMEDOUT)
-		r = node->away > 0 ? pthread_cond_timedwait(&node->changed, &node->mutex, &until)
-				   : pthread_cond_wait(&node->changed, &node->mutex);
-	*work = (Work){ .lost = node->lost, .table = node->table_changed, .retry = r == ETIMEDOUT && node->away > 0 };
-	node->table_changed = false;
+	for (;;) {
+		*work = (Work){
+			.lost = node->lost,
+			.table = node->table_changed && is_over(table),
+			.retry = node->away > 0 && is_over(retry),
+		};
+		if (node->ending || work->lost || work->table || work->retry)
+			break;
+		const struct timespec *until = node->table_changed ? table : node->away > 0 ? retry : NULL;
+		(void)(until ? pthread_cond_timedwait(&node->changed, &node->mutex, until)
+			     : pthread_cond_wait(&node->changed, &node->mutex));
+	}
+	if (work->table)
+		node->table_changed = false;
 	bool goes_on = !node->ending;
 	node_unlock(node);
 	return goes_on;
@@ -353,18 +372,21 @@ static void *keep(void *arg)
 {
 	Node *node = arg;
 	Work work;
-	unsigned pause = 0;
-	while (await_work(node, pause, &work)) {
+	unsigned pause = RETRY_FIRST;
+	struct timespec table = in_ms(0), retry = in_ms(0);
+	while (await_work(node, &table, &retry, &work)) {
 		if (work.lost) {
 			recover(node);
-			pause = 0;
+			pause = RETRY_FIRST;
+			retry = in_ms(0);
 		} else if (work.retry) {
 			bring_back(node, false);
-			pause = pause == 0 ? RETRY_FIRST : pause < RETRY_LAST / 2 ? 2 * pause : RETRY_LAST;
+			retry = in_ms((int64_t)pause * 1000);
+			pause = pause < RETRY_LAST / 2 ? 2 * pause : RETRY_LAST;
 		}
 		if (work.table) {
 			reap(node);
-			pause_ms(TABLE_PAUSE);
+			table = in_ms(TABLE_PAUSE);
 		}
 	}
 	return NULL;
@@ -379,8 +401,7 @@ int node_keeping_start(Node *node)
 
 bool node_keeping_stop(Node *node)
 {
-	struct timespec until;
-	deadline_in(&until, STOP_SECONDS);
+	struct timespec until = in_ms((int64_t)STOP_SECONDS * 1000);
 	node_lock(node);
 	node->ending = true;
 	node_changed(node);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "fs/cache/cache-pins.h"
+#include "fs/fetch/fetch-seal.h"
 #include "fs/node/node-private.h"
 
 #define PAGE (512u << 10) /* bytes of a list in one answer, and one entry more */
@@ -65,6 +66,7 @@ static int make_entry(Node *node, const char *owner, json_t **ret_entry)
 	node_lock(node);
 	const NodeHolder *holder = find(node, owner);
 	Digest manifest = { 0 };
+	bool sealed = false;
 	json_t *entry = NULL;
 	if (holder) {
 		manifest = holder->record.manifest;
@@ -72,9 +74,12 @@ static int make_entry(Node *node, const char *owner, json_t **ret_entry)
 		r = entry ? describe(node, holder, entry) : -ENOMEM;
 	}
 	node_unlock(node);
-	/* These ask the disk. */
+	/* These ask the disk. What servers have sealed layer by layer gets the seal of the image here. */
+	const char *reference = json_string_value(json_object_get(entry, "reference"));
+	if (entry && reference && json_object_get(entry, "manifest"))
+		sealed = fetch_seal_check(node->cache, &manifest, reference);
 	if (r == 0 && entry)
-		r = set(entry, "sealed", json_boolean(cache_pin_has(node->cache, CACHE_SEAL, &manifest)));
+		r = set(entry, "sealed", json_boolean(sealed));
 	if (r == 0 && entry)
 		r = set(entry, "pinned", json_boolean(cache_pin_has(node->cache, CACHE_PIN, &manifest)));
 	if (r < 0)

@@ -257,18 +257,23 @@ static int run(const Arguments *arguments, int ready_fd)
 	_exit(r < 0 ? VERB_FAILURE : VERB_SUCCESS);
 }
 
-static int open_log(const Arguments *arguments, Error *error)
+/* -1: there is none, and standard error it stays. */
+static int open_log(const Arguments *arguments, int *ret_fd, Error *error)
 {
-	if (!arguments->log)
-		return 0;
-	_cleanup_close_ int fd = open(arguments->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, LOG_MODE);
-	if (fd < 0 || dup2(fd, STDERR_FILENO) < 0)
+	*ret_fd = arguments->log ? open(arguments->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, LOG_MODE) : -1;
+	if (arguments->log && *ret_fd < 0)
 		return error_set(error, -errno, "cannot open the log %s: %s", arguments->log, strerror(errno));
 	return 0;
 }
 
+static void use_log(int fd)
+{
+	if (fd >= 0)
+		(void)dup2(fd, STDERR_FILENO);
+}
+
 /* The process that was started ends with success once the daemon answers. */
-static int run_in_background(const Arguments *arguments, Error *error)
+static int run_in_background(const Arguments *arguments, int log_fd, Error *error)
 {
 	int ready[2];
 	if (pipe2(ready, O_CLOEXEC) < 0)
@@ -277,6 +282,7 @@ static int run_in_background(const Arguments *arguments, Error *error)
 	if (pid == 0) {
 		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 		(void)close(ready[0]);
+		use_log(log_fd);
 		(void)setsid();
 		(void)dup2(null, STDIN_FILENO);
 		(void)dup2(null, STDOUT_FILENO);
@@ -329,10 +335,15 @@ int cmd_daemon(int argc, char **argv)
 		return verb_fail(VERB, -EPERM,
 				 &(Error){ .message = "imgfsd is for root: it mounts for all of this node" });
 	remote_options_raise_file_limit();
-	int r = open_log(&arguments, &error);
-	if (r == 0 && arguments.keeper)
+	_cleanup_close_ int log_fd = -1;
+	int r = open_log(&arguments, &log_fd, &error);
+	if (r == 0 && arguments.keeper) {
 		r = start_keeper(&arguments, &error);
-	else if (r == 0)
-		r = arguments.foreground ? run(&arguments, -1) : run_in_background(&arguments, &error);
+	} else if (r == 0 && arguments.foreground) {
+		use_log(log_fd);
+		r = run(&arguments, -1);
+	} else if (r == 0) {
+		r = run_in_background(&arguments, log_fd, &error);
+	}
 	return r < 0 ? verb_fail(VERB, r, &error) : VERB_SUCCESS;
 }
