@@ -240,6 +240,7 @@ def test_the_keeper_dies(daemon, reference, image, work):
             machine.wait_until(lambda: all(entry["state"] == "attached" for entry in daemon.list().values()), "all images")
             machine.wait_until(lambda: daemon.list()[str(work / "b")]["mounted"], "the mounts")
             machine.wait_until(lambda: daemon.list()[str(work / "a")]["mounted"], "the mounts")
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             with pytest.raises(OSError):
                 os.pread(file.fileno(), 10, 0)
         for directory in (work / "a", work / "b", Path(path)):
@@ -274,8 +275,8 @@ def test_reboot(place, image, work):
             assert not mounts_at(work / "a"), "the mount is in the namespace of the daemon"
             daemon.imgfs("attach", "--owner", "me", reference)
             before = daemon.list()
-            space.run("cat", work / "a/usr/text")
-            machine.wait_until(lambda: daemon.list()["me"]["sealed"], "a sealed image")
+            assert daemon.call(call="pull", reference=reference, seal=True)["ok"]["sealed"]
+            assert daemon.list()["me"]["sealed"]
             daemon.reboot()
         daemon.start()
         after = daemon.list()
