@@ -332,7 +332,8 @@ static bool write_client(ControlServer *server, Client *client)
 static short events_of(ControlServer *server, const Client *client)
 {
 	lock(server);
-	short events = client->now.bytes ? POLLOUT : client->call || client->leaving ? 0 : POLLIN;
+	bool silent = client->call || client->leaving;
+	short events = (short)(client->now.bytes ? POLLOUT : silent ? 0 : POLLIN);
 	unlock(server);
 	return events;
 }
@@ -398,7 +399,7 @@ int control_server_turn(ControlServer *server, struct pollfd *more, size_t count
 		timeout = TICK_MS;
 	r = poll(fds, first + clients, timeout);
 	for (size_t i = 0; i < count; i++)
-		more[i].revents = r > 0 ? fds[i].revents : 0;
+		more[i].revents = (short)(r > 0 ? fds[i].revents : 0);
 	if (r < 0)
 		return errno == EINTR ? 0 : -errno;
 	if (fds[count + 1].revents & POLLIN) {
