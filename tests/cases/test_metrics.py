@@ -64,11 +64,20 @@ def test_numbers(front, image, work, mount):
     for path, content in image.files.items():
         assert (mounted.directory / path).read_bytes() == content
     size = sum(len(content) for content in image.files.values())
-    done = machine.wait_until(lambda: (m := metrics_of(mounted)) and one(m, "imgfs_read_bytes_total") >= size and m, "the reads")
-    requests = [entry for entry in front.log[before:] if "/blobs/" in entry[1]]
-    assert one(done, "imgfs_fetches_total", **{"class": "demand", "result": "ok"}) == len(requests)
-    assert one(done, "imgfs_fetch_seconds_count", **{"class": "demand"}) == len(requests)
-    fetched = sum(1 + int(last) - int(first) for first, last in (entry[2]["Range"].removeprefix("bytes=").split("-") for entry in requests))
+
+    def requests():
+        return [entry for entry in front.log[before:] if "/blobs/" in entry[1]]
+
+    def counted():
+        """Once all is: a request ends a moment after its last chunk was given out."""
+        said = metrics_of(mounted)
+        ended = sum(value for labels, value in said["imgfs_fetches_total"].items() if ("result", "ok") in labels)
+        return one(said, "imgfs_read_bytes_total") >= size and ended == len(requests()) and said
+
+    done = machine.wait_until(counted, "reads and requests in the metrics")
+    assert one(done, "imgfs_fetches_total", **{"class": "demand", "result": "ok"}) > 0
+    assert sum(done["imgfs_fetch_seconds_count"].values()) == len(requests())
+    fetched = sum(1 + int(last) - int(first) for first, last in (entry[2]["Range"].removeprefix("bytes=").split("-") for entry in requests()))
     assert one(done, "imgfs_fetched_bytes_total") == fetched
     assert one(done, "imgfs_present_bytes") <= fetched and one(done, "imgfs_needed_bytes") >= one(done, "imgfs_present_bytes")
     reads = one(done, "imgfs_reads_total")
