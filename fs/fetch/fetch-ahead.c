@@ -2,11 +2,8 @@
 #include "fs/fetch/fetch-private.h"
 
 #define WINDOW_FIRST (1u << 20)
-#define NEARBY       (1u << 20)  /* reads of one sequence arrive in any order within this */
-#define GAP          (64u << 10) /* and leave out so much at most */
-#define IN_ORDER \
-	2u /* reads that follow each other before anything is asked for: faults on a mapping are near each other, too */
-#define PATIENCE 60000
+#define NEARBY       (1u << 20) /* reads of one sequence arrive in any order within this */
+#define PATIENCE     60000
 
 /*
  * How a file is read, known by where it ends in the tar: nothing else ends there. A few of each blob, so that several readers in order do not
@@ -21,14 +18,12 @@ static FetchAhead *place_of(FetchBlob *blob, uint64_t tar_end)
 static uint64_t advance(FetchAhead *ahead, uint64_t offset, uint64_t size, uint64_t tar_end, uint64_t most,
 			uint64_t *ret_from)
 {
-	bool near = ahead->tar_end == tar_end && offset + NEARBY >= ahead->next && offset <= ahead->next + NEARBY;
-	if (!near)
+	bool in_order = ahead->tar_end == tar_end && offset + NEARBY >= ahead->next && offset <= ahead->next + NEARBY;
+	if (!in_order)
 		*ahead = (FetchAhead){ .tar_end = tar_end };
-	else if (offset >= ahead->next && offset <= ahead->next + GAP)
-		ahead->in_order++;
 	uint64_t end = offset + size;
 	ahead->next = end > ahead->next ? end : ahead->next;
-	if (ahead->in_order < IN_ORDER)
+	if (!in_order)
 		return 0;
 	if (ahead->window == 0)
 		ahead->window = WINDOW_FIRST;

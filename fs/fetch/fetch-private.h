@@ -44,10 +44,9 @@ typedef struct FetchBackOff {
 typedef struct FetchAhead {
 	_Atomic uint64_t follows; /* any thread: `tar_end` of the file that is followed here */
 	uint64_t tar_end;
-	uint64_t next;     /* where the furthest read has ended */
-	uint64_t asked;    /* up to where was asked ahead */
-	unsigned in_order; /* reads that began where the one before had ended */
-	uint64_t window;   /* how far ahead to ask; 0: not yet */
+	uint64_t next;   /* where the furthest read has ended */
+	uint64_t asked;  /* up to where was asked ahead */
+	uint64_t window; /* how far ahead to ask; 0: not yet */
 } FetchAhead;
 #define FETCH_AHEAD_PLACES 8u
 
