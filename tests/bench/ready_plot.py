@@ -8,7 +8,7 @@ NAMES = {
     "second": ("imgfs, second start", "#2a9d8f"),
     "sealed": ("imgfs, sealed, build host gone", "#1d6a62"),
 }
-BAR, GAP, LEFT, HEIGHT, TOP, PANEL = 14, 22, 56, 190, 64, 250
+BAR, GAP, LEFT, HEIGHT, TOP, PANEL = 14, 22, 56, 190, 84, 250
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
