@@ -5,21 +5,37 @@
 
 #define GEAR_WINDOW 64u
 
+/*
+ * Takes the hash over data[position..end) and returns the length up to the first byte after which its top `bits` bits are 0,
+ * or 0 when there is none.
+ */
+static size_t find_cut(const uint8_t *data, size_t position, size_t end, unsigned int bits, uint64_t *hash)
+{
+	uint64_t h = *hash;
+	for (; position < end; position++) {
+		h = (h << 1) + gear_table[data[position]];
+		if (h >> (64 - bits) == 0)
+			return position + 1;
+	}
+	*hash = h;
+	return 0;
+}
+
 size_t chunker_cut(const uint8_t *data, size_t size, bool last)
 {
 	size_t limit = size < FORMAT_CHUNK_MAX ? size : FORMAT_CHUNK_MAX;
-	uint64_t hash = 0;
-	size_t position = FORMAT_CHUNK_MIN - GEAR_WINDOW;
+	size_t normal = limit < FORMAT_CHUNK_NORMAL ? limit : FORMAT_CHUNK_NORMAL;
 
 	/* The hash depends on 64 bytes only, and no chunk ends before the minimum: what lies before them is skipped. */
 	if (limit >= FORMAT_CHUNK_MIN) {
-		for (; position < FORMAT_CHUNK_MIN - 1; position++)
-			hash = (hash << 1) + gear_table[data[position]];
-		for (; position < limit; position++) {
-			hash = (hash << 1) + gear_table[data[position]];
-			if (hash >> (64 - FORMAT_CHUNK_HASH_BITS) == 0)
-				return position + 1;
-		}
+		uint64_t hash = 0;
+		for (size_t i = FORMAT_CHUNK_MIN - GEAR_WINDOW; i < FORMAT_CHUNK_MIN - 1; i++)
+			hash = (hash << 1) + gear_table[data[i]];
+		size_t length = find_cut(data, FORMAT_CHUNK_MIN - 1, normal, FORMAT_CHUNK_EARLY_BITS, &hash);
+		if (length == 0)
+			length = find_cut(data, normal, limit, FORMAT_CHUNK_LATE_BITS, &hash);
+		if (length > 0)
+			return length;
 	}
 	return limit == FORMAT_CHUNK_MAX || last ? limit : 0;
 }

@@ -6,11 +6,13 @@
 #define FORMAT_VERSION 1u
 
 /* Cutting rules (docs/format.md section 2). */
-#define FORMAT_CHUNK_MIN       32768u
-#define FORMAT_CHUNK_MAX       262144u
-#define FORMAT_CHUNK_HASH_BITS 17
-#define FORMAT_RUN_HASH_BITS   5
-#define FORMAT_LARGE_FILE      4096u
+#define FORMAT_CHUNK_MIN        32768u
+#define FORMAT_CHUNK_NORMAL     114688u /* up to here a cut is rare, beyond it frequent: lengths gather around it */
+#define FORMAT_CHUNK_MAX        262144u
+#define FORMAT_CHUNK_EARLY_BITS 19
+#define FORMAT_CHUNK_LATE_BITS  15
+#define FORMAT_RUN_HASH_BITS    5
+#define FORMAT_LARGE_FILE       4096u
 
 #define FORMAT_FRAME_MAX        (FORMAT_CHUNK_MAX + 64u)
 #define FORMAT_FOOTER_SIZE      144u /* skippable frame header included */

@@ -39,7 +39,7 @@ static size_t plain_cut(const uint8_t *data, size_t size)
 		uint64_t hash = 0;
 		for (size_t i = length - 64; i < length; i++)
 			hash = hash * 2 + gear_table[data[i]];
-		if (hash < UINT64_C(1) << 47)
+		if (hash < UINT64_C(1) << (length <= 114688 ? 45 : 49))
 			return length;
 	}
 	return size < 262144 ? size : 262144;
@@ -57,17 +57,56 @@ static void test_cuts_follow_the_rule(void **state)
 {
 	(void)state;
 	_cleanup_free_ uint8_t *data = random_data(DATA_SIZE, 1);
-	size_t at = 0, chunks = 0, largest = 0;
+	size_t at = 0, chunks = 0, early = 0, long_ones = 0;
 	while (at < DATA_SIZE) {
 		size_t length = chunker_cut(data + at, DATA_SIZE - at, true);
 		assert_int_equal(length, plain_cut(data + at, DATA_SIZE - at));
-		largest += length == FORMAT_CHUNK_MAX;
+		early += length <= FORMAT_CHUNK_NORMAL;
+		long_ones += length > FORMAT_CHUNK_NORMAL + 65536;
 		at += length;
 		chunks++;
 	}
 	assert_int_equal(at, DATA_SIZE);
-	assert_in_range(chunks, 50, 100); /* about 128 KiB on average */
-	assert_in_range(largest, 1, chunks - 1);
+	assert_in_range(chunks, 50, 80);           /* about 130 KiB on average */
+	assert_in_range(early, 1, chunks / 3);     /* one in seven */
+	assert_in_range(long_ones, 1, chunks / 3); /* one in nine: lengths stay close together */
+}
+
+/* Data of zeros, but for 64 bytes that end at `length` and after which the top `zeros` bits of the hash are 0, and the next is not. */
+static void put_window(uint8_t *data, size_t length, unsigned int zeros)
+{
+	uint8_t *window = data + length - 64;
+	uint64_t seed = zeros, hash;
+	memset(data, 0, FORMAT_CHUNK_MAX);
+	do {
+		hash = 0;
+		for (size_t i = 0; i < 64; i++) {
+			window[i] = (uint8_t)splitmix(&seed);
+			hash = hash * 2 + gear_table[window[i]];
+		}
+	} while (hash >> (63 - zeros) != 1);
+}
+
+static void test_rare_and_frequent(void **state)
+{
+	(void)state;
+	static const struct {
+		size_t length;
+		unsigned int zeros;
+		bool ends;
+	} cases[] = {
+		{ 32767, 19, false }, { 32768, 19, true },   { 32768, 18, false },  { 114688, 18, false },
+		{ 114688, 19, true }, { 114689, 15, true },  { 114689, 14, false }, { 114688, 15, false },
+		{ 262143, 15, true }, { 262143, 14, false },
+	};
+	_cleanup_free_ uint8_t *data = malloc(FORMAT_CHUNK_MAX);
+	assert_non_null(data);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		put_window(data, cases[i].length, cases[i].zeros);
+		size_t expected = cases[i].ends ? cases[i].length : FORMAT_CHUNK_MAX;
+		assert_int_equal(chunker_cut(data, FORMAT_CHUNK_MAX, true), expected);
+		assert_int_equal(plain_cut(data, FORMAT_CHUNK_MAX), expected);
+	}
 }
 
 static void test_asks_for_more(void **state)
@@ -154,13 +193,10 @@ static void test_run_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_gear_table),
-		cmocka_unit_test(test_cuts_follow_the_rule),
-		cmocka_unit_test(test_asks_for_more),
-		cmocka_unit_test(test_ends_of_data),
-		cmocka_unit_test(test_a_change_moves_few_cuts),
-		cmocka_unit_test(test_run_lengths),
-		cmocka_unit_test(test_run_names),
+		cmocka_unit_test(test_gear_table),        cmocka_unit_test(test_cuts_follow_the_rule),
+		cmocka_unit_test(test_rare_and_frequent), cmocka_unit_test(test_asks_for_more),
+		cmocka_unit_test(test_ends_of_data),      cmocka_unit_test(test_a_change_moves_few_cuts),
+		cmocka_unit_test(test_run_lengths),       cmocka_unit_test(test_run_names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
