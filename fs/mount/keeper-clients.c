@@ -152,13 +152,16 @@ static void detach(KeeperDaemon *daemon, KeeperClient *client, uint32_t number)
 	KeeperSlot *slot = keeper_slot_find(daemon, number);
 	if (!slot) {
 		answer(daemon, client, number, -ENOENT, "no image is attached in this slot");
-	} else if (slot->client >= 0 || slot->state == KEEPER_SLOT_SENT || slot->state == KEEPER_SLOT_LEAVING) {
+	} else if (slot->client >= 0 || slot->state == KEEPER_SLOT_LEAVING) {
 		answer(daemon, client, number, -EBUSY, "the image is just being attached or taken away");
 	} else if (slot->state == KEEPER_SLOT_WANTED) {
 		keeper_slot_remove(daemon, slot); /* the server that had it is dead, the next one has not got it yet */
 		answer(daemon, client, number, 0, NULL);
 	} else {
-		slot->state = KEEPER_SLOT_LEAVING;
+		/* One that a new server is just getting leaves once it has it. */
+		slot->unwanted = slot->state == KEEPER_SLOT_SENT;
+		if (!slot->unwanted)
+			slot->state = KEEPER_SLOT_LEAVING;
 		slot->client = client->fd;
 		client->waiting = true;
 	}

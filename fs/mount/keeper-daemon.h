@@ -27,6 +27,7 @@ typedef struct KeeperSlot {
 	uint32_t flags; /* DAEMON_FLAG_* */
 	char name[DAEMON_NAME_SIZE];
 	KeeperSlotState state;
+	bool unwanted;   /* it was detached while the server was just getting it */
 	unsigned deaths; /* of servers, by it */
 	int64_t died;    /* when the last one did */
 	int client;      /* the socket of who waits for an answer about it; -1: nobody */

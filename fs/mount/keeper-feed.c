@@ -137,7 +137,12 @@ static void slot_answered(KeeperDaemon *daemon, const DaemonMessage *message)
 		if (message->result < 0)
 			log_error("the server refuses an image slot=%u reason=\"%s\"", slot->number, text);
 	}
-	keeper_clients_answer(daemon, slot, message->result, text);
+	if (slot->unwanted && !gone) {
+		slot->state = KEEPER_SLOT_LEAVING;
+		slot->unwanted = false;
+		return;
+	}
+	keeper_clients_answer(daemon, slot, slot->unwanted ? 0 : message->result, text);
 	if (gone)
 		keeper_slot_remove(daemon, slot);
 }
@@ -210,7 +215,7 @@ static void want_all(KeeperDaemon *daemon)
 {
 	for (size_t i = daemon->slot_count; i > 0; i--) {
 		KeeperSlot *slot = daemon->slots[i - 1];
-		if (slot->state == KEEPER_SLOT_LEAVING) {
+		if (slot->state == KEEPER_SLOT_LEAVING || slot->unwanted) {
 			keeper_clients_answer(daemon, slot, 0, NULL);
 			keeper_slot_remove(daemon, slot);
 		} else {

@@ -160,6 +160,17 @@ def test_what_is_refused(driver, store, host):
     assert list(driver.slots()) == [1]
 
 
+def test_detached_while_servers_die(driver, store, host):
+    """Whatever the server is at when an image is taken away: it goes."""
+    for number in range(1, 9):
+        place = driver.attach(number, f"{host}/{store.add('inv-v1')}")
+        servers.kill_server(driver.keeper())
+        time.sleep(0.004 * number)
+        driver.tell("detach", number)
+        assert driver.slots() == {}
+        assert errno_of(os.stat, place) == errno.ENOENT
+
+
 def test_managers_come_and_go(driver, store, host, work):
     """What is attached does not depend on who attached it."""
     place = driver.attach(1, f"{host}/{store.add('inv-v1')}")
