@@ -7,6 +7,9 @@ import pytest
 import machine
 
 UNITS = machine.BUILD / "tools/deploy/systemd"
+NAMES = ["imgfs-keeper.service", "imgfs-snapshotter.service", "imgfs-snapshotter.socket", "imgfsd.service"]
+SERVICES = [name for name in NAMES if name.endswith(".service")]
+PROGRAMS = {"imgfsd": machine.IMGFS, "imgfs-snapshotter": machine.BUILD / "snapshotter/imgfs-snapshotter"}
 # Each of these gives the service a mount namespace of its own (systemd.exec(5)): what it mounts would be seen by nobody else.
 UNSHARE = (
     "BindPaths", "BindReadOnlyPaths", "DynamicUser", "ExecPaths", "ExtensionImages", "InaccessiblePaths", "MountAPIVFS", "MountFlags",
@@ -18,37 +21,39 @@ UNSHARE = (
 
 @pytest.fixture(name="units")
 def make_units(work):
-    """The units as installed, with a program that exists."""
+    """The units as installed, with programs that exist."""
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not installed")
-    program = work / "imgfsd"
-    program.symlink_to(machine.IMGFS)
-    for unit in UNITS.glob("*.service"):
-        text, count = re.subn(r"/\S+/imgfsd", str(program), unit.read_text())
-        assert count == 1
+    for program, built in PROGRAMS.items():
+        (work / program).symlink_to(built)
+    for unit in (UNITS / name for name in NAMES):
+        text, count = re.subn(r"^(ExecStart=)/\S+/", rf"\g<1>{work}/", unit.read_text(), flags=re.M)
+        assert count == (unit.suffix == ".service")
         (work / unit.name).write_text(text)
     return work
 
 
 def test_verify(units):
-    paths = sorted(units.glob("*.service"))
-    assert [path.name for path in paths] == ["imgfs-keeper.service", "imgfsd.service"]
+    paths = [units / name for name in NAMES]
+    assert sorted(path.name for path in UNITS.glob("imgfs*.*")) == NAMES, "no unit is left out"
     done = machine.run("systemd-analyze", "verify", "--man=no", *paths)
     assert done.stderr == ""
     # It does say what is wrong.
-    (units / "imgfsd.service").write_text(paths[1].read_text() + "Colour=red\n")
-    assert "Colour" in machine.run("systemd-analyze", "verify", "--man=no", paths[1], check=False).stderr
+    for path in paths:
+        path.write_text(path.read_text() + "Colour=red\n")
+        assert "Colour" in machine.run("systemd-analyze", "verify", "--man=no", path, check=False).stderr
 
 
-@pytest.mark.parametrize("name", ["imgfsd.service", "imgfs-keeper.service"])
+@pytest.mark.parametrize("name", SERVICES)
 def test_the_hosts_mount_namespace(name):
     keys = {line.partition("=")[0] for line in (UNITS / name).read_text().splitlines() if line and line[0].isalpha()}
     assert keys and not keys & set(UNSHARE)
 
 
-def test_exposure(units):
+@pytest.mark.parametrize("name", ["imgfsd.service", "imgfs-snapshotter.service"])
+def test_exposure(name, units):
     """What is left is what mounting in the host's namespace costs."""
-    done = machine.run("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=50", units / "imgfsd.service", check=False)
+    done = machine.run("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=50", units / name, check=False)
     assert done.returncode == 0 and float(re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)[1]) <= 5.0
     plain = units / "plain.service"
     plain.write_text("[Service]\nExecStart=/bin/true\n")
