@@ -185,9 +185,9 @@ static int allow_mapping(scmp_filter_ctx filter)
 static int allow_sockets(scmp_filter_ctx filter)
 {
 	static const unsigned families[] = { AF_UNIX, AF_INET, AF_INET6, AF_NETLINK };
-	int r = allow_if(filter, SCMP_SYS(socketpair), SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+	int r = allow_if(filter, SCMP_SYS(socketpair), SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0));
 	for (size_t i = 0; r == 0 && i < ELEMENTS(families); i++)
-		r = allow_if(filter, SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, families[i]));
+		r = allow_if(filter, SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, families[i], 0));
 	return r;
 }
 
@@ -196,8 +196,8 @@ static int allow_devices(scmp_filter_ctx filter)
 	static const unsigned long requests[] = { FIONBIO, FIONREAD, TCGETS };
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < ELEMENTS(requests); i++)
-		r = allow_if(filter, SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, requests[i]));
-	return r == 0 ? allow_if(filter, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME)) : r;
+		r = allow_if(filter, SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, requests[i], 0));
+	return r == 0 ? allow_if(filter, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME, 0)) : r;
 }
 
 /* The flags of clone3() are in memory, where no filter looks: without it glibc starts threads by clone(). */

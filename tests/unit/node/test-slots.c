@@ -63,7 +63,7 @@ static void test_ascending(_unused_ void **state)
 
 static void test_torn(_unused_ void **state)
 {
-	static const char *const rests[] = { "3", "3 ", "3 0123", "3 " HEX, "\xff\xfe" };
+	static const char *const rests[] = { "3", "3 ", "3 0123", ("3 " HEX), "\xff\xfe" };
 	for (size_t i = 0; i < ELEMENTS(rests); i++) {
 		char text[256];
 		(void)snprintf(text, sizeof(text), "1 " HEX "\n2 " HEX "\n%s", rests[i]);
