@@ -125,6 +125,8 @@ int fetch_contents_prune(CacheStore *cache, const FetchPrune *prune, FetchPruned
 	int r = keep_pinned(cache, &keep, &own);
 	for (size_t i = 0; r == 0 && i < prune->manifest_count; i++)
 		r = keep_image(cache, &prune->manifests[i], &keep);
+	for (size_t i = 0; r == 0 && i < prune->object_count; i++)
+		r = digest_list_add(&keep, &prune->objects[i]);
 	digest_list_sort(&keep);
 	for (size_t i = 0; r == 0 && i < ELEMENTS(kinds); i++)
 		r = prune_kind(cache, kinds[i], prune, &keep, &pruned);

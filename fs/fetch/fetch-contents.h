@@ -22,6 +22,8 @@ typedef struct FetchPrune {
 	const Digest
 		*manifests; /* of the images to keep, with all that is theirs, beside those that are pinned or sealed */
 	size_t manifest_count;
+	const Digest *objects; /* to keep as well: blobs, indexes, diffIDs of decoded copies, chain IDs of views */
+	size_t object_count;
 	int64_t min_age; /* seconds; what was written to since stays: somebody may be getting that image just now */
 	bool dry_run;
 } FetchPrune;

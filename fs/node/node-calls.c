@@ -7,8 +7,8 @@
 /* Also for the quick one: who asks wants to know whether this is the daemon for it. */
 static int ping(const Node *node, json_t **ret_answer)
 {
-	*ret_answer = json_pack("{s:s, s:s, s:i}", "version", node->options.version, "cache", node->options.cache,
-				"pid", (int)getpid());
+	*ret_answer = json_pack("{s:s, s:s, s:s, s:i}", "version", node->options.version, "cache", node->options.cache,
+				"state", node->options.state, "pid", (int)getpid());
 	return *ret_answer ? 0 : -ENOMEM;
 }
 

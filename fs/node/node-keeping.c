@@ -253,7 +253,7 @@ static int wait_for_keeper(Node *node, Error *error)
 
 int node_restore(Node *node, Error *error)
 {
-	int r = node_records_read(node->attached_fd, add_record, node);
+	int r = node_records_read(node->attached_fd, true, add_record, node);
 	if (r < 0)
 		return error_set(error, r, "cannot read what was attached in %s: %s", node->options.state,
 				 strerror(-r));

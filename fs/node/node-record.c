@@ -103,6 +103,8 @@ static int read_record(int dirfd, const char *name, NodeRecordEach *each, void *
 	NodeRecord record = { 0 };
 	Error error = { 0 };
 	int r = fd_read_file(dirfd, name, FILE_MAX, &text, &size);
+	if (r == -ENOENT)
+		return 0; /* removed meanwhile: who reads need not be the manager */
 	if (r < 0)
 		r = error_set(&error, r, "it cannot be read: %s", strerror(-r));
 	else
@@ -112,7 +114,18 @@ static int read_record(int dirfd, const char *name, NodeRecordEach *each, void *
 	return r;
 }
 
-int node_records_read(int dirfd, NodeRecordEach *each, void *arg)
+static bool is_record(const char *name)
+{
+	size_t length = strlen(name);
+	return length == NAME_SIZE - 1 && strcmp(name + length - strlen(SUFFIX), SUFFIX) == 0;
+}
+
+static bool is_temporary(const char *name)
+{
+	return strncmp(name, ".tmp-", 5) == 0;
+}
+
+int node_records_read(int dirfd, bool sweep, NodeRecordEach *each, void *arg)
 {
 	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_closedir_ DIR *directory = fd < 0 ? NULL : fdopendir(fd);
@@ -123,10 +136,9 @@ int node_records_read(int dirfd, NodeRecordEach *each, void *arg)
 		return r;
 	}
 	for (struct dirent *entry; r >= 0 && (entry = readdir(directory));) {
-		size_t length = strlen(entry->d_name);
-		if (strncmp(entry->d_name, ".tmp-", 5) == 0)
+		if (sweep && is_temporary(entry->d_name))
 			(void)unlinkat(dirfd, entry->d_name, 0);
-		else if (length == NAME_SIZE - 1 && strcmp(entry->d_name + length - strlen(SUFFIX), SUFFIX) == 0)
+		else if (is_record(entry->d_name))
 			r = read_record(dirfd, entry->d_name, each, arg);
 	}
 	return r < 0 ? r : 0;

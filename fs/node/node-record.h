@@ -28,7 +28,7 @@ int node_record_parse(const char *text, size_t size, NodeRecord *ret_record, Err
 
 /*
  * Calls each(arg, record, name, error) for every record of the directory: `record` is the callee's to take, or NULL where a file cannot be
- * read, which `error` then explains. Removes temporaries of a crash. Errors: each's, opendir's.
+ * read, which `error` then explains. `sweep`, for the manager that has the state alone: removes temporaries of a crash. Errors: each's, opendir's.
  */
 typedef int NodeRecordEach(void *arg, NodeRecord *record, const char *name, const Error *error);
-int node_records_read(int dirfd, NodeRecordEach *each, void *arg) _must_check_;
+int node_records_read(int dirfd, bool sweep, NodeRecordEach *each, void *arg) _must_check_;

@@ -116,9 +116,8 @@ def test_from_a_store(daemon, place, image, work):
     assert done.returncode == 3 and "does not hold no/such:1" in done.stderr
 
 
-def test_layers(daemon, backend, image, place):
-    """A chain that is a prefix of the image's layers, as snapshots are."""
-    daemon.start()
+def layers_of(place):
+    """The layers of the image, as the snapshotter names them."""
     info = json.loads(machine.imgfs("inspect", "--json", "--store", place / "store", f"{NAME}:{TAG}").stdout)
     manifest = json.loads((place / "store/blobs/sha256" / info["manifest"].partition(":")[2]).read_bytes())
     layers = []
@@ -128,6 +127,13 @@ def test_layers(daemon, backend, image, place):
             "diffId": descriptor["digest"], "blob": notes["blob.digest"], "blobSize": int(notes["blob.size"]),
             "index": notes["index.digest"], "indexOffset": int(notes["index.offset"]), "indexSize": int(notes["index.size"]),
         })
+    return layers
+
+
+def test_layers(daemon, backend, image, place):
+    """A chain that is a prefix of the image's layers, as snapshots are."""
+    daemon.start()
+    layers = layers_of(place)
     answer = daemon.call(call="attach", owner="snapshotter:1", layers=layers[:1], reference=f"{backend}/{NAME}")["ok"]
     assert answer["chainId"] == image.diff_ids[0] and "manifest" not in answer
     lower = Path(answer["path"])
@@ -145,6 +151,51 @@ def test_layers(daemon, backend, image, place):
     assert "path" in daemon.call(call="attach", owner="snapshotter:3", layers=layers[:1])["ok"]
     machine.wait_until(lambda: daemon.list()["snapshotter:2"]["state"] == "attached", "the layers, fetched anew")
     check_content(Path(whole["path"]), image)
+
+
+def test_prune_keeps_what_is_attached(daemon, place, image, work):
+    """Also while no daemon runs: after a reboot nobody but the cache has it. What is let go, goes."""
+    with serving(place / "store", work / "serve.log", "--listen", "127.0.0.1:0") as server:
+        daemon.start()
+        daemon.mount(f"{server.address}/{NAME}:{TAG}", work / "a")
+        check_content(work / "a", image)
+        layers = layers_of(place)
+        answer = daemon.call(call="attach", owner="snapshotter:1", layers=layers[:1], reference=f"{server.address}/{NAME}")["ok"]
+
+    def files():
+        return {path for path in daemon.cache.rglob("*") if path.is_file() and "tags" not in path.parts}
+
+    def prune(*words):
+        return json.loads(daemon.imgfs("cache", "prune", "--all", "--json", "--cache", daemon.cache, *words).stdout)["objects"]
+
+    before = files()
+    assert prune() == 0 and before <= files()
+    daemon.stop()
+    assert prune("--state", daemon.state) == 0 and before <= files()
+    conf = work / "imgfs.conf"
+    conf.write_text(f"[daemon]\nstate = {daemon.state}\n")
+    machine.imgfs("--config", conf, "cache", "prune", "--all", "--cache", daemon.cache)
+    assert before <= files()
+    daemon.reboot()
+    daemon.start()
+    check_content(work / "a", image)
+    daemon.imgfs("umount", work / "a")
+    assert prune() > 0
+    lower = Path(answer["path"])
+    daemon.reboot()
+    daemon.start()
+    assert daemon.list()["snapshotter:1"]["state"] == "attached"
+    small = sorted(path for path in image.files if (lower / path).exists() and "small" in path)
+    assert small and all((lower / path).read_bytes() == image.files[path] for path in small)
+    (record,) = (daemon.state / "attached").glob("*.json")
+    content = record.read_text()
+    record.write_text("rotten")
+    done = daemon.imgfs("cache", "prune", "--all", "--cache", daemon.cache, check=False)
+    assert done.returncode == 4 and record.name in done.stderr and "nothing was removed" in done.stderr
+    record.write_text(content)
+    daemon.imgfs("detach", "snapshotter:1")
+    assert prune() > 0
+    assert not [path for path in files() if path.parent.name in {"indexes", "views"} or path.parents[1].name == "blobs"]
 
 
 @pytest.mark.parametrize("option", [("--private",), ("--suid",), ("--read-ahead", "128"), ("--cache", "elsewhere"), ("--no-fill",)])

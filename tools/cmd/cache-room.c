@@ -49,25 +49,32 @@ static int use_tags(const CacheArguments *arguments, CacheStore *cache, DigestLi
 
 int cache_action_prune(const CacheArguments *arguments, CacheStore *cache, Error *error)
 {
-	DigestList roots = { 0 };
+	DigestList roots = { 0 }, objects = { 0 };
 	FetchPruned pruned = { 0 };
+	Error own = { 0 };
 	int r = mount_table_each(add_mounted, &roots);
+	if (r == 0)
+		r = cache_held_add(arguments, &roots, &objects, &own);
 	if (r == 0)
 		r = add_newest(cache, arguments->keep, &roots);
 	if (r == 0)
 		r = use_tags(arguments, cache, &roots);
 	if (r < 0) {
 		digest_list_done(&roots);
-		return error_set(error, r, "cannot find out what to keep: %s", error_text(NULL, r));
+		digest_list_done(&objects);
+		return error_set(error, r, "cannot find out what to keep: %s", error_text(&own, r));
 	}
 	FetchPrune options = {
 		.manifests = roots.digests,
 		.manifest_count = roots.count,
+		.objects = objects.digests,
+		.object_count = objects.count,
 		.min_age = arguments->all ? 0 : YOUNG,
 		.dry_run = arguments->dry_run,
 	};
 	r = fetch_contents_prune(cache, &options, &pruned, error);
 	digest_list_done(&roots);
+	digest_list_done(&objects);
 	if (r < 0)
 		return r;
 	char size[OUTPUT_SIZE_TEXT];

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "fs/base/conf.h"
+#include "tools/cmd/cmd-daemon.h"
+#include "tools/cmd/daemon-client.h"
 
 #define VERB     "cache"
 #define KEEP_MAX 4096u
@@ -17,15 +19,19 @@ enum {
 	OPTION_KEEP,
 	OPTION_QUOTA,
 	OPTION_FREE,
+	OPTION_STATE,
 };
 
 const VerbOption cmd_cache_options[] = {
 	{ "cache", REMOTE_OPTION_CACHE, "DIR", "the cache; default " REMOTE_CACHE ", a user's: $XDG_CACHE_HOME/imgfs" },
 	{ "quota", OPTION_QUOTA, "SIZE", "evict: how much the cache may take (20G, 500M); default any size" },
 	{ "free", OPTION_FREE, "SIZE", "evict: free that much at least" },
-	{ "all", OPTION_ALL, NULL, "prune: forget the tags too, and keep only what is mounted, pinned or sealed" },
+	{ "all", OPTION_ALL, NULL,
+	  "prune: forget the tags too, and keep only what is mounted, attached, pinned or sealed" },
 	{ "keep", OPTION_KEEP, "N", "prune: keep the N manifests got last too, whatever tags mean; default 0" },
 	{ "dry-run", OPTION_DRY_RUN, NULL, "prune: remove nothing, only say what would go" },
+	{ "state", OPTION_STATE, "DIR", "prune: what imgfsd has attached; default " DAEMON_STATE },
+	DAEMON_OPTIONS,
 	{ "json", OPTION_JSON, NULL, "print JSON" },
 	{ "quiet", 'q', NULL, "no progress, and nothing where all is well" },
 	{ 0 },
@@ -65,6 +71,12 @@ static int parse_option(int id, CacheArguments *arguments)
 		return parse_size("free", &arguments->free);
 	case OPTION_DRY_RUN:
 		arguments->dry_run = true;
+		return VERB_SUCCESS;
+	case OPTION_STATE:
+		arguments->state = optarg;
+		return VERB_SUCCESS;
+	case DAEMON_OPTION_SOCKET:
+		arguments->socket = optarg;
 		return VERB_SUCCESS;
 	case OPTION_JSON:
 		arguments->json = true;

@@ -21,7 +21,6 @@
 #define VERB "daemon"
 
 #define DEFAULT_RUNTIME "/run/imgfs"
-#define DEFAULT_STATE   "/var/lib/imgfs/node"
 #define DEFAULT_SECONDS 30
 #define SECONDS_MAX     86400
 #define READ_AHEAD_MAX  (64 * 1024)
@@ -44,7 +43,7 @@ enum {
 const VerbOption cmd_daemon_options[] = {
 	{ "foreground", OPTION_FOREGROUND, NULL, "stay in the foreground: what a service manager wants" },
 	{ "runtime", OPTION_RUNTIME, "DIR", "sockets and mounts; default " DEFAULT_RUNTIME },
-	{ "state", OPTION_STATE, "DIR", "what is attached, across reboots; default " DEFAULT_STATE },
+	{ "state", OPTION_STATE, "DIR", "what is attached, across reboots; default " DAEMON_STATE },
 	{ "cache", REMOTE_OPTION_CACHE, "DIR", "what was fetched; default " REMOTE_CACHE },
 	{ "quota", OPTION_QUOTA, "SIZE", "of the cache (20G): beyond it what was used longest ago goes; default none" },
 	{ "deadline", OPTION_DEADLINE, "SECONDS", "a read fails that got no bytes for so long; default 30" },
@@ -134,7 +133,7 @@ static int parse(int argc, char **argv, Arguments *arguments)
 {
 	*arguments = (Arguments){
 		.runtime = DEFAULT_RUNTIME,
-		.state = DEFAULT_STATE,
+		.state = DAEMON_STATE,
 		.deadline = DEFAULT_SECONDS,
 		.timeout = DEFAULT_SECONDS,
 	};

@@ -3,7 +3,8 @@
 
 #include <stdbool.h>
 
-#define DAEMON_NAME "imgfsd"
+#define DAEMON_NAME  "imgfsd"
+#define DAEMON_STATE "/var/lib/imgfs/node" /* where it remembers what is attached, unless told otherwise */
 
 /* Is this program called by that name? */
 bool daemon_is(const char *program);

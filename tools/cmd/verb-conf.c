@@ -63,10 +63,14 @@ static int add_option(VerbConf *conf, const ConfEntry *entry, bool has_value)
 	return VERB_SUCCESS;
 }
 
-/* What is said of the cache once is said for every verb that has such an option. */
+/* What is said of the cache once, and where imgfsd remembers what it holds, is said for every verb that has such an option. */
 static bool is_shared(const ConfEntry *entry)
 {
-	return strcmp(entry->section, "cache") == 0 && entry->key &&
+	if (!entry->key)
+		return false;
+	if (strcmp(entry->section, "daemon") == 0)
+		return strcmp(entry->key, "state") == 0;
+	return strcmp(entry->section, "cache") == 0 &&
 	       (strcmp(entry->key, "cache") == 0 || strcmp(entry->key, "quota") == 0);
 }
 

@@ -64,7 +64,7 @@ static void test_round_trip(_unused_ void **state)
 	assert_int_equal(node_record_write(dirfd_of, &record), 0);
 
 	Found found = { 0 };
-	assert_int_equal(node_records_read(dirfd_of, note, &found), 0);
+	assert_int_equal(node_records_read(dirfd_of, true, note, &found), 0);
 	assert_int_equal(found.count, 1);
 	assert_int_equal(found.faults, 0);
 	const NodeRecord *read = &found.records[0];
