@@ -117,6 +117,21 @@ def test_pull_and_run(lazy, node, host):
     remove_all(lazy, node)
 
 
+def test_service_gets_ready(lazy, node, store, serve, work):
+    """The invoker's service by `ctr run`, from a node that has nothing: no layer comes whole, and nothing is left of it."""
+    image_name = store.add("inv-v1")
+    name = f"{serve(options=('--access-log', work / 'access.log')).host}/{image_name}"
+    machine.imgfs("pull", "--containerd", "--containerd-socket", lazy.socket, "--namespace", lazy.namespace,
+                  "--cache", node.root / "cache", name)
+    lines = lazy.run("--rm", "--net-host", name, "service").stdout.splitlines()
+    assert "READY" in "".join(lines) and not [line for line in lines if "FAIL" in line]
+    assert metric(lazy, "lazy") == 5 and len(content(lazy)) == 2
+    whole = sum(path.stat().st_size for path in (machine.IMAGES / "layers/inv-v1").glob("*.tar"))
+    sent = sum(int(line.split()[-3]) for line in (work / "access.log").read_text().splitlines())
+    assert 0 < sent < whole, "also with what the background fill may have fetched meanwhile"
+    remove_all(lazy, node)
+
+
 def test_committed_over_lazy(lazy, node, host):
     name = pull(lazy, node, host)
     lazy.run(name, "c", "/bin/sh", "-c", "echo changed >/etc/one")
