@@ -3,12 +3,11 @@
 #include "fs/net/net-http.h"
 #include "fs/net/net-registry.h"
 
-static int get(const FetchRemote *remote, const NetAccess *access, const Digest *config, NetResponse *ret_response,
-	       Error *error)
+static int get(const FetchRemote *remote, const NetAccess *access, const char *base, const Digest *config,
+	       NetResponse *ret_response, Error *error)
 {
 	_cleanup_(net_http_free_p) NetHttp *http = NULL;
-	_cleanup_free_ char *base = net_access_base(access, remote->reference->host, remote->plain_http);
-	_cleanup_free_ char *url = base ? net_registry_blob_url(base, remote->reference->name, config) : NULL;
+	_cleanup_free_ char *url = net_registry_blob_url(base, remote->reference->name, config);
 	if (!url || net_http_new(remote->timeout, &http) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
 	net_http_set_access(http, access);
@@ -24,11 +23,13 @@ static int get(const FetchRemote *remote, const NetAccess *access, const Digest 
 
 int fetch_config(const FetchRemote *remote, const Digest *config, uint8_t **ret_config, size_t *ret_size, Error *error)
 {
+	_cleanup_free_ char *base = NULL;
 	NetAccess access = { 0 };
 	NetResponse response = { 0 };
-	int r = net_access_load(&remote->access, remote->reference->host, &access, error);
+	int r = net_hosts_load(remote->hosts, &remote->access, remote->reference->host, remote->plain_http, &access,
+			       &base, error);
 	if (r == 0)
-		r = get(remote, &access, config, &response, error);
+		r = get(remote, &access, base, config, &response, error);
 	net_access_done(&access);
 	if (r < 0) {
 		net_response_done(&response);

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import front as fake
 import machine
 from containerd import Containerd, host_tree, image, oci_archive
 from images import tar_of
@@ -130,6 +131,32 @@ def test_service_gets_ready(lazy, node, store, serve, work):
     sent = sum(int(line.split()[-3]) for line in (work / "access.log").read_text().splitlines())
     assert 0 < sent < whole, "also with what the background fill may have fetched meanwhile"
     remove_all(lazy, node)
+
+
+def test_login(host, monkeypatch, work):
+    """A login of the command line would not reach imgfsd, and is refused; one of imgfs.conf is what both use, and is kept by nobody else."""
+    with fake.Front(host.host) as front, tempfile.TemporaryDirectory(prefix="imgfs-n-", dir="/var/tmp") as root:
+        front.user = "ann:Geheim-7c1d"
+        for option in (("--user", front.user), ("--plain-http",), ("--certs-dir", work), ("--login", work), ("--ca", work)):
+            done = machine.imgfs("pull", "--containerd", *option, f"{front.host}/case/one:1", check=False)
+            assert done.returncode == 2 and f"not told of {option[0]}: say it in section [host" in done.stderr
+        (work / "imgfs.conf").write_text(f"[host {front.host}]\nuser = {front.user}\n")
+        monkeypatch.setenv("IMGFS_CONFIG", str(work / "imgfs.conf"))
+        os.chmod(root, 0o711)
+        node, engine = Node(root), None
+        try:
+            engine = Containerd(Path(root) / "c", ("--daemon-socket", str(node.socket), "--metrics", f"{root}/c/metrics"))
+            name = pull(engine, node, front)
+            assert engine.run("--rm", name, "c", "/bin/cat", "/etc/one", "/etc/two").stdout == "onetwo"
+            kept = machine.run("grep", "-rlaF", "Geheim-7c1d", root, check=False)
+            assert kept.stdout == "", "neither labels, logs nor state have it"
+            remove_all(engine, node)
+        finally:
+            if engine:
+                engine.stop()
+            node.stop()
+            for point in machine.mount_points(root):
+                machine.run("umount", "--lazy", point, check=False)
 
 
 def test_committed_over_lazy(lazy, node, host):

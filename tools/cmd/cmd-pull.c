@@ -102,6 +102,22 @@ static int parse_option(int id, Arguments *arguments)
 	}
 }
 
+/*
+ * What a lazy image reads later imgfsd fetches, who has not seen this command line; and a label of containerd's is no place for a password. To
+ * go on would give an image whose indexes are here and whose files cannot be read.
+ */
+static int check_lazy(const Arguments *arguments)
+{
+	const char *special = remote_options_special(&arguments->remote);
+	if (!arguments->containerd || arguments->seal || !special)
+		return VERB_SUCCESS;
+	return verb_usage_error(
+		VERB,
+		"with --containerd, imgfsd fetches what is read, and is not told of %s: say it in section "
+		"[host HOST:PORT] of imgfs.conf, which both read, and leave it out here; or --seal the image",
+		special);
+}
+
 static int parse(int argc, char **argv, Arguments *arguments)
 {
 	for (int id; (id = verb_getopt(argc, argv, cmd_pull_options)) != -1;) {
@@ -116,7 +132,8 @@ static int parse(int argc, char **argv, Arguments *arguments)
 	if (arguments->plan && arguments->seal)
 		return verb_usage_error(VERB, "--plan fetches nothing, so that nothing can be sealed or decoded");
 	arguments->reference = argv[optind];
-	return remote_options_check(&arguments->remote, VERB);
+	int status = remote_options_check(&arguments->remote, VERB);
+	return status == VERB_SUCCESS ? check_lazy(arguments) : status;
 }
 
 static void on_progress(void *arg, uint64_t done)

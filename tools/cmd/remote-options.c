@@ -62,6 +62,18 @@ int remote_options_check(const RemoteOptions *options, const char *verb)
 	return VERB_SUCCESS;
 }
 
+const char *remote_options_special(const RemoteOptions *options)
+{
+	const NetAccessOptions *access = &options->access;
+	return options->plain_http   ? "--plain-http"
+	       : options->user       ? "--user"
+	       : access->login       ? "--login"
+	       : access->certs       ? "--certs-dir"
+	       : access->ca          ? "--ca"
+	       : access->certificate ? "--cert"
+				     : NULL;
+}
+
 /* Where a cache is kept that nobody named; malloc'ed. NULL: a user without a home, or out of memory. */
 static char *default_cache(void)
 {
@@ -118,6 +130,7 @@ int remote_options_config(const RemoteOptions *options, const Reference *referen
 		.plain_http = options->plain_http,
 		.timeout = timeout,
 		.access = options->access,
+		.hosts = verb_conf_hosts(),
 	};
 	remote.access.user = login;
 	r = fetch_config(&remote, config, ret_config, ret_size, error);

@@ -54,6 +54,9 @@ int remote_options_take(RemoteOptions *options, int id);
 /* Do they go together? Returns VERB_SUCCESS, or VERB_USAGE after a sentence. */
 int remote_options_check(const RemoteOptions *options, const char *verb);
 
+/* The first option that says how the registry is spoken to ("--user"), or NULL. Not what an environment or configuration says of it. */
+const char *remote_options_special(const RemoteOptions *options);
+
 /* Opens the cache. Errors, with a sentence. */
 int remote_options_cache(const RemoteOptions *options, CacheStore **ret_cache, Error *error) _must_check_;
 
