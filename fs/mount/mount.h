@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "fs/base/error.h"
 #include "fs/fetch/fetch-image.h"
@@ -45,11 +46,11 @@ int mount_clear_dead(const char *directory, Error *error) _must_check_;
 /*
  * Has the keeper of the imgfs mount at a directory, or of all mounts in this mount namespace (NULL), go on as the programs that
  * belong to this one, with a new server; nobody who uses the mount notices. `upgraded` is called for each keeper; its error is NULL
- * when that was done. Returns how many there were. What other users have mounted is theirs to upgrade.
+ * when that was done. One whose process is `except` was upgraded already and is passed over; 0: none. Returns how many there were. What other users have mounted is theirs to upgrade.
  * Errors: -ENOENT (no programs), -EINVAL (not an imgfs mount), -ENOTCONN (its keeper is dead).
  */
 typedef void MountUpgraded(void *arg, const char *directory, const Error *error);
-int mount_upgrade(const char *directory, MountUpgraded *upgraded, void *arg, Error *error) _must_check_;
+int mount_upgrade(const char *directory, pid_t except, MountUpgraded *upgraded, void *arg, Error *error) _must_check_;
 
 /*
  * Unmounts an imgfs mount and waits until keeper and server are gone; lazily it waits but briefly, since users may keep them.

@@ -117,7 +117,7 @@ static int find(const char *directory, KeeperProcesses *ret_keepers, Error *erro
 	return 0;
 }
 
-int mount_upgrade(const char *directory, MountUpgraded *upgraded, void *arg, Error *error)
+int mount_upgrade(const char *directory, pid_t except, MountUpgraded *upgraded, void *arg, Error *error)
 {
 	Programs programs;
 	int r = programs_find(&programs, error);
@@ -131,6 +131,8 @@ int mount_upgrade(const char *directory, MountUpgraded *upgraded, void *arg, Err
 	for (size_t i = 0; i < keepers.count; i++) {
 		const KeeperProcess *keeper = &keepers.items[i];
 		if (!directory && (!keeper->here || keeper->owner != geteuid()))
+			continue;
+		if (keeper->pid == except)
 			continue;
 		Error own = { 0 };
 		r = upgrade_keeper(keeper, &programs, &own);

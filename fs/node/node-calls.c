@@ -1,5 +1,6 @@
 /* The calls of the control protocol. */
 #include <errno.h>
+#include <sys/socket.h>
 
 #include "fs/base/log.h"
 #include "fs/node/node-private.h"
@@ -23,14 +24,23 @@ int node_reload(Node *node, Error *error)
 	return r;
 }
 
-/* Keeper and server first; then the caller's answer goes out, and this program follows. */
-static int upgrade(Node *node, Error *error)
+/* The process at the other end, which stays the same when it goes on as another program; 0: not known. */
+static pid_t keeper_process(const DaemonMounts *mounts)
+{
+	struct ucred peer = { 0 };
+	socklen_t size = sizeof(peer);
+	return getsockopt(daemon_mounts_fd(mounts), SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ? 0 : peer.pid;
+}
+
+/* Keeper and server first; then the caller's answer goes out, and this program follows. Who asks may want to upgrade all other keepers, too. */
+static int upgrade(Node *node, json_t **ret_answer, Error *error)
 {
 	DaemonMounts *mounts;
 	int r = node_keeper_take(node, &mounts, error);
 	if (r < 0)
 		return r;
 	r = daemon_mounts_upgrade(mounts, error);
+	pid_t keeper = keeper_process(mounts);
 	node_keeper_give(node, r);
 	if (r < 0)
 		return r;
@@ -39,7 +49,8 @@ static int upgrade(Node *node, Error *error)
 	node->upgrade = true;
 	node_unlock(node);
 	node_wake(node);
-	return 0;
+	*ret_answer = json_pack("{s:i}", "keeper", (int)keeper);
+	return *ret_answer ? 0 : error_set(error, -ENOMEM, "out of memory");
 }
 
 /* The mounts go at the very end, when nobody is answered any more. */
@@ -92,7 +103,7 @@ int node_handle(void *arg, ControlCall *call, const ControlRequest *request, jso
 	case CONTROL_RELOAD:
 		return node_reload(node, error);
 	case CONTROL_UPGRADE:
-		r = upgrade(node, error);
+		r = upgrade(node, ret_answer, error);
 		break;
 	case CONTROL_END:
 		return end(node);

@@ -624,3 +624,25 @@ def test_upgrade(work, reference, image):
         assert list(daemon.list()) == [str(work / "a")]
     finally:
         daemon.close()
+
+
+def test_upgrade_of_everything(reference, work):
+    """Without a directory: the daemon's keeper once, and those of mounts of their own. In a namespace, since it is all that one sees."""
+    space = MountNamespace(work)
+    daemon = Daemon(work, prefix=space.prefix)
+    try:
+        daemon.start()
+        daemon.mount(reference, work / "a")
+        daemon.mount(reference, work / "b", "--private")
+        server = daemon.server()
+        lines = daemon.imgfs("upgrade", timeout=120).stdout.splitlines()
+        assert lines == ["upgraded imgfsd and all that it has mounted", f"upgraded {work}/b"]
+        assert daemon.server(other_than=server) != server
+        daemon.manager.expect("READY=1")
+        daemon.imgfs("umount", work / "b")
+        assert set(daemon.list()) == {str(work / "a")}
+        daemon.stop()
+        assert daemon.imgfs("upgrade", timeout=120).stdout == f"upgraded {daemon.runtime}/fs\n", "its keeper alone, without a manager"
+    finally:
+        daemon.close()
+        space.close()

@@ -24,15 +24,20 @@ static void print_upgraded(void *arg, const char *directory, const Error *error)
 	*status = VERB_FAILURE;
 }
 
-/* Returns 1 when there was an imgfsd, which goes on with keeper and server as what is installed in its place now; 0 when there was none. */
-static int upgrade_daemon(const char *socket, Error *error)
+/* Returns 1 when there was an imgfsd, which goes on with keeper and server as what is installed in its place now (`ret_keeper`: its keeper's process, or 0); 0 when there was none. */
+static int upgrade_daemon(const char *socket, pid_t *ret_keeper, Error *error)
 {
 	_cleanup_(control_client_free_p) ControlClient *client = NULL;
 	int r = daemon_client_try(socket, &client, NULL, error);
 	if (r <= 0)
 		return r;
-	r = daemon_client_call(client, json_pack("{s:s}", "call", "upgrade"), NULL, error);
-	return r < 0 ? error_prefix(error, r, "imgfsd") : 1;
+	json_t *answer = NULL;
+	r = daemon_client_call(client, json_pack("{s:s}", "call", "upgrade"), &answer, error);
+	if (r < 0)
+		return error_prefix(error, r, "imgfsd");
+	*ret_keeper = (pid_t)json_integer_value(json_object_get(answer, "keeper"));
+	json_decref(answer);
+	return 1;
 }
 
 /* Is it a directory where imgfsd has mounted something? */
@@ -48,13 +53,14 @@ static bool is_daemons(const char *directory)
 static int upgrade(const char *directory, const char *socket, int *status, Error *error)
 {
 	int daemons = 0;
+	pid_t keeper = 0;
 	if (!directory || is_daemons(directory))
-		daemons = upgrade_daemon(socket, error);
+		daemons = upgrade_daemon(socket, &keeper, error);
 	if (daemons > 0)
 		printf("upgraded imgfsd and all that it has mounted\n");
 	if (daemons < 0 || (daemons > 0 && directory))
 		return daemons;
-	int own = mount_upgrade(directory, print_upgraded, status, error);
+	int own = mount_upgrade(directory, keeper, print_upgraded, status, error);
 	return own < 0 ? own : own + daemons;
 }
 
