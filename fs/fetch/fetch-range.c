@@ -97,7 +97,7 @@ static void release(FetchRange *range)
 {
 	for (uint32_t chunk = range->last + 1; chunk > range->cursor; chunk--) {
 		FetchWant *want = range->blob->wants[chunk - 1];
-		if (want) /* there is none where memory was out when the range was made */
+		if (want && want->range == range) /* it is not where memory was out when the range was made */
 			fetch_want_return(want);
 	}
 	range->blob = NULL;
