@@ -108,8 +108,8 @@ bool cache_blob_has(const CacheBlob *blob, uint32_t chunk)
 }
 
 /*
- * Sets or clears a chunk's bit in the file. The byte comes from the file, not from this process's states, so that two servers of one
- * blob keep each other's bits but for a race that costs a fetch after the next start.
+ * Sets or clears a chunk's bit in the file. The byte comes from the file, not from this process's states, so that two writers of one
+ * byte, threads or servers, keep each other's bits but for a race that costs a fetch after the next start; a seal needs cache_blob_settle().
  */
 static void store_bit(const CacheBlob *blob, uint32_t chunk, bool present)
 {
@@ -239,4 +239,35 @@ int cache_blob_write(CacheBlob *blob, uint32_t chunk, const uint8_t *frame, uint
 void cache_blob_sync(const CacheBlob *blob)
 {
 	_unused_ int r = fdatasync(blob->data_fd);
+}
+
+/* Is the chunk trusted, and was no hole begun in it since? */
+static bool is_held(const CacheBlob *blob, uint32_t chunk)
+{
+	uint32_t state = atomic_load_explicit(&blob->states[chunk], memory_order_acquire);
+	return state >= TRUSTED && generation_of(blob, chunk) == state - TRUSTED;
+}
+
+int cache_blob_settle(CacheBlob *blob)
+{
+	uint32_t count = blob->table->count;
+	if (!cache_blob_writable(blob))
+		return 0;
+	_cleanup_free_ uint8_t *before = cache_bits_read(blob->present_fd, count);
+	if (!before)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < count; i++) {
+		if (!is_held(blob, i))
+			return -ENODATA;
+		if (!cache_bits_have(before, i))
+			store_bit(blob, i, true);
+	}
+	/* The disk may not have taken them, and who evicts may have come meanwhile. */
+	_cleanup_free_ uint8_t *after = cache_bits_read(blob->present_fd, count);
+	if (!after)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < count; i++)
+		if (!cache_bits_have(after, i))
+			return -ENODATA;
+	return 0;
 }

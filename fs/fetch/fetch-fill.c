@@ -54,7 +54,8 @@ struct FetchFill {
 	bool stopping;
 
 	/* The thread's own. */
-	sem_t ended; /* a piece has */
+	sem_t ended;     /* a piece has */
+	unsigned tokens; /* of it, taken for pieces that are not collected yet */
 	Piece pieces[PIECES];
 	uint64_t asked; /* bytes of the pieces */
 	int64_t rate_at;
@@ -123,7 +124,17 @@ static int judge_piece(const Job *job, const Piece *piece)
 	return piece->result;
 }
 
-/* Takes back pieces that have ended. 0, or the first failure. */
+static void take_token(FetchFill *fill)
+{
+	while (sem_wait(&fill->ended) < 0)
+		;
+	fill->tokens++;
+}
+
+/*
+ * Takes back pieces that have ended, each with its token: until that is there the other thread is still in on_end(), and the fill must not be freed. 0, or the
+ * first failure.
+ */
 static int collect(FetchFill *fill, const Job *job)
 {
 	int failure = 0;
@@ -131,6 +142,9 @@ static int collect(FetchFill *fill, const Job *job)
 		Piece *piece = &fill->pieces[i];
 		if (!piece->asked || !atomic_load(&piece->ended))
 			continue;
+		if (fill->tokens == 0)
+			take_token(fill);
+		fill->tokens--;
 		int r = judge_piece(job, piece);
 		if (r < 0 && failure == 0)
 			failure = r;
@@ -145,8 +159,7 @@ static int await(FetchFill *fill, const Job *job, uint64_t bytes)
 {
 	int failure = collect(fill, job);
 	while (fill->asked > bytes) {
-		while (sem_wait(&fill->ended) < 0)
-			;
+		take_token(fill);
 		int r = collect(fill, job);
 		if (failure == 0)
 			failure = r;
@@ -251,6 +264,20 @@ static int fetch_all(FetchFill *fill, const Job *job)
 	return r < 0 ? r : last;
 }
 
+/* -ENODATA: the frame has changed on the disk since it was checked; -EBADMSG: it is what was published. */
+static int decode_chunk(FetchFill *fill, const Job *job, uint32_t number, const Chunk *chunk)
+{
+	Digest digest;
+	int r = frame_decode(fill->decoder, fill->frame, chunk->blob_size, fill->content, chunk->tar_size);
+	if (r != -EBADMSG)
+		return r;
+	r = digest_of(fill->frame, chunk->blob_size, &digest);
+	if (r < 0 || digest_equal(&digest, &chunk->digest))
+		return r < 0 ? r : -EBADMSG;
+	cache_blob_forget(job->blob->cache, number);
+	return -ENODATA;
+}
+
 /* A chunk from the cache; one that was found rotten is fetched again. */
 static int read_chunk(FetchFill *fill, const Job *job, uint32_t number, const Chunk *chunk)
 {
@@ -259,7 +286,9 @@ static int read_chunk(FetchFill *fill, const Job *job, uint32_t number, const Ch
 	for (unsigned i = 0; r == -ENODATA && i < CHECK_TRIES; i++) {
 		r = cache_blob_read(job->blob->cache, number, fill->frame, &size);
 		if (r == 0)
-			return frame_decode(fill->decoder, fill->frame, size, fill->content, chunk->tar_size);
+			r = decode_chunk(fill, job, number, chunk);
+		if (r != -ENODATA)
+			return r;
 		Piece piece = { .first = number, .count = 1, .size = chunk->blob_size };
 		int asked = ask(fill, job, &piece);
 		if (asked == 0)
@@ -306,6 +335,24 @@ static void set_state(FetchFill *fill, Job *job, FetchFillState state)
 	(void)pthread_mutex_unlock(&fill->mutex);
 }
 
+/*
+ * Seals what check() has found right. Who evicts tells nobody: with a quota that the layer does not fit in, what was read first may be gone by now.
+ * Errors: -ESTALE (it is), cache_seal_write()'s.
+ */
+static int seal(const Job *job)
+{
+	int r = cache_blob_settle(job->blob->cache);
+	if (r == 0)
+		r = cache_seal_write(job->seal_fd, &job->diff_id);
+	/* Writing it can take long. From now on the seal keeps the rest from going. */
+	if (r == 0) {
+		r = cache_blob_settle(job->blob->cache);
+		if (r < 0 && cache_seal_clear(job->seal_fd) < 0)
+			return -ESTALE;
+	}
+	return r == -ENODATA ? -ESTALE : r;
+}
+
 /* One try. 1: it was sealed already. Errors: as check()'s. */
 static int try(FetchFill *fill, Job *job)
 {
@@ -322,7 +369,7 @@ static int try(FetchFill *fill, Job *job)
 		r = check(fill, job);
 	}
 	if (r == 0)
-		r = cache_seal_write(job->seal_fd, &job->diff_id);
+		r = seal(job);
 	return r;
 }
 
@@ -341,6 +388,15 @@ static void settle(FetchFill *fill, Job *job, int r)
 	} else if (is_over(job) || r == -EROFS || r == -EIO ||
 		   r == -ECANCELED) { /* nothing can be kept, or come, or it is to end */
 		set_state(fill, job, FETCH_FILL_NONE);
+	} else if (r == -ESTALE) {
+		/* Trying again at once would only fetch it again and again. */
+		set_state(fill, job, FETCH_FILL_NONE);
+		(void)error_set(
+			&error, r,
+			"layer %s is not sealed: parts of it were evicted while it was filled; give the cache a larger "
+			"quota, or pin what is to stay",
+			text);
+		tell(fill, true, &error);
 	} else if (r == -EBADMSG) {
 		set_state(fill, job, FETCH_FILL_WRONG);
 		(void)error_set(&error, r,

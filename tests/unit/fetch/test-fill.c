@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "fs/cache/cache-present.h"
 #include "fs/cache/cache-seal.h"
 #include "fs/fetch/fetch-fill.h"
 #include "tests/unit/fetch/fetch-fixture.h"
@@ -184,17 +186,91 @@ static void test_spoiled_layer_is_not_sealed(void **state _unused_)
 	stop(&filled);
 }
 
+static void spoil(const Filled *filled, uint32_t number)
+{
+	uint8_t zeros[64] = { 0 };
+	Chunk chunk;
+	chunk_table_get(&filled->fetch.layer.table, number, &chunk);
+	assert_int_equal(pwrite(filled->fetch.data_fd, zeros, sizeof(zeros), (off_t)chunk.blob_offset + 100),
+			 sizeof(zeros));
+}
+
+/* Rot that comes after a chunk was checked is no fault of the publisher. */
+static void test_late_rot_is_mended(void **state _unused_)
+{
+	Filled filled;
+	start_plain(&filled);
+	assert_int_equal(fetch_and_compare(&filled.fetch, 0, CHUNKS * CHUNK_SIZE, PATIENCE), 0);
+	spoil(&filled, 7);
+	fill(&filled);
+	while (!is_sealed(&filled) && filled.failures == 0)
+		pause_shortly();
+	assert_int_equal(filled.failures, 0);
+	assert_int_equal(counters_of(&filled).chunks, CHUNKS + 1);
+	assert_whole(&filled);
+	stop(&filled);
+}
+
+/* The fill has proven all chunks but the last, which it is asking for. */
+static void start_almost_proven(Filled *filled)
+{
+	start_plain(filled);
+	assert_int_equal(fetch_and_compare(&filled->fetch, 0, CHUNKS * CHUNK_SIZE, PATIENCE), 0);
+	fetch_fixture_restart(&filled->fetch, false);
+	spoil(filled, CHUNKS - 1);
+	fake_server_hold(filled->fetch.server, true);
+	fill(filled);
+	while (counters_of(filled).requests < 1)
+		pause_shortly();
+}
+
+static void clear_first_bits(const Filled *filled)
+{
+	uint8_t byte = 0xf0;
+	assert_int_equal(pwrite(filled->fetch.present_fd, &byte, 1, 0), 1);
+}
+
+/* Another process evicts a chunk that was proven already. */
+static void test_evicted_is_not_sealed(void **state _unused_)
+{
+	Filled filled;
+	uint8_t generation[4];
+	start_almost_proven(&filled);
+	store_le32(generation, 2);
+	assert_int_equal(pwrite(filled.fetch.present_fd, generation, 4, (off_t)present_mark(CHUNKS, 0)), 4);
+	clear_first_bits(&filled);
+	fake_server_hold(filled.fetch.server, false);
+	while (!is_sealed(&filled) && filled.failures == 0)
+		pause_shortly();
+	assert_false(is_sealed(&filled));
+	assert_int_equal(fetch_fill_state(filled.fill, filled.fetch.blob), FETCH_FILL_NONE);
+	assert_non_null(strstr(filled.last_report, "evicted"));
+	stop(&filled);
+}
+
+/* Two writers of one byte of the bitmap may undo each other's bits; a seal without them would be none. */
+static void test_lost_bits_come_back(void **state _unused_)
+{
+	Filled filled;
+	start_almost_proven(&filled);
+	clear_first_bits(&filled);
+	fake_server_hold(filled.fetch.server, false);
+	await_state(&filled, FETCH_FILL_SEALED);
+	_cleanup_free_ uint8_t *bits = cache_bits_read(filled.fetch.present_fd, CHUNKS);
+	assert_non_null(bits);
+	for (uint32_t i = 0; i < CHUNKS; i++)
+		assert_true(cache_bits_have(bits, i));
+	assert_whole(&filled);
+	stop(&filled);
+}
+
 static void test_rot_is_mended(void **state _unused_)
 {
 	Filled filled;
-	uint8_t zeros[64] = { 0 };
-	Chunk chunk;
 	start_plain(&filled);
 	assert_int_equal(fetch_and_compare(&filled.fetch, 0, CHUNKS * CHUNK_SIZE, PATIENCE), 0);
 	fetch_fixture_restart(&filled.fetch, false);
-	chunk_table_get(&filled.fetch.layer.table, 7, &chunk);
-	assert_int_equal(pwrite(filled.fetch.data_fd, zeros, sizeof(zeros), (off_t)chunk.blob_offset + 100),
-			 sizeof(zeros));
+	spoil(&filled, 7);
 	fill(&filled);
 	await_state(&filled, FETCH_FILL_SEALED);
 	assert_int_equal(counters_of(&filled).chunks, 1);
@@ -310,6 +386,9 @@ int main(void)
 		cmocka_unit_test(test_wrong_layer_is_not_sealed),
 		cmocka_unit_test(test_spoiled_layer_is_not_sealed),
 		cmocka_unit_test(test_rot_is_mended),
+		cmocka_unit_test(test_late_rot_is_mended),
+		cmocka_unit_test(test_evicted_is_not_sealed),
+		cmocka_unit_test(test_lost_bits_come_back),
 		cmocka_unit_test(test_bad_source),
 		cmocka_unit_test(test_source_away),
 		cmocka_unit_test(test_full_disk),
