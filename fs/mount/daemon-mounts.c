@@ -40,9 +40,13 @@ static int connect_to(const char *runtime, int *ret_fd)
 	return 0;
 }
 
-/* What has failed between this process and the keeper, as opposed to what the keeper says. */
-static int broken(Error *error, int code)
+/*
+ * What has failed between this process and the keeper, as opposed to what the keeper says. An answer that comes after all would be taken for that of
+ * the next request: so there is none, on this connection.
+ */
+static int broken(const DaemonMounts *mounts, Error *error, int code)
 {
+	(void)shutdown(mounts->socket, SHUT_RDWR);
 	if (code == -EAGAIN)
 		return error_set(error, -ETIMEDOUT, "the keeper of the mounts has not answered within %d s", ANSWER_S);
 	if (code == -EPIPE || code == -ECONNRESET)
@@ -53,7 +57,7 @@ static int broken(Error *error, int code)
 static int send_to(DaemonMounts *mounts, const DaemonMessage *message, const int *fds, size_t count, Error *error)
 {
 	int r = daemon_message_send(mounts->socket, message, fds, count, 0);
-	return r < 0 ? broken(error, r) : 0;
+	return r < 0 ? broken(mounts, error, r) : 0;
 }
 
 /* Waits for an answer of this type; one that says no becomes the error. */
@@ -61,7 +65,7 @@ static int hear(DaemonMounts *mounts, uint32_t type, Error *error)
 {
 	int r = daemon_message_receive(mounts->socket, &mounts->packet, 0);
 	if (r < 0)
-		return broken(error, r);
+		return broken(mounts, error, r);
 	const DaemonMessage *message = &mounts->packet.message;
 	if (message->type == DAEMON_ANSWER && message->result < 0) {
 		char text[sizeof(error->message)];
@@ -72,7 +76,7 @@ static int hear(DaemonMounts *mounts, uint32_t type, Error *error)
 	if (message->type == type)
 		return 0;
 	daemon_packet_close(&mounts->packet);
-	return broken(error, -EPROTO);
+	return broken(mounts, error, -EPROTO);
 }
 
 static int ask(DaemonMounts *mounts, const DaemonMessage *request, uint32_t type, Error *error)
@@ -300,7 +304,7 @@ static int get(DaemonMounts *mounts, uint32_t slot, uint32_t number, int *ret_fd
 	if (mounts->packet.fd_count == 1)
 		*ret_fd = TAKE_FD(mounts->packet.fds[0]);
 	else
-		r = broken(error, -EPROTO);
+		r = broken(mounts, error, -EPROTO);
 	mounts->packet.fd_count = r == 0 ? 0 : mounts->packet.fd_count;
 	daemon_packet_close(&mounts->packet);
 	return r;
@@ -338,7 +342,7 @@ int daemon_mounts_upgrade(DaemonMounts *mounts, Error *error)
 	if (r < 0)
 		return r;
 	if (getsockopt(mounts->socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return broken(error, -errno);
+		return broken(mounts, error, -errno);
 	_cleanup_(keeper_processes_done) KeeperProcesses keepers = { 0 };
 	r = keeper_find(NULL, &keepers);
 	if (r < 0)
@@ -347,7 +351,7 @@ int daemon_mounts_upgrade(DaemonMounts *mounts, Error *error)
 		if (keepers.items[i].pid == peer.pid)
 			return upgrade_keeper(&keepers.items[i], &programs, error);
 	}
-	return broken(error, -EPIPE);
+	return broken(mounts, error, -EPIPE);
 }
 
 int daemon_mounts_end(DaemonMounts *mounts, Error *error)

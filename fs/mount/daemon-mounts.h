@@ -41,7 +41,7 @@ int daemon_mounts_open(const DaemonMountsOptions *options, DaemonMounts **ret_mo
 DaemonMounts *daemon_mounts_close(DaemonMounts *mounts);
 DEFINE_CLEANUP(DaemonMounts, daemon_mounts_close);
 
-/* For poll(): POLLHUP once the keeper is gone. Nothing else ever comes of it; nobody but this object may read from it. */
+/* For poll(): POLLHUP once the keeper is gone, or has not answered in time: then it is to be opened anew. Nothing else ever comes of it; nobody but this object may read from it. */
 int daemon_mounts_fd(const DaemonMounts *mounts);
 
 typedef struct DaemonSlot {
