@@ -50,6 +50,20 @@ bool node_bound(const char *directory, const Digest *chain_id)
 	       strcmp(entry.root + 1, digest_hex(chain_id, hex)) == 0;
 }
 
+bool node_bound_in(const char *table, const char *directory, const char *whole)
+{
+	MountEntry bind, mount;
+	_cleanup_free_ char *first = strdup(table), *second = strdup(table);
+	return first && second && mount_table_search(first, directory, &bind) == 0 &&
+	       mount_table_search(second, whole, &mount) == 0 && bind.major == mount.major && bind.minor == mount.minor;
+}
+
+bool node_bound_same(const char *directory, const char *whole)
+{
+	_cleanup_free_ char *table = node_mount_table();
+	return table && node_bound_in(table, directory, whole);
+}
+
 /* Is `path`, of `length` bytes, the directory or something below it? */
 static bool is_below(const char *path, size_t length, const char *directory)
 {

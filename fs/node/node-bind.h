@@ -20,6 +20,13 @@ int node_bind(const char *source, const char *directory, bool noexec, Error *err
 bool node_bound(const char *directory, const Digest *chain_id);
 
 /*
+ * Are the topmost mounts at `directory` and at `whole` of one file system? A bind that a dead keeper has left is not of the one that its successor has
+ * mounted. In the text of a mountinfo; and on this machine.
+ */
+bool node_bound_in(const char *table, const char *directory, const char *whole);
+bool node_bound_same(const char *directory, const char *whole);
+
+/*
  * Unmounts that image if it is mounted there. Errors: -EBUSY (in use, also by an overlay that would go on without it; lazily neither is asked), umount2's, with
  * a sentence.
  */

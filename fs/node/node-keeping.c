@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "fs/base/log.h"
+#include "fs/mount/mount-table.h"
 #include "fs/node/node-bind.h"
 #include "fs/node/node-private.h"
 
@@ -85,6 +86,18 @@ static bool note_slot(Node *node, const DaemonSlot *slot)
 	return wanted;
 }
 
+/* The kernel may still know files by the numbers that the keeper has, though the file of slots was lost: they are not given out again. */
+static void raise_last(Node *node, const DaemonSlot *slots, size_t count)
+{
+	node_lock(node);
+	while (node->slots_taken)
+		(void)pthread_cond_wait(&node->changed, &node->mutex);
+	for (size_t i = 0; i < count; i++)
+		if (slots[i].slot > node->slots.last)
+			node->slots.last = slots[i].slot;
+	node_unlock(node);
+}
+
 /* Compares what the keeper has with what is wanted. */
 static int reconcile(Node *node, Error *error)
 {
@@ -95,12 +108,17 @@ static int reconcile(Node *node, Error *error)
 	if (r < 0)
 		return r;
 	r = daemon_mounts_list(mounts, &slots, &count, error);
+	raise_last(node, slots, count);
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		if (note_slot(node, &slots[i]))
 			continue;
 		log_info("the keeper has an image that nobody holds; it goes slot=%u chain=%s", slots[i].slot,
 			 slots[i].chain_id);
 		r = daemon_mounts_detach(mounts, slots[i].slot, error);
+		if (r == -EBUSY || r == -ENOENT) {
+			log_warning("it stays for now: %s slot=%u", error_text(error, r), slots[i].slot);
+			r = 0;
+		}
 	}
 	node_keeper_give(node, r);
 	return r;
@@ -112,6 +130,19 @@ static bool is_here(Node *node, const NodeHolder *holder)
 	bool here = holder->image->state == NODE_IMAGE_HERE;
 	node_unlock(node);
 	return here;
+}
+
+/* Is what is mounted for the holder of the keeper that lives? */
+static bool is_alive(Node *node, const NodeHolder *holder)
+{
+	char runtime[PATH_MAX];
+	_cleanup_free_ char *path = NULL;
+	node_lock(node);
+	bool xattr = holder->image->xattr;
+	node_unlock(node);
+	return mount_table_path(node->options.runtime, runtime) == 0 &&
+	       asprintf(&path, "%s/fs/%s", runtime, xattr ? "xattr" : "plain") >= 0 &&
+	       node_bound_same(holder->record.request.directory, path);
 }
 
 /* A keeper has it: was it unmounted while no manager looked, or is it still to be mounted? */
@@ -129,6 +160,9 @@ static void note_mount(Node *node, NodeHolder *holder)
 	if (!directory || !is_here(node, holder))
 		return;
 	if (node_bound(directory, &record->chain_id)) {
+		/* What a dead keeper has left there looks alike; it is mounted anew later. */
+		if (!is_alive(node, holder))
+			return;
 		node_lock(node);
 		holder->bound = node->generation;
 		node_unlock(node);
@@ -277,12 +311,13 @@ static void recover(Node *node)
 	node_keeper_drop(node);
 	for (unsigned pause = RETRY_FIRST; !is_ending(node); pause = pause < RETRY_LAST ? 2 * pause : RETRY_LAST) {
 		int r = wait_for_keeper(node, &error);
-		if (r == 0)
+		bool open = r == 0;
+		if (open)
 			r = reconcile(node, &error);
 		if (r == 0)
 			break;
 		log_error("no keeper: %s", error_text(&error, r));
-		if (r == -EPIPE)
+		if (open) /* one that stays connected and unused takes another client's place */
 			node_keeper_drop(node);
 		for (unsigned i = 0; i < pause * 10 && !is_ending(node); i++)
 			pause_ms(100);

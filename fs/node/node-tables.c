@@ -221,6 +221,32 @@ void node_image_leave(Node *node, NodeImage *image)
 }
 
 /*
+ * The keeper has the image already: from an attach whose answer nobody heard, since a manager died or lost its patience, or a detach that failed. Under the
+ * same number it is what is wanted; under another one nobody holds it, and it goes.
+ */
+static int settle(DaemonMounts *mounts, const DaemonAttach *attach, DaemonSlot *slot, Error *error)
+{
+	_cleanup_free_ DaemonSlot *slots = NULL;
+	size_t count = 0;
+	char hex[DIGEST_HEX_SIZE];
+	(void)digest_hex(&attach->image->chain_id, hex);
+	int r = daemon_mounts_list(mounts, &slots, &count, error);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < count; i++) {
+		if (strcmp(slots[i].chain_id, hex) != 0)
+			continue;
+		if (slots[i].slot == attach->slot) {
+			*slot = slots[i];
+			return 0;
+		}
+		r = daemon_mounts_detach(mounts, slots[i].slot, error);
+		return r < 0 ? r : daemon_mounts_attach(mounts, attach, slot, error);
+	}
+	return error_set(error, -EEXIST, "the keeper of the mounts is still busy with an earlier attach of it");
+}
+
+/*
  * A keeper that dies meanwhile is replaced, and the next one is asked. `ret_generation` is that of the keeper that has the image: whether it
  * still lives is another question.
  */
@@ -236,6 +262,8 @@ static int give_to_keeper(Node *node, const DaemonAttach *attach, DaemonSlot *sl
 		/* It cannot change during the turn. */
 		*ret_generation = node->generation;
 		r = daemon_mounts_attach(mounts, attach, slot, error);
+		if (r == -EEXIST)
+			r = settle(mounts, attach, slot, error);
 		node_keeper_give(node, r);
 		if (r != -EPIPE)
 			break;

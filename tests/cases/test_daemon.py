@@ -316,6 +316,26 @@ def test_the_keeper_dies_while_no_manager_runs(daemon, reference, image, work):
     assert len(mounts_at(work / "a")) == 1
 
 
+def test_a_manager_dies_while_it_mounts_again(daemon, reference, image, work):
+    """The keeper has the image by then, and what lies at the directory is still of the dead one."""
+    daemon.start()
+    daemon.mount(reference, work / "a")
+    daemon.imgfs("attach", "--owner", "me", reference)
+    keeper = daemon.keeper()
+    daemon.kill()
+    os.kill(keeper, signal.SIGKILL)
+    # As if it had not come to this one: its record is not there yet.
+    record = daemon.state / "attached" / (hashlib.sha256(os.fsencode(work / "a")).hexdigest() + ".json")
+    record.rename(work / "record")
+    daemon.start()
+    daemon.kill()
+    (work / "record").rename(record)
+    assert mounts_at(work / "a")
+    daemon.start()
+    assert daemon.list()[str(work / "a")]["mounted"] and len(mounts_at(work / "a")) == 1
+    check_content(work / "a", image)
+
+
 def test_reboot(place, image, work):
     """In a namespace of its own: processes, mounts and the runtime directory are gone, and the build host too."""
     space = MountNamespace(work)

@@ -59,6 +59,34 @@ static void test_replaced(void **state)
 	assert_int_equal(fake_keeper_size(), 0);
 }
 
+static void add_to_keeper(uint32_t slot, const char *image)
+{
+	Digest chain_id;
+	char hex[DIGEST_HEX_SIZE];
+	assert_int_equal(digest_of(image, strlen(image), &chain_id), 0);
+	fake_keeper_add(slot, digest_hex(&chain_id, hex));
+}
+
+/* The keeper has it from a call that nobody heard the answer of. */
+static void test_keeper_has_it(void **state)
+{
+	NodeFixture *fixture = *state;
+	node_fixture_start(fixture);
+	add_to_keeper(2, "b:1");
+	add_to_keeper(200, "a:1");
+	assert_int_equal(node_fixture_attach(fixture, "me", "a:1"), 1);
+	assert_true(fake_keeper_has(1));
+	assert_false(fake_keeper_has(200));
+	json_t *entry = node_fixture_entry(fixture, "me");
+	assert_string_equal(json_string_value(json_object_get(entry, "state")), "attached");
+	json_decref(entry);
+	assert_int_equal(fake_keeper_counts().detaches, 1);
+	/* Under its own number it is taken as it is. */
+	assert_int_equal(node_fixture_attach(fixture, "you", "b:1"), 2);
+	assert_int_equal(fake_keeper_counts().detaches, 1);
+	assert_int_equal(fake_keeper_size(), 2);
+}
+
 /* Nothing is left of an attach that fails; what the owner had stays. */
 static void test_failures(void **state)
 {
@@ -180,6 +208,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_one, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_shared, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_replaced, node_fixture_set_up, node_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_keeper_has_it, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_failures, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_directories, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_long_lists, node_fixture_set_up, node_fixture_tear_down),

@@ -30,6 +30,20 @@ static void test_bound(_unused_ void **state)
 	assert_false(node_bound_search("40 22 0:53 /" HEX " /mnt ro - ext4 x ro\n", "/mnt", &chain_id));
 }
 
+#define PLAIN(dev) "30 22 " dev " / /run/imgfs/fs/plain ro - fuse.imgfs imgfsd:plain ro\n"
+
+/* What a dead keeper has left looks like what the next one mounts, but for the number of its file system. */
+static void test_dead_bind(_unused_ void **state)
+{
+	static const char plain[] = "/run/imgfs/fs/plain";
+	assert_true(node_bound_in(ROOT PLAIN("0:53") BIND("/mnt"), "/mnt", plain));
+	assert_false(node_bound_in(ROOT PLAIN("0:54") BIND("/mnt"), "/mnt", plain));
+	assert_true(node_bound_in(ROOT PLAIN("0:54") PLAIN("0:53") BIND("/mnt"), "/mnt", plain));
+	assert_false(node_bound_in(ROOT PLAIN("0:53") BIND("/mnt") TMPFS("/mnt"), "/mnt", plain));
+	assert_false(node_bound_in(ROOT BIND("/mnt"), "/mnt", plain));
+	assert_false(node_bound_in(ROOT PLAIN("0:53"), "/mnt", plain));
+}
+
 static void test_overlays(_unused_ void **state)
 {
 	assert_true(node_overlay_search(ROOT OVERLAY("/mnt"), "/mnt"));
@@ -47,6 +61,7 @@ static void test_overlays(_unused_ void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_bound), cmocka_unit_test(test_overlays) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_bound), cmocka_unit_test(test_dead_bind),
+					    cmocka_unit_test(test_overlays) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,6 +67,21 @@ static void test_strangers_go(void **state)
 	assert_true(fake_keeper_has(1));
 }
 
+/* Files of the image with the highest number may be open still. */
+static void test_slots_lost(void **state)
+{
+	NodeFixture *fixture = *state;
+	node_fixture_start(fixture);
+	node_fixture_stop(fixture);
+	fake_keeper_add(7, OTHER);
+	node_fixture_start(fixture);
+	assert_int_equal(fake_keeper_size(), 0);
+	assert_int_equal(node_fixture_attach(fixture, "me", "a:1"), 8);
+	node_fixture_stop(fixture);
+	node_fixture_start(fixture);
+	assert_int_equal(node_fixture_attach(fixture, "you", "b:1"), 9);
+}
+
 /* The first file of a directory that is none of the owner's. */
 static void spoil(const NodeFixture *fixture, const char *owner, const char *text)
 {
@@ -204,6 +219,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_manager_again, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_reboot, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_strangers_go, node_fixture_set_up, node_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_slots_lost, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_damaged_state, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_one_manager_at_a_time, node_fixture_set_up,
 						node_fixture_tear_down),
