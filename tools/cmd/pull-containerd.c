@@ -20,7 +20,7 @@ static int add_to_chain(char chain[static DIGEST_TEXT_SIZE], const char *diff_id
 	char both[2 * DIGEST_TEXT_SIZE];
 	Digest digest;
 	if (!chain[0]) {
-		(void)strcpy(chain, diff_id);
+		(void)snprintf(chain, DIGEST_TEXT_SIZE, "%s", diff_id);
 		return 0;
 	}
 	int size = snprintf(both, sizeof(both), "%s %s", chain, diff_id);
@@ -35,7 +35,7 @@ static int make_snapshot(Client *client, const PullContainerd *what, const Manif
 {
 	char below[DIGEST_TEXT_SIZE], diff_id[DIGEST_TEXT_SIZE], blob[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
 	char blob_size[24], index_offset[24], index_size[24];
-	(void)strcpy(below, chain);
+	(void)snprintf(below, sizeof(below), "%s", chain);
 	if (add_to_chain(chain, digest_text(&layer->diff_id, diff_id)) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
 	(void)snprintf(blob_size, sizeof(blob_size), "%" PRIu64, layer->blob_size);
