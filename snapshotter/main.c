@@ -177,6 +177,7 @@ typedef struct Process {
 	Meta *meta;
 	LazyBackend lazy;
 	Service *service;
+	char *whole;
 } Process;
 
 static int open_state(const Options *options, Process *process, Error *error)
@@ -185,7 +186,8 @@ static int open_state(const Options *options, Process *process, Error *error)
 	int r = mounts_open(options->root, &process->mounts, error);
 	if (r < 0)
 		return r;
-	if (asprintf(&path, "%s/metadata.db", process->mounts.root) < 0)
+	if (asprintf(&path, "%s/metadata.db", process->mounts.root) < 0 ||
+	    asprintf(&process->whole, "%s/whole.json", process->mounts.root) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
 	mode_t before = umask(0077);
 	r = meta_open(path, &process->meta, error);
@@ -196,6 +198,7 @@ static int open_state(const Options *options, Process *process, Error *error)
 		.mounts = &process->mounts,
 		.lazy = options->no_daemon ? NULL : &process->lazy,
 		.metrics = options->metrics,
+		.whole = process->whole,
 	};
 	return r < 0 ? r : service_new(&service, &process->service, error);
 }
@@ -280,6 +283,7 @@ int main(int argc, char **argv)
 	else
 		log_info("ended");
 	(void)service_free(process.service);
+	free(process.whole);
 	(void)meta_close(process.meta);
 	mounts_close(&process.mounts);
 	close_p(&process.listen_fd);

@@ -152,6 +152,10 @@ int service_lazy_prepare(Service *service, const char *key, const char *parent, 
 		meta_layers_done(&wanted.below);
 		free(wanted.layer);
 	}
+	if (r > 0 || r == -EEXIST)
+		wanted.reason = LAZY_IS_LAZY; /* somebody else's */
+	const char *image = meta_labels_get(labels, LABEL_IMAGE_REF) ?: meta_labels_get(labels, LABEL_REFERENCE);
+	service_whole_note(service, image, wanted.ref, !parent, wanted.reason, error_text(&why, r));
 	if (r >= 0 || r == -EEXIST)
 		return error_set(error, -EEXIST, "the snapshot of %s is there already", wanted.ref);
 	/* An ordinary image is nothing to complain of. */

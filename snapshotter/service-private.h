@@ -15,6 +15,9 @@ struct Service {
 	atomic_ullong lazy_outcomes[LAZY_REASONS];    /* of Prepares that ask for a layer */
 	atomic_ullong lazy_unreachable, lazy_removed; /* calls that answered Unavailable; trees let go of */
 	const char *metrics;
+	const char *whole_file; /* NULL: none */
+	pthread_mutex_t whole_lock;
+	json_t *whole; /* under that lock */
 	pthread_mutex_t lock;
 	uint64_t next_id;    /* under the lock, as are the next two */
 	uint64_t *beginning; /* ids whose directory may be there and whose row may not be yet */
@@ -52,6 +55,14 @@ int service_lazy_reconcile(Service *service, uint64_t next, const uint64_t *spar
 
 /* Writes the file of metrics, if there is to be one. */
 void service_write_metrics(Service *service);
+
+/*
+ * What `imgfs why` knows of images whose layers are not lazy. `image` is what the client calls it, or NULL; `lowest`: this layer begins a pull.
+ * A layer that is lazy is noted too, since what was said of its image before holds no more. Blocks on the disk where something changes.
+ */
+void service_whole_load(Service *service);
+void service_whole_note(Service *service, const char *image, const char *chain, bool lowest, LazyReason reason,
+			const char *why);
 
 /* Takes away what layers are seen through with other owners, where no snapshot has that mapping any more. */
 int service_clean_mappings(Service *service, Error *error);

@@ -155,7 +155,10 @@ int service_new(const ServiceOptions *options, Service **ret_service, Error *err
 	service->mounts = options->mounts;
 	service->lazy = options->lazy;
 	service->metrics = options->metrics;
+	service->whole_file = options->whole;
 	(void)pthread_mutex_init(&service->lock, NULL);
+	(void)pthread_mutex_init(&service->whole_lock, NULL);
+	service_whole_load(service);
 	int r = choose_first_id(service, error);
 	if (r < 0)
 		return r;
@@ -168,6 +171,8 @@ Service *service_free(Service *service)
 	if (!service)
 		return NULL;
 	(void)pthread_mutex_destroy(&service->lock);
+	(void)pthread_mutex_destroy(&service->whole_lock);
+	json_decref(service->whole);
 	free(service->beginning);
 	free(service);
 	return NULL;

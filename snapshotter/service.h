@@ -19,6 +19,7 @@ typedef struct ServiceOptions {
 	const LazyBackend *lazy; /* NULL: all images are ordinary ones */
 	const char *
 		metrics; /* a file for Prometheus's textfile collector, written at each change of a counter; NULL: none */
+	const char *whole; /* a file with the images that were pulled whole, and why, for `imgfs why`; NULL: none */
 } ServiceOptions;
 
 /* Errors: those of reading the metadata and directories, with a sentence. */

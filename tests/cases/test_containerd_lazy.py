@@ -217,8 +217,14 @@ def test_without_a_daemon(lazy, node, host):
     assert done.returncode != 0 and "does not take the layer" in done.stderr
     assert metric(lazy, "unavailable") == 1
     assert "reason=unavailable" in (lazy.root / "snapshotter.log").read_text()
+    why = ("why", "--root", lazy.layers, name)
+    said = machine.imgfs(*why, check=False)
+    assert said.returncode == 1 and f"{name} did not start lazily" in said.stderr and "(unavailable: " in said.stderr
+    (lazy.root / "imgfs.conf").write_text(f"[snapshotter]\nroot = {lazy.layers}\n")
+    assert machine.imgfs("--config", lazy.root / "imgfs.conf", "why", name.partition("/")[2], check=False).stderr == said.stderr
     node.start()
     assert pull(lazy, node, host) == name
+    assert "did not start lazily" not in machine.imgfs(*why, check=False).stderr
     assert lazy.run("--rm", name, "c", "/bin/cat", "/etc/one").stdout == "one"
     remove_all(lazy, node)
 

@@ -5,23 +5,27 @@
 
 #include "tools/cmd/verbs.h"
 #include "tools/cmd/why-report.h"
+#include "tools/cmd/why-whole.h"
 #include "tools/image/image-docker.h"
 
 #define VERB "why"
 
 #define DIGEST_PREFIX_MIN 6u
 
-enum { OPTION_JSON = VERB_OPTION_LONG, OPTION_PLOT };
+enum { OPTION_JSON = VERB_OPTION_LONG, OPTION_PLOT, OPTION_ROOT };
 
 const VerbOption cmd_why_options[] = {
 	{ "json", OPTION_JSON, NULL, "print JSON: all files, all readers, each read" },
 	{ "plot", OPTION_PLOT, "FILE", "draw the time line as SVG, too" },
+	{ "root", OPTION_ROOT, "DIR",
+	  "imgfs-snapshotter's, which knows what was not lazy; default " WHY_SNAPSHOTTER_ROOT },
 	{ 0 },
 };
 
 typedef struct Arguments {
 	const char *what; /* NULL: the one mount there is */
 	const char *plot;
+	const char *root; /* NULL: the usual one */
 	bool json;
 } Arguments;
 
@@ -49,6 +53,11 @@ static bool is_reference(const char *reference, const char *what)
 			return true;
 	}
 	return false;
+}
+
+static bool is_image(const char *image, const char *what)
+{
+	return is_reference(image, what) || is_digest(image, what);
 }
 
 static bool shows_image(const MountObserved *mount, const char *what)
@@ -120,6 +129,11 @@ static int run(const Arguments *arguments, Error *error)
 	if (r < 0)
 		return error_set(error, r, "the mounts of this machine cannot be looked at: %s", error_text(NULL, r));
 	r = find(&observed, arguments->what, id, &mount, &filter, error);
+	/* Before the sentence that it is not known here. */
+	if (r == -ENOENT && arguments->what) {
+		int whole = why_whole(arguments->root, arguments->what, is_image, error);
+		r = whole < 0 ? whole : r;
+	}
 	if (r == 0)
 		r = why_report_make(mount, &filter, &report, error);
 	if (r == 0) {
@@ -143,6 +157,8 @@ int cmd_why(int argc, char **argv)
 			arguments.json = true;
 		else if (id == OPTION_PLOT)
 			arguments.plot = optarg;
+		else if (id == OPTION_ROOT)
+			arguments.root = optarg;
 		else
 			return VERB_USAGE;
 	}

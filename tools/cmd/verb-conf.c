@@ -79,8 +79,11 @@ static int use_entry(VerbConf *conf, const ConfEntry *entry, const Verb *verb, b
 {
 	if (net_hosts_has_section(entry->section))
 		return VERB_SUCCESS; /* net_hosts_parse() looks at these */
+	/* imgfs-snapshotter looks at this, and `imgfs why` into its directory. */
 	if (strcmp(entry->section, "snapshotter") == 0)
-		return VERB_SUCCESS; /* and imgfs-snapshotter at this */
+		return first && strcmp(verb->name, "why") == 0 && entry->key && strcmp(entry->key, "root") == 0
+			       ? add_option(conf, entry, true)
+			       : VERB_SUCCESS;
 	const Verb *owner = verbs_find(entry->section);
 	if (!owner || !owner->options || entry->name)
 		return fail(&conf->conf, entry, "there is no section", entry->section,

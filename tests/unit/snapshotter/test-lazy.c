@@ -34,7 +34,7 @@ typedef struct Fake {
 } Fake;
 
 typedef struct Place {
-	char root[64], metrics[96];
+	char root[64], metrics[96], whole[96];
 	Mounts mounts;
 	Meta *meta;
 	Fake fake;
@@ -102,13 +102,18 @@ static int setup(void **state)
 		return -1;
 	(void)snprintf(place.fake.tree, sizeof(place.fake.tree), "%s/tree", place.root);
 	(void)snprintf(place.metrics, sizeof(place.metrics), "%s/metrics", place.root);
+	(void)snprintf(place.whole, sizeof(place.whole), "%s/whole.json", place.root);
 	(void)snprintf(database, sizeof(database), "%s/metadata.db", place.root);
 	place.backend = (LazyBackend){ fake_attach, fake_detach, fake_owners, fake_shown, &place.fake };
 	if (mkdir(place.fake.tree, 0750) < 0 || mounts_open(place.root, &place.mounts, NULL) < 0 ||
 	    meta_open(database, &place.meta, NULL) < 0)
 		return -1;
 	const ServiceOptions options = {
-		.meta = place.meta, .mounts = &place.mounts, .lazy = &place.backend, .metrics = place.metrics
+		.meta = place.meta,
+		.mounts = &place.mounts,
+		.lazy = &place.backend,
+		.metrics = place.metrics,
+		.whole = place.whole,
 	};
 	*state = &place;
 	return service_new(&options, &place.service, NULL);
@@ -280,6 +285,45 @@ static void test_fallback(void **state)
 	assert_non_null(strstr(text, "imgfs_snapshotter_layers_total{outcome=\"lazy\"} 0\n"));
 }
 
+static json_t *whole_of(const Place *place)
+{
+	return json_load_file(place->whole, 0, NULL);
+}
+
+static const char *whole_text(const json_t *list, size_t index, const char *key)
+{
+	return json_string_value(json_object_get(json_array_get(list, index), key));
+}
+
+/* What is known of an image that was pulled whole: once a reason, over a restart, until the image is pulled again. */
+static void test_whole(void **state)
+{
+	Place *place = *state;
+	const ServiceOptions again = {
+		.meta = place->meta, .mounts = &place->mounts, .lazy = &place->backend, .whole = place->whole
+	};
+	assert_int_equal(prepare(place, "plain", "", (Labels){ REF, TWO }, NULL, NULL), 0);
+	assert_null(whole_of(place)); /* an ordinary image without a name is nothing to speak of */
+	assert_int_equal(prepare(place, "named", "", (Labels){ REF, TWO, IMAGE }, NULL, NULL), 0);
+	place->fake.fails = true;
+	for (int i = 0; i < 2; i++) {
+		const char *key = i == 0 ? "a" : "b";
+		assert_int_equal(prepare(place, key, "", (Labels){ REF, ONE, BLOB, IMAGE }, NULL, NULL), 0);
+		json_auto_t *list = whole_of(place);
+		assert_int_equal(json_array_size(list), 1);
+		assert_string_equal(whole_text(list, 0, "image"), "build:8500/a:1");
+		assert_string_equal(whole_text(list, 0, "chain"), ONE);
+		assert_string_equal(whole_text(list, 0, "reason"), "unavailable");
+		assert_string_equal(whole_text(list, 0, "why"), "the build host is asleep");
+		place->service = service_free(place->service);
+		assert_int_equal(service_new(&again, &place->service, NULL), 0);
+	}
+	place->fake.fails = false;
+	assert_int_equal(prepare(place, "c", "", (Labels){ REF, ONE, BLOB, IMAGE }, NULL, NULL), -EEXIST);
+	json_auto_t *list = whole_of(place);
+	assert_true(json_is_array(list) && json_array_size(list) == 0);
+}
+
 /* A tree that has vanished is shown again; where that fails the answer is Unavailable, and never an empty directory. */
 static void test_unreachable(void **state)
 {
@@ -317,8 +361,8 @@ static void test_orphan(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent),
-		TEST(test_fallback),   TEST(test_unreachable), TEST(test_orphan),
+		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent), TEST(test_fallback),
+		TEST(test_whole),      TEST(test_unreachable), TEST(test_orphan),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
