@@ -95,6 +95,17 @@ static int keep_pinned(CacheStore *cache, DigestList *keep, Error *error)
 	return r;
 }
 
+bool fetch_contents_has_layers(CacheStore *cache, const Digest *manifest, const ManifestLayer *layers, size_t count)
+{
+	_cleanup_(fetch_manifest_done) FetchManifest image = { 0 };
+	if (fetch_manifest_cached(cache, manifest, &image) < 0 || image.manifest.layer_count < count)
+		return false;
+	for (size_t i = 0; i < count; i++)
+		if (!digest_equal(&image.manifest.layers[i].blob, &layers[i].blob))
+			return false;
+	return true;
+}
+
 static int prune_kind(CacheStore *cache, CacheKind kind, const FetchPrune *prune, const DigestList *keep,
 		      FetchPruned *pruned)
 {

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #include "fs/cache/cache-contents.h"
+#include "fs/format/manifest.h"
 
 typedef struct FetchContents {
 	Digest config;  /* image ID */
@@ -17,6 +18,9 @@ typedef struct FetchContents {
 
 /* What the cache has of the image with this manifest, by its bitmaps. Errors: -ENOENT (the manifest is not there, or rotten), -ENOMEM. */
 int fetch_contents_describe(CacheStore *cache, const Digest *manifest, FetchContents *ret_contents) _must_check_;
+
+/* Does the cache have this manifest, of an image whose lowest layers have these blobs? */
+bool fetch_contents_has_layers(CacheStore *cache, const Digest *manifest, const ManifestLayer *layers, size_t count);
 
 typedef struct FetchPrune {
 	const Digest

@@ -12,6 +12,8 @@
 #include "fs/fetch/fetch-twins.h"
 #include "fs/net/net-registry.h"
 
+#define PROBE_SIZE 4096u /* of an index: enough to see that somebody has it */
+
 /* An image being put together. */
 typedef struct Assembly {
 	CacheStore *cache;
@@ -238,16 +240,20 @@ static int fetch_missing_indexes(Assembly *assembly, const NetAccess *access, in
 	return r;
 }
 
+/* `imgfs serve` gives a blob without a repository's name, too. NULL: out of memory. */
+static char *blob_url(const char *base, const char *name, const Digest *blob)
+{
+	char text[DIGEST_TEXT_SIZE], *url;
+	if (name[0])
+		return net_registry_blob_url(base, name, blob);
+	return asprintf(&url, "%s/imgfs/blobs/%s", base, digest_text(blob, text)) < 0 ? NULL : url;
+}
+
 static int name_sources(Assembly *assembly, const char *base, const char *name, Error *error)
 {
 	for (size_t i = 0; i < assembly->image.layer_count; i++) {
 		FetchLayerFiles *files = &assembly->image.layers[i];
-		char text[DIGEST_TEXT_SIZE];
-		/* `imgfs serve` gives a blob without a repository's name, too. */
-		if (name[0])
-			files->url = net_registry_blob_url(base, name, &files->layer.blob);
-		else if (asprintf(&files->url, "%s/imgfs/blobs/%s", base, digest_text(&files->layer.blob, text)) < 0)
-			files->url = NULL;
+		files->url = blob_url(base, name, &files->layer.blob);
 		if (!files->url)
 			return error_set(error, -ENOMEM, "out of memory");
 	}
@@ -376,6 +382,34 @@ int fetch_image_layers(const FetchRemote *remote, const ManifestLayer *layers, s
 	/* Only read, as that of any other image. */
 	Manifest manifest = { .layer_count = count, .layers = (ManifestLayer *)(uintptr_t)layers };
 	return assemble(remote, &source, &manifest, &(Digest){ 0 }, false, ret_image, error);
+}
+
+bool fetch_image_layers_are_at(const FetchRemote *remote, const ManifestLayer *layers, size_t count)
+{
+	_cleanup_(source_done) Source source = { 0 };
+	_cleanup_free_ NetRequest *requests = calloc(count + 1, sizeof(*requests));
+	_cleanup_free_ NetResponse *responses = calloc(count + 1, sizeof(*responses));
+	char **urls = calloc(count + 1, sizeof(char *));
+	bool there = urls && requests && responses && source_open(remote, &source, NULL) == 0;
+	for (size_t i = 0; there && i < count; i++) {
+		uint64_t size = layers[i].index_size;
+		urls[i] = blob_url(source.base, remote->reference->name, &layers[i].blob);
+		requests[i] = (NetRequest){ .url = urls[i],
+					    .ranged = true,
+					    .offset = layers[i].index_offset,
+					    .size = size < PROBE_SIZE ? size : PROBE_SIZE,
+					    .optional = true };
+		there = urls[i] && size > 0;
+	}
+	there = there && net_http_perform(source.http, requests, count, responses, NULL) == 0;
+	for (size_t i = 0; responses && i < count; i++) {
+		there &= responses[i].body != NULL;
+		net_response_done(&responses[i]);
+	}
+	for (size_t i = 0; urls && i < count; i++)
+		free(urls[i]);
+	free((void *)urls);
+	return there;
 }
 
 /* Reads the index of a layer from a whole blob. */

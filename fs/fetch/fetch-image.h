@@ -65,6 +65,12 @@ int fetch_image_layers(const FetchRemote *remote, const ManifestLayer *layers, s
 		       Error *error) _must_check_;
 
 /*
+ * Does the host of a reference, as fetch_image_layers() asks it, have the blobs of all these layers? Asks for a piece of each index, also where the cache has it;
+ * a host gets two seconds to answer, and one that cannot be asked has nothing.
+ */
+bool fetch_image_layers_are_at(const FetchRemote *remote, const ManifestLayer *layers, size_t count);
+
+/*
  * The same from blobs at hand: `open_blob(arg, digest)` gives a descriptor of a whole blob or a negative errno. Views are kept in
  * `cache`, index images too. `manifest_json` is what the store has for the tag.
  */

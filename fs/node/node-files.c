@@ -65,41 +65,6 @@ static NetAccessOptions access_of(const ControlAccess *access, const NodeSetting
 	};
 }
 
-static int open_layers(const FetchRemote *remote, const ControlRequest *request, FetchImage *ret_image, Error *error)
-{
-	_cleanup_free_ ManifestLayer *layers = calloc(request->layer_count, sizeof(*layers));
-	if (!layers)
-		return error_set(error, -ENOMEM, "out of memory");
-	for (size_t i = 0; i < request->layer_count; i++) {
-		const ControlLayer *layer = &request->layers[i];
-		layers[i] = (ManifestLayer){
-			.diff_id = layer->diff_id,
-			.tar_size = layer->size,
-			.blob = layer->blob,
-			.blob_size = layer->blob_size,
-			.index = layer->index,
-			.index_offset = layer->index_offset,
-			.index_size = layer->index_size,
-		};
-	}
-	return fetch_image_layers(remote, layers, request->layer_count, ret_image, error);
-}
-
-/* Where the bytes come from: the reference, or for layers without one the source that is set. */
-static int find_reference(const ControlRequest *request, const NodeSettings *settings, Reference *ret_reference,
-			  Error *error)
-{
-	if (request->reference)
-		return reference_parse_remote(request->reference, ret_reference, error);
-	if (!settings->source)
-		return error_set(error, -EINVAL,
-				 "nothing says where the layers come from: neither a reference nor `source` in section "
-				 "[daemon] of imgfs.conf");
-	*ret_reference = (Reference){ 0 };
-	(void)snprintf(ret_reference->host, sizeof(ret_reference->host), "%s", settings->source);
-	return 0;
-}
-
 static int open_store(Node *node, const ControlRequest *request, const NodeRecord *known, FetchImage *ret_image,
 		      Error *error)
 {
@@ -120,15 +85,16 @@ static int open_store(Node *node, const ControlRequest *request, const NodeRecor
 }
 
 int node_files_open(Node *node, const ControlRequest *request, const NodeRecord *known, bool offline,
-		    FetchImage *ret_image, Error *error)
+		    FetchImage *ret_image, char ret_origin[static NODE_ORIGIN_SIZE], Error *error)
 {
+	ret_origin[0] = '\0';
 	if (request->store)
 		return open_store(node, request, known, ret_image, error);
 	_cleanup_(node_settings_done) NodeSettingsCopy copy = { 0 };
 	if (node_settings_copy(node, &copy) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
-	Reference reference;
-	int r = find_reference(request, &copy.settings, &reference, error);
+	Reference reference = { 0 };
+	int r = request->reference ? reference_parse_remote(request->reference, &reference, error) : 0;
 	if (r < 0)
 		return r;
 	if (known && !request->layers) {
@@ -144,6 +110,6 @@ int node_files_open(Node *node, const ControlRequest *request, const NodeRecord 
 		.hosts = node->options.hosts,
 		.offline = offline,
 	};
-	return request->layers ? open_layers(&remote, request, ret_image, error)
+	return request->layers ? node_origin_open(&remote, request, &copy.settings, known, ret_image, ret_origin, error)
 			       : fetch_image_remote(&remote, ret_image, error);
 }

@@ -143,9 +143,21 @@ void node_settings_done(NodeSettingsCopy *copy);
 
 /*
  * Opens what a request names. `known`: its record, by whose digest it is opened again; NULL: it is new. Blocks on the network unless `offline`.
+ * `ret_origin`: as node_origin_open() has it.
  */
 int node_files_open(Node *node, const ControlRequest *request, const NodeRecord *known, bool offline,
-		    FetchImage *ret_image, Error *error) _must_check_;
+		    FetchImage *ret_image, char ret_origin[static NODE_ORIGIN_SIZE], Error *error) _must_check_;
+
+/* node-origin.c */
+
+/*
+ * Opens layers from where they can be had: what the request names, else a host whose tag this node has seen, of an image with these layers; else the `source`
+ * of the settings, else the [source ...] sections in their order. The first that has all layers is taken. `remote` has the request's reference, if
+ * it has one, and its access, which only that host and the settings' `source` get. `ret_origin`: which one it was, for the record; "" where the request says it.
+ */
+int node_origin_open(const FetchRemote *remote, const ControlRequest *request, const NodeSettings *settings,
+		     const NodeRecord *known, FetchImage *ret_image, char ret_origin[static NODE_ORIGIN_SIZE],
+		     Error *error) _must_check_;
 
 /* node-attach.c: the calls. */
 int node_attach(Node *node, ControlCall *call, const ControlRequest *request, json_t **ret_answer, Error *error)

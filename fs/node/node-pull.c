@@ -74,7 +74,8 @@ int node_pull(Node *node, ControlCall *call, const ControlRequest *request, json
 	FetchImage image = { 0 };
 	FetchPlan plan = { 0 };
 	char manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE];
-	int r = node_files_open(node, request, NULL, false, &image, error);
+	char origin[NODE_ORIGIN_SIZE];
+	int r = node_files_open(node, request, NULL, false, &image, origin, error);
 	if (r < 0)
 		return r;
 	r = fetch_pull_plan(&image, &plan, error);
@@ -103,7 +104,8 @@ static int answer_digest(const Digest *manifest, json_t **ret_answer, Error *err
 int node_pin(Node *node, const ControlRequest *request, json_t **ret_answer, Error *error)
 {
 	FetchImage image = { 0 };
-	int r = node_files_open(node, request, NULL, false, &image, error);
+	char origin[NODE_ORIGIN_SIZE];
+	int r = node_files_open(node, request, NULL, false, &image, origin, error);
 	if (r == 0)
 		r = cache_pin_add(node->cache, CACHE_PIN, &image.manifest, request->reference, error);
 	if (r == 0)

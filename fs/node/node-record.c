@@ -33,11 +33,12 @@ static int name_of(const char *owner, char ret_name[static NAME_SIZE])
 int node_record_write(int dirfd, const NodeRecord *record)
 {
 	char name[NAME_SIZE], manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE], chain_id[DIGEST_TEXT_SIZE];
-	json_t *json = json_pack("{s:i, s:O, s:s, s:s, s:s, s:I, s:b, s:I}", "imgfsRecord", VERSION, "request",
-				 record->request.json, "manifest", digest_text(&record->manifest, manifest), "image",
-				 digest_text(&record->config, config), "chainId",
-				 digest_text(&record->chain_id, chain_id), "slot", (json_int_t)record->slot,
-				 "lingering", record->lingering, "time", (json_int_t)record->time);
+	json_t *json =
+		json_pack("{s:i, s:O, s:s, s:s, s:s, s:I, s:b, s:I, s:s*}", "imgfsRecord", VERSION, "request",
+			  record->request.json, "manifest", digest_text(&record->manifest, manifest), "image",
+			  digest_text(&record->config, config), "chainId", digest_text(&record->chain_id, chain_id),
+			  "slot", (json_int_t)record->slot, "lingering", record->lingering, "time",
+			  (json_int_t)record->time, "origin", record->origin[0] ? record->origin : NULL);
 	_cleanup_free_ char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
 	json_decref(json);
 	int r = text ? name_of(record->request.owner, name) : -ENOMEM;
@@ -73,6 +74,10 @@ static int decode(json_t *json, NodeRecord *record, Error *error)
 	record->slot = (uint32_t)number;
 	record->lingering = json_is_true(json_object_get(json, "lingering"));
 	record->time = json_integer_value(json_object_get(json, "time"));
+	const char *origin = json_string_value(json_object_get(json, "origin"));
+	if (origin && strlen(origin) >= sizeof(record->origin))
+		return error_set(error, -EBADMSG, "its origin is too long");
+	(void)strcpy(record->origin, origin ?: "");
 	json_t *request = json_object_get(json, "request");
 	if (!json_is_object(request))
 		return error_set(error, -EBADMSG, "the request is missing");

@@ -6,13 +6,17 @@
 
 #include "fs/control/control-request.h"
 
+#define NODE_ORIGIN_SIZE 528u /* a host, a repository, and "http://" */
+
 typedef struct NodeRecord {
 	ControlRequest request;  /* an attach; its json is NULL in a record that is none yet */
 	Digest manifest, config; /* zeros for layers */
 	Digest chain_id;
 	uint32_t slot;
-	bool lingering; /* unmounted lazily: it goes with the mounts of the keeper that has it */
-	int64_t time;   /* when it was attached, seconds since 1970 */
+	char origin
+		[NODE_ORIGIN_SIZE]; /* of layers whose bytes come from where the request does not say (node-origin.c); else "" */
+	bool lingering;             /* unmounted lazily: it goes with the mounts of the keeper that has it */
+	int64_t time;               /* when it was attached, seconds since 1970 */
 } NodeRecord;
 
 void node_record_done(NodeRecord *record); /* safe on a zeroed one */

@@ -153,6 +153,51 @@ def test_layers(daemon, backend, image, place):
     check_content(Path(whole["path"]), image)
 
 
+def origin_of(daemon, owner):
+    """Where the record says that layers come from."""
+    records = [json.loads(path.read_text()) for path in (daemon.state / "attached").glob("*.json")]
+    return [record.get("origin") for record in records if record["request"]["owner"] == owner][0]
+
+
+def test_layers_of_a_tag_that_was_seen(daemon, reference, backend, place, image):
+    """Without a reference they come from the host whose tag means an image with these layers."""
+    daemon.start()
+    layers = layers_of(place)
+    daemon.call(call="attach", owner="whole", reference=reference)
+    lower = Path(daemon.call(call="attach", owner="s", layers=layers[:1])["ok"]["path"])
+    assert origin_of(daemon, "s") == f"{backend}/{NAME}"
+    assert (lower / "usr/noise").read_bytes() == image.files["usr/noise"]
+    other = [{**layers[0], "blob": layers[1]["blob"]}]
+    assert daemon.call(call="attach", owner="t", layers=other)["error"]["code"] == "EINVAL"
+
+
+def test_layers_of_a_source(daemon, backend, place, image, work):
+    """The first [source] that has them, after those that are dead or have them not; also when the host that was named has them not."""
+    layers = layers_of(place)
+    shutil.copytree(place / "store", work / "empty")
+    for layer in layers:
+        (work / "empty/blobs/sha256" / layer["blob"].partition(":")[2]).unlink()
+    with serving(work / "empty", work / "empty.log", "--listen", "127.0.0.1:0") as empty:
+        conf = work / "imgfs.conf"
+        urls = ["127.0.0.1:1", empty.address, backend]
+        conf.write_text("".join(f"[source s{number}]\nurl = http://{url}\n" for number, url in enumerate(urls)))
+        words = daemon.command()
+        daemon.command = lambda: [words[0], "--config", conf, *words[1:]]
+        daemon.start()
+        lower = Path(daemon.call(call="attach", owner="s", layers=layers[:1])["ok"]["path"])
+        assert origin_of(daemon, "s") == f"http://{backend}"
+        assert (lower / "usr/noise").read_bytes() == image.files["usr/noise"]
+        whole = daemon.call(call="attach", owner="w", layers=layers, reference=f"{empty.address}/{NAME}")["ok"]
+        assert origin_of(daemon, "w") == f"http://{backend}"
+        check_content(Path(whole["path"]), image)
+        nobodys = "sha256:" + 64 * "5"
+        error = daemon.call(call="attach", owner="n", layers=[{**layers[0], "blob": nobodys, "index": nobodys}])["error"]
+        assert error["code"] == "EHOSTUNREACH" and "none of 3 hosts has all of the layers" in error["text"] and "127.0.0.1:1" in error["text"]
+    daemon.reboot()
+    daemon.start()
+    check_content(Path(whole["path"]), image)
+
+
 def test_prune_keeps_what_is_attached(daemon, place, image, work):
     """Also while no daemon runs: after a reboot nobody but the cache has it. What is let go, goes."""
     with serving(place / "store", work / "serve.log", "--listen", "127.0.0.1:0") as server:
@@ -165,13 +210,20 @@ def test_prune_keeps_what_is_attached(daemon, place, image, work):
     def files():
         return {path for path in daemon.cache.rglob("*") if path.is_file() and "tags" not in path.parts}
 
-    def prune(*words):
-        return json.loads(daemon.imgfs("cache", "prune", "--all", "--json", "--cache", daemon.cache, *words).stdout)["objects"]
+    def prune():
+        return json.loads(daemon.imgfs("cache", "prune", "--all", "--json", "--cache", daemon.cache).stdout)["objects"]
+
+    def prune_alone():
+        """Where no other run's mount of the same image is seen, which would keep it too."""
+        script = 'umount --all --lazy --types fuse.imgfs; exec "$@"'
+        words = [machine.IMGFS, "cache", "prune", "--all", "--json", "--cache", daemon.cache, "--state", daemon.state]
+        done = machine.run("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *words)
+        return json.loads(done.stdout)["objects"]
 
     before = files()
     assert prune() == 0 and before <= files()
     daemon.stop()
-    assert prune("--state", daemon.state) == 0 and before <= files()
+    assert prune_alone() == 0 and before <= files()
     conf = work / "imgfs.conf"
     conf.write_text(f"[daemon]\nstate = {daemon.state}\n")
     machine.imgfs("--config", conf, "cache", "prune", "--all", "--cache", daemon.cache)
@@ -180,7 +232,7 @@ def test_prune_keeps_what_is_attached(daemon, place, image, work):
     daemon.start()
     check_content(work / "a", image)
     daemon.imgfs("umount", work / "a")
-    assert prune() > 0
+    assert prune_alone() > 0
     lower = Path(answer["path"])
     daemon.reboot()
     daemon.start()
@@ -194,7 +246,7 @@ def test_prune_keeps_what_is_attached(daemon, place, image, work):
     assert done.returncode == 4 and record.name in done.stderr and "nothing was removed" in done.stderr
     record.write_text(content)
     daemon.imgfs("detach", "snapshotter:1")
-    assert prune() > 0
+    assert prune_alone() > 0
     assert not [path for path in files() if path.parent.name in {"indexes", "views"} or path.parents[1].name == "blobs"]
 
 
