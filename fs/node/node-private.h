@@ -52,7 +52,8 @@ typedef struct NodeSettingsCopy {
 typedef struct Node {
 	NodeOptions options;
 	CacheStore *cache;
-	int lock_fd;     /* of the state: one manager at a time */
+	int lock_fd; /* of the state: one manager at a time */
+	int runtime_lock_fd;
 	int attached_fd; /* records */
 	int bound_fd;    /* marks of what is mounted, which go with the machine's memory */
 	NodeSlots slots;

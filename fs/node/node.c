@@ -35,16 +35,18 @@ static int open_directory(int above, const char *path, mode_t mode, int *ret_fd,
 	return 0;
 }
 
-/* One manager at a time, for as long as it lives. */
-static int lock_state(Node *node, int state_fd, Error *error)
+/* One manager at a time, for as long as it lives. `option` is what names the directory. */
+static int lock_directory(int fd, const char *name, const char *path, const char *option, int *ret_fd, Error *error)
 {
-	node->lock_fd = openat(state_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (node->lock_fd >= 0 && flock(node->lock_fd, LOCK_EX | LOCK_NB) == 0)
+	_cleanup_close_ int lock_fd = openat(fd, name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (lock_fd >= 0 && flock(lock_fd, LOCK_EX | LOCK_NB) == 0) {
+		*ret_fd = TAKE_FD(lock_fd);
 		return 0;
-	int r = node->lock_fd < 0 ? -errno : errno == EWOULDBLOCK ? -EBUSY : -errno;
-	return r == -EBUSY ? error_set(error, r, "another imgfsd has %s; stop it, or give --state another directory",
-				       node->options.state)
-			   : error_set(error, r, "%s cannot be locked: %s", node->options.state, strerror(-r));
+	}
+	int r = lock_fd >= 0 && errno == EWOULDBLOCK ? -EBUSY : -errno;
+	return r == -EBUSY ? error_set(error, r, "another imgfsd has %s; stop it, or give --%s another directory", path,
+				       option)
+			   : error_set(error, r, "%s cannot be locked: %s", path, strerror(-r));
 }
 
 static int open_state(Node *node, Error *error)
@@ -52,13 +54,17 @@ static int open_state(Node *node, Error *error)
 	_cleanup_close_ int state = -1, runtime = -1;
 	int r = open_directory(AT_FDCWD, node->options.state, 0700, &state, error);
 	if (r == 0)
-		r = lock_state(node, state, error);
+		r = lock_directory(state, "lock", node->options.state, "state", &node->lock_fd, error);
 	if (r == 0)
 		r = open_directory(state, "attached", 0700, &node->attached_fd, error);
 	if (r == 0)
 		r = node_slots_open(state, &node->slots, error);
 	if (r == 0)
 		r = open_directory(AT_FDCWD, node->options.runtime, 0755, &runtime, error);
+	/* With a state of its own another one would take away all that this one has. */
+	if (r == 0)
+		r = lock_directory(runtime, "imgfsd.lock", node->options.runtime, "runtime", &node->runtime_lock_fd,
+				   error);
 	if (r == 0)
 		r = open_directory(runtime, "bound", 0700, &node->bound_fd, error);
 	if (r == 0)
@@ -96,6 +102,7 @@ Node *node_free(Node *node)
 	close_p(&node->attached_fd);
 	close_p(&node->bound_fd);
 	close_p(&node->lock_fd);
+	close_p(&node->runtime_lock_fd);
 	close_p(&node->wake_fd);
 	free(node->socket);
 	(void)pthread_cond_destroy(&node->changed);
@@ -110,7 +117,8 @@ int node_new(const NodeOptions *options, Node **ret_node, Error *error)
 	if (!node)
 		return error_set(error, -ENOMEM, "out of memory");
 	node->options = *options;
-	node->attached_fd = node->bound_fd = node->lock_fd = node->wake_fd = node->slots.fd = -1;
+	node->attached_fd = node->bound_fd = node->lock_fd = node->runtime_lock_fd = node->wake_fd = node->slots.fd =
+		-1;
 	node->generation = 1;
 	node->started = time(NULL);
 	(void)pthread_mutex_init(&node->mutex, NULL);

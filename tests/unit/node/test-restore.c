@@ -124,6 +124,14 @@ static void test_one_manager_at_a_time(void **state)
 	Error error = { 0 };
 	assert_int_equal(node_new(&fixture->node->options, &second, &error), -EBUSY);
 	assert_non_null(strstr(error.message, "another imgfsd has"));
+	/* Nor with another state, in which nobody holds what the keeper has. */
+	NodeOptions options = fixture->node->options;
+	char state_path[160];
+	(void)snprintf(state_path, sizeof(state_path), "%s-2", fixture->state);
+	options.state = state_path;
+	error = (Error){ 0 };
+	assert_int_equal(node_new(&options, &second, &error), -EBUSY);
+	assert_non_null(strstr(error.message, "--runtime"));
 }
 
 /* What cannot be opened yet is tried again until it can; the others do not wait for it. */
