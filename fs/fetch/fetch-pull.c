@@ -386,6 +386,14 @@ static int verify_layer(Pull *pull, PullLayer *layer, size_t number, FetchReader
 	if (!digest_equal(&digest, &named->diff_id))
 		return error_set(error, -EBADMSG, "layer %s has the digest %s: the image was published wrong",
 				 digest_text(&named->diff_id, text), digest_text(&digest, got));
+	/* Evicted meanwhile, or not kept by a full disk: what was read then came from memory. */
+	r = cache_blob_settle(layer->blob->cache);
+	if (r < 0)
+		return error_set(
+			error, r == -ENODATA ? -EIO : r,
+			"layer %s is right, but the cache has not kept all of it; make room, or `imgfs cache pin` the "
+			"image first",
+			digest_text(&named->diff_id, text));
 	return writer ? cache_decoded_writer_finish(writer, error) : 0;
 }
 

@@ -37,6 +37,6 @@ int fetch_pull(const FetchImage *image, const FetchPullOptions *options, Error *
 /*
  * Decodes every layer from the cache and compares its diffID; a chunk that is rotten is fetched again. Makes
  * decoded copies meanwhile, where that is wanted and no sound one is there. Then waits until all is on the disk. Errors: as above,
- * -EBADMSG (another diffID: what the manifest says of the layer is wrong), what cache_decoded_writer_new() and _add() say.
+ * -EBADMSG (another diffID: what the manifest says of the layer is wrong), -EIO (the cache has not kept all of it), what cache_decoded_writer_new() and _add() say.
  */
 int fetch_pull_verify(const FetchImage *image, const FetchPullOptions *options, Error *error) _must_check_;

@@ -75,7 +75,13 @@ int fetch_seal_image(CacheStore *cache, const FetchImage *image, const char *ref
 		if (r < 0)
 			return error_set(error, r, "the cache cannot be written to the disk: %s", error_text(NULL, r));
 	}
-	return cache_pin_add(cache, CACHE_SEAL, &image->manifest, reference, error);
+	int r = cache_pin_add(cache, CACHE_SEAL, &image->manifest, reference, error);
+	if (r < 0 || are_sealed(cache, &image->manifest))
+		return r;
+	/* Who was evicting had not seen the seals yet. Adding the pin has waited for the end of that. */
+	r = fetch_seal_remove(cache, &image->manifest, error);
+	return r < 0 ? r
+		     : error_set(error, -EIO, "the cache has not kept all of the image; make room, or pin it first");
 }
 
 /* Does a seal among `pins`, but `own`, speak of this blob? */

@@ -17,8 +17,8 @@ bool fetch_seal_check(CacheStore *cache, const Digest *manifest, const char *ref
 void fetch_seals_adopt(CacheStore *cache);
 
 /*
- * Seals layers and image: the caller has just proven that all is there and right. Errors, with a sentence: -EROFS, what the disk gives,
- * cache_pin_add()'s.
+ * Seals layers and image: the caller has just proven that all is there and right. Errors, with a sentence: -EIO (it is not there any
+ * more, and not sealed), -EROFS, what the disk gives, cache_pin_add()'s.
  */
 int fetch_seal_image(CacheStore *cache, const FetchImage *image, const char *reference, Error *error) _must_check_;
 

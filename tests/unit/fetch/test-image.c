@@ -5,13 +5,19 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "fs/base/fd.h"
+#include "fs/cache/cache-pins.h"
+#include "fs/cache/cache-present.h"
+#include "fs/cache/cache-seal.h"
 #include "fs/fetch/fetch-image.h"
+#include "fs/fetch/fetch-pull.h"
+#include "fs/fetch/fetch-seal.h"
 #include "fs/format/profile.h"
 #include "fs/view/view.h"
 #include "tests/fake/fake-server.h"
@@ -498,6 +504,49 @@ static void test_offline(void **state)
 	refuse(fixture, -ENOENT, "/nowhere");
 }
 
+/* Another process evicts the first chunk of each layer. */
+static void evict_first(void *arg, uint64_t done _unused_)
+{
+	const FetchImage *image = arg;
+	uint8_t generation[4], bits = 0xfe;
+	store_le32(generation, 2);
+	for (uint32_t i = 0; i < LAYERS; i++) {
+		int fd = image->layers[i].present_fd;
+		assert_int_equal(pwrite(fd, generation, 4, (off_t)present_mark(i + 1, 0)), 4);
+		assert_int_equal(pwrite(fd, &bits, 1, 0), 1);
+	}
+}
+
+static bool is_sealed(ImageFixture *fixture)
+{
+	return cache_pin_has(fixture->cache, CACHE_SEAL, &fixture->manifest);
+}
+
+static void test_seal_of_what_is_whole(void **state)
+{
+	ImageFixture *fixture = *state;
+	FetchImage image;
+	FetchPullOptions options = { .timeout = 60000 };
+	assert_int_equal(fetch_image_remote(&fixture->remote, &image, NULL), 0);
+	assert_int_equal(fetch_seal_image(fixture->cache, &image, "app:v1", &fixture->error), -EIO);
+	assert_false(is_sealed(fixture));
+	for (size_t i = 0; i < LAYERS; i++)
+		assert_false(cache_seal_is_valid(image.layers[i].seal_fd, &image.layers[i].layer.diff_id));
+
+	assert_int_equal(fetch_pull(&image, &options, NULL), 0);
+	options.progress = evict_first;
+	options.arg = &image;
+	assert_int_equal(fetch_pull_verify(&image, &options, &fixture->error), -EIO);
+	assert_non_null(strstr(fixture->error.message, "has not kept all of it"));
+	options.progress = NULL;
+	assert_int_equal(fetch_pull(&image, &options, NULL), 0);
+	assert_int_equal(fetch_pull_verify(&image, &options, NULL), 0);
+	assert_int_equal(fetch_seal_image(fixture->cache, &image, "app:v1", &fixture->error), 0);
+	assert_true(is_sealed(fixture));
+	assert_true(fetch_seal_check(fixture->cache, &fixture->manifest, "app:v1"));
+	fetch_image_done(&image);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -519,6 +568,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_local, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_layers, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_offline, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_seal_of_what_is_whole, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
