@@ -3,7 +3,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/base/log.h"
 #include "fs/node/node-private.h"
+
+#define BUSY_TURNS 50     /* in which a keeper that is busy with an image is asked again */
+#define BUSY_PAUSE 100000 /* microseconds between two */
 
 void node_lock(Node *node)
 {
@@ -197,6 +201,28 @@ int node_image_join(Node *node, const Digest *chain_id, NodeImage **ret_image)
 	return r;
 }
 
+/*
+ * While a server starts, the keeper may be busy giving it the very image. What cannot be taken away at all is found when the image is attached again, or
+ * when the manager starts again.
+ */
+static void take_away(Node *node, uint32_t slot)
+{
+	Error error = { 0 };
+	int r = -EBUSY;
+	for (int turn = 0; turn < BUSY_TURNS && r == -EBUSY; turn++) {
+		DaemonMounts *mounts;
+		if (turn > 0)
+			(void)usleep(BUSY_PAUSE);
+		r = node_keeper_take(node, &mounts, &error);
+		if (r < 0)
+			break;
+		r = daemon_mounts_detach(mounts, slot, &error);
+		node_keeper_give(node, r);
+	}
+	if (r < 0 && r != -ENOENT && r != -EPIPE)
+		log_warning("an image that nobody holds stays for now: %s slot=%u", error_text(&error, r), slot);
+}
+
 void node_image_leave(Node *node, NodeImage *image)
 {
 	if (!image)
@@ -211,10 +237,8 @@ void node_image_leave(Node *node, NodeImage *image)
 	bool here = image->state == NODE_IMAGE_HERE;
 	image->state = NODE_IMAGE_MOVING;
 	node_unlock(node);
-	DaemonMounts *mounts;
-	/* What cannot be taken away now is found when the manager starts again. */
-	if (here && node_keeper_take(node, &mounts, NULL) == 0)
-		node_keeper_give(node, daemon_mounts_detach(mounts, image->slot, NULL));
+	if (here)
+		take_away(node, image->slot);
 	node_lock(node);
 	drop_image(node, image);
 	node_unlock(node);

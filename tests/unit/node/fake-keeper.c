@@ -22,7 +22,7 @@ static FakeKeeperCounts counts;
 static unsigned keeper; /* counts those that have lived */
 static int own_fd = -1; /* the keeper's end */
 static int fail_code, refuse_code;
-static unsigned fail_count;
+static unsigned fail_count, busy_count;
 static bool die_next;
 static _Atomic bool in_use; /* one thread at a time may call */
 
@@ -50,7 +50,7 @@ void fake_keeper_reset(void)
 	lock();
 	die();
 	counts = (FakeKeeperCounts){ 0 };
-	fail_count = 0;
+	fail_count = busy_count = 0;
 	refuse_code = 0;
 	die_next = false;
 	unlock();
@@ -68,6 +68,13 @@ void fake_keeper_fail(int code, unsigned count)
 	lock();
 	fail_code = code;
 	fail_count = count;
+	unlock();
+}
+
+void fake_keeper_be_busy(unsigned count)
+{
+	lock();
+	busy_count = count;
 	unlock();
 }
 
@@ -214,6 +221,10 @@ int daemon_mounts_detach(DaemonMounts *mounts, uint32_t slot, _unused_ Error *er
 	counts.detaches++;
 	DaemonSlot *found = find(slot);
 	int r = mounts->keeper != keeper ? -EPIPE : found ? 0 : -ENOENT;
+	if (r == 0 && busy_count > 0) {
+		busy_count--;
+		r = -EBUSY;
+	}
 	if (r == 0)
 		*found = slots[--slot_count];
 	leave();

@@ -21,6 +21,9 @@ void fake_keeper_die(void);
 /* The next `count` attaches fail with this errno. */
 void fake_keeper_fail(int code, unsigned count);
 
+/* The next `count` detaches find that the keeper is busy with the image. */
+void fake_keeper_be_busy(unsigned count);
+
 /* The next attach finds that the keeper dies of it. */
 void fake_keeper_die_at_next_attach(void);
 

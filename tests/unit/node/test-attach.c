@@ -87,6 +87,17 @@ static void test_keeper_has_it(void **state)
 	assert_int_equal(fake_keeper_size(), 2);
 }
 
+static void test_keeper_is_busy(void **state)
+{
+	NodeFixture *fixture = *state;
+	node_fixture_start(fixture);
+	assert_int_equal(node_fixture_attach(fixture, "me", "a:1"), 1);
+	fake_keeper_be_busy(2);
+	assert_int_equal(node_fixture_detach(fixture, "me"), 0);
+	assert_int_equal(fake_keeper_counts().detaches, 3);
+	assert_int_equal(fake_keeper_size(), 0);
+}
+
 /* Nothing is left of an attach that fails; what the owner had stays. */
 static void test_failures(void **state)
 {
@@ -209,6 +220,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_shared, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_replaced, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_keeper_has_it, node_fixture_set_up, node_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_keeper_is_busy, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_failures, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_directories, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_long_lists, node_fixture_set_up, node_fixture_tear_down),
