@@ -15,7 +15,15 @@ static const char *const verb_names[CONTROL_VERBS] = {
 	[CONTROL_UPGRADE] = "upgrade", [CONTROL_END] = "end",
 };
 
-typedef enum FieldKind { FIELD_TEXT, FIELD_PATH, FIELD_TIME, FIELD_SWITCH, FIELD_ACCESS, FIELD_LAYERS } FieldKind;
+typedef enum FieldKind {
+	FIELD_TEXT,
+	FIELD_PATH,
+	FIELD_TIME,
+	FIELD_RATE,
+	FIELD_SWITCH,
+	FIELD_ACCESS,
+	FIELD_LAYERS
+} FieldKind;
 
 /* Which calls know a key, and which cannot do without it. */
 typedef struct Field {
@@ -38,6 +46,8 @@ static const Field fields[] = {
 	{ "timeout", FIELD_TIME, AT(timeout), ON(ATTACH) | ON(PULL) | ON(PIN), 0 },
 	{ "plain_http", FIELD_SWITCH, AT(plain_http), ON(ATTACH) | ON(PULL) | ON(PIN), 0 },
 	{ "noexec", FIELD_SWITCH, AT(noexec), ON(ATTACH), 0 },
+	{ "no_fill", FIELD_SWITCH, AT(no_fill), ON(ATTACH), 0 },
+	{ "fill_rate", FIELD_RATE, AT(fill_rate), ON(ATTACH), 0 },
 	{ "seal", FIELD_SWITCH, AT(seal), ON(PULL), 0 },
 	{ "lazy", FIELD_SWITCH, AT(lazy), ON(DETACH), 0 },
 	{ "access", FIELD_ACCESS, AT(access), ON(ATTACH) | ON(PULL) | ON(PIN), 0 },
@@ -168,6 +178,14 @@ static int read_time(const json_t *value, const char *key, int64_t *ret_time, Er
 	return 0;
 }
 
+static int read_rate(const json_t *value, const char *key, int64_t *ret_rate, Error *error)
+{
+	if (!json_is_integer(value) || json_integer_value(value) < CONTROL_RATE_MIN)
+		return wrong(error, key, "bytes a second, 1024 or more, are wanted");
+	*ret_rate = json_integer_value(value);
+	return 0;
+}
+
 static int read_field(const Field *field, const json_t *value, ControlRequest *request, Error *error)
 {
 	void *at = (char *)request + field->offset;
@@ -181,6 +199,8 @@ static int read_field(const Field *field, const json_t *value, ControlRequest *r
 		return r == 0 && (*text)[0] != '/' ? wrong(error, field->name, "an absolute path is wanted") : r;
 	case FIELD_TIME:
 		return read_time(value, field->name, at, error);
+	case FIELD_RATE:
+		return read_rate(value, field->name, at, error);
 	case FIELD_SWITCH:
 		*(bool *)at = json_is_true(value);
 		return json_is_boolean(value) ? 0 : wrong(error, field->name, "true or false is wanted");

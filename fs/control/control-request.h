@@ -13,6 +13,7 @@
 
 #define CONTROL_LAYERS_MAX 1024u
 #define CONTROL_TIME_MAX   86400000 /* milliseconds */
+#define CONTROL_RATE_MIN   1024     /* bytes a second */
 
 typedef enum ControlVerb {
 	CONTROL_ATTACH,
@@ -55,7 +56,8 @@ typedef struct ControlRequest {
 	const char *store;         /* absolute */
 	const char *after;         /* list: the owner that the list goes on behind */
 	int64_t deadline, timeout; /* milliseconds */
-	bool plain_http, noexec, seal, lazy;
+	int64_t fill_rate;         /* bytes a second */
+	bool plain_http, noexec, no_fill, seal, lazy;
 	ControlAccess access;
 	size_t layer_count;
 	ControlLayer *layers; /* lowest first */

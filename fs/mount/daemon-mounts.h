@@ -59,7 +59,8 @@ typedef struct DaemonAttach {
 	bool no_fill;       /* leave absent what nobody reads */
 	uint64_t
 		quota; /* of the cache, which somebody else keeps: an image that it cannot hold is not filled; 0: none */
-	uint64_t fill_rate; /* bytes a second for all fills of the server; 0: what readers leave */
+	uint64_t
+		fill_rate; /* bytes a second for all fills of the server, of which the lowest counts; 0: what readers leave */
 } DaemonAttach;
 
 /*

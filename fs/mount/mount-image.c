@@ -38,6 +38,8 @@ static void close_layers(MountImage *image)
 	image->layer_count = 0;
 	mount_source_put(image->source);
 	image->source = NULL;
+	mount_sources_unlimit_fill(image->sources, image->fill_rate);
+	image->fill_rate = 0;
 	image->recorder = start_recorder_free(image->recorder);
 	fd_unmap(&image->view_map);
 }
@@ -129,7 +131,9 @@ static int open_all(MountImage *image, Error *error)
 	r = mount_source_get(image->sources, image->plan.access, &image->source);
 	if (r < 0)
 		return error_set(error, r, "cannot prepare fetching: %s", strerror(-r));
-	mount_sources_set_fill_rate(image->sources, image->plan.fill_rate);
+	if (mount_sources_limit_fill(image->sources, image->plan.fill_rate) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	image->fill_rate = image->plan.fill_rate;
 	r = open_donors(&image->plan, &donors, error);
 	if (r == 0)
 		r = open_layers(image, donors, error);

@@ -33,6 +33,7 @@ typedef struct MountImage {
 	bool has_xattrs;
 	int64_t deadline; /* of a read, milliseconds */
 	uint64_t image_size;
+	uint64_t fill_rate; /* its limit of the fill, which goes with it; 0: none */
 	MountSource *source;
 	size_t layer_count;
 	MountLayer **layers; /* by the view's numbers */

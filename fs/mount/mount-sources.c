@@ -16,12 +16,17 @@ struct MountSource {
 	MountLayer *layers;
 };
 
+typedef struct FillLimit {
+	struct FillLimit *next;
+	uint64_t rate;
+} FillLimit;
+
 struct MountSources {
 	FetchMetrics *metrics;
 	pthread_mutex_t lock; /* of all below, of the lists and the counts */
 	MountSource *first;
 	FetchFill *fill; /* NULL: there was nothing to fill yet */
-	uint64_t fill_rate;
+	FillLimit *limits;
 };
 
 static void report(_unused_ void *arg, const char *sentence)
@@ -51,13 +56,50 @@ void mount_sources_stop(MountSources *sources)
 		fetcher_stop(source->fetcher);
 }
 
-void mount_sources_set_fill_rate(MountSources *sources, uint64_t rate)
+/* With the lock. */
+static uint64_t fill_rate(const MountSources *sources)
+{
+	uint64_t rate = 0;
+	for (const FillLimit *limit = sources->limits; limit; limit = limit->next)
+		if (rate == 0 || limit->rate < rate)
+			rate = limit->rate;
+	return rate;
+}
+
+/* With the lock. */
+static void use_limits(MountSources *sources)
+{
+	if (sources->fill)
+		fetch_fill_set_rate(sources->fill, fill_rate(sources));
+}
+
+int mount_sources_limit_fill(MountSources *sources, uint64_t rate)
+{
+	FillLimit *limit = rate > 0 ? malloc(sizeof(*limit)) : NULL;
+	if (rate > 0 && !limit)
+		return -ENOMEM;
+	if (!limit)
+		return 0;
+	(void)pthread_mutex_lock(&sources->lock);
+	*limit = (FillLimit){ .next = sources->limits, .rate = rate };
+	sources->limits = limit;
+	use_limits(sources);
+	(void)pthread_mutex_unlock(&sources->lock);
+	return 0;
+}
+
+void mount_sources_unlimit_fill(MountSources *sources, uint64_t rate)
 {
 	(void)pthread_mutex_lock(&sources->lock);
-	sources->fill_rate = rate;
-	if (sources->fill)
-		fetch_fill_set_rate(sources->fill, rate);
+	FillLimit **at = &sources->limits;
+	while (*at && (*at)->rate != rate)
+		at = &(*at)->next;
+	FillLimit *limit = *at;
+	if (limit)
+		*at = limit->next;
+	use_limits(sources);
 	(void)pthread_mutex_unlock(&sources->lock);
+	free(limit);
 }
 
 static void report_fill(_unused_ void *arg, bool failed, const char *sentence)
@@ -75,7 +117,7 @@ static void start_fill(MountLayer *layer, MountPlanLayer *plan, const Digest *di
 	if (plan->seal_fd < 0 || !plan->url)
 		return;
 	(void)pthread_mutex_lock(&sources->lock);
-	FetchFillOptions options = { .rate = sources->fill_rate, .report = report_fill };
+	FetchFillOptions options = { .rate = fill_rate(sources), .report = report_fill };
 	int r = sources->fill ? 0 : fetch_fill_new(&options, &sources->fill);
 	if (r == 0)
 		r = fetch_fill_add(sources->fill, layer->blob, diff_id, TAKE_FD(plan->seal_fd));

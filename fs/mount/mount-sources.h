@@ -33,8 +33,12 @@ int mount_sources_new(FetchMetrics *metrics, MountSources **ret_sources) _must_c
 void mount_sources_stop(MountSources *sources);
 MountSources *mount_sources_free(MountSources *sources); /* all sources were put */
 
-/* Of the background fill of all layers, bytes a second; 0: what readers leave. */
-void mount_sources_set_fill_rate(MountSources *sources, uint64_t rate);
+/*
+ * A limit of the background fill of all layers, bytes a second; the lowest of those that were given counts, until it is taken back. 0 is none. Errors:
+ * -ENOMEM.
+ */
+int mount_sources_limit_fill(MountSources *sources, uint64_t rate) _must_check_;
+void mount_sources_unlimit_fill(MountSources *sources, uint64_t rate);
 
 /* The fetcher for `access`, its thread running. Errors: fetcher_new's, pthread_create's. */
 int mount_source_get(MountSources *sources, const char *access, MountSource **ret_source) _must_check_;

@@ -58,7 +58,15 @@ int node_record_bring(Node *node, NodeImage *image, const NodeRecord *record, co
 	_cleanup_free_ char *source = source_of(record);
 	if (!source || node_settings_copy(node, &copy) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
-	return node_image_bring(node, image, files, source, record->request.deadline ?: copy.settings.deadline, error);
+	DaemonAttach wanted = {
+		.image = files,
+		.source = source,
+		.deadline = record->request.deadline ?: copy.settings.deadline,
+		.no_fill = record->request.no_fill,
+		.fill_rate = (uint64_t)record->request.fill_rate,
+		.quota = node->options.quota,
+	};
+	return node_image_bring(node, image, &wanted, error);
 }
 
 bool node_holder_is_bound(const Node *node, const NodeHolder *holder)

@@ -111,9 +111,8 @@ int node_image_join(Node *node, const Digest *chain_id, NodeImage **ret_image) _
 /* One user less; the last one takes the image away from the keeper. Accepts NULL. */
 void node_image_leave(Node *node, NodeImage *image);
 
-/* Gives the image to the keeper if it has it not. Errors: daemon_mounts_attach()'s. */
-int node_image_bring(Node *node, NodeImage *image, const FetchImage *files, const char *source, int64_t deadline,
-		     Error *error) _must_check_;
+/* Gives the image to the keeper if it has it not; `wanted` has all but the slot. Errors: daemon_mounts_attach()'s. */
+int node_image_bring(Node *node, NodeImage *image, const DaemonAttach *wanted, Error *error) _must_check_;
 
 /* Where it is seen, malloc'ed; NULL when memory is out. With the mutex. */
 char *node_image_path(const Node *node, const NodeImage *image);

@@ -295,8 +295,7 @@ static int give_to_keeper(Node *node, const DaemonAttach *attach, DaemonSlot *sl
 	return r;
 }
 
-int node_image_bring(Node *node, NodeImage *image, const FetchImage *files, const char *source, int64_t deadline,
-		     Error *error)
+int node_image_bring(Node *node, NodeImage *image, const DaemonAttach *wanted, Error *error)
 {
 	node_lock(node);
 	while (image->state == NODE_IMAGE_MOVING)
@@ -305,11 +304,8 @@ int node_image_bring(Node *node, NodeImage *image, const FetchImage *files, cons
 	if (!here)
 		image->state = NODE_IMAGE_MOVING;
 	node_unlock(node);
-	DaemonAttach attach = { .slot = image->slot,
-				.image = files,
-				.source = source,
-				.deadline = deadline,
-				.quota = node->options.quota };
+	DaemonAttach attach = *wanted;
+	attach.slot = image->slot;
 	int r = 0;
 	while (r == 0 && !here) {
 		DaemonSlot slot = { 0 };

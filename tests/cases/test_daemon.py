@@ -250,7 +250,7 @@ def test_prune_keeps_what_is_attached(daemon, place, image, work):
     assert not [path for path in files() if path.parent.name in {"indexes", "views"} or path.parents[1].name == "blobs"]
 
 
-@pytest.mark.parametrize("option", [("--private",), ("--suid",), ("--read-ahead", "128"), ("--cache", "elsewhere"), ("--no-fill",)])
+@pytest.mark.parametrize("option", [("--private",), ("--suid",), ("--read-ahead", "128"), ("--cache", "elsewhere")])
 def test_a_mount_of_its_own(daemon, reference, work, option):
     option = [str(work / word) if word == "elsewhere" else word for word in option]
     daemon.start()
@@ -262,6 +262,28 @@ def test_a_mount_of_its_own(daemon, reference, work, option):
     daemon.imgfs("umount", work / "a")
     daemon.mount(reference, work / "a", "--cache", daemon.cache)
     assert str(work / "a") in daemon.list()
+
+
+def present(daemon):
+    (row,) = json.loads(machine.imgfs("cache", "--json", "--cache", daemon.cache, "ls").stdout)
+    return row["presentBytes"], row["totalBytes"]
+
+
+def test_without_a_fill(daemon, reference, work):
+    """Nothing is fetched but what is read; also after a restart. The same image without that is filled."""
+    daemon.start()
+    assert not daemon.mount(reference, work / "a", "--no-fill").stderr
+    (work / "a/usr/small-017").read_bytes()
+    daemon.reboot()
+    daemon.start()
+    time.sleep(5)  # a fill begins three seconds after the last read
+    done, total = present(daemon)
+    assert done < total / 2
+    daemon.imgfs("umount", work / "a")
+    daemon.mount(reference, work / "a", "--fill-rate", "100000000")
+    (record,) = (daemon.state / "attached").glob("*.json")
+    assert json.loads(record.read_text())["request"]["fill_rate"] == 100_000_000
+    machine.wait_until(lambda: present(daemon)[0] == total, "the fill", 60)
 
 
 def test_no_daemon(work, reference):

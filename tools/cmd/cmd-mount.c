@@ -97,8 +97,8 @@ static unsigned mount_flag(int id)
 /* An option that only a mount of its own can honour, by its name; or NULL. */
 static const char *wants_alone(int id)
 {
-	static const int ids[] = { OPTION_READ_AHEAD, OPTION_NO_FILL, OPTION_FILL_RATE, OPTION_FOREGROUND,
-				   OPTION_LOG,        OPTION_SUID,    OPTION_DEV,       OPTION_PRIVATE };
+	static const int ids[] = { OPTION_READ_AHEAD, OPTION_FOREGROUND, OPTION_LOG,
+				   OPTION_SUID,       OPTION_DEV,        OPTION_PRIVATE };
 	for (size_t i = 0; i < ELEMENTS(ids); i++)
 		for (const VerbOption *option = cmd_mount_options; ids[i] == id && option->name; option++)
 			if (option->id == id)
@@ -269,6 +269,8 @@ static int mount_by_daemon(const Arguments *arguments, Error *error)
 		.store = arguments->store,
 		.deadline = arguments->mount.deadline,
 		.noexec = arguments->mount.flags & FUSE_MOUNT_NOEXEC,
+		.no_fill = arguments->mount.no_fill,
+		.fill_rate = arguments->mount.fill_rate,
 		.remote = &arguments->remote,
 	};
 	json_t *answer = NULL;

@@ -158,6 +158,13 @@ int daemon_client_mount(ControlClient *client, const MountRequest *request, json
 				 request->reference, "owner", directory, "directory", directory, "store", store,
 				 "deadline", (json_int_t)request->deadline, "timeout", (json_int_t)request->deadline,
 				 "noexec", request->noexec);
+	/* Said only where it is wanted: an imgfsd of before does not know it. */
+	if (json && ((request->no_fill && json_object_set_new(json, "no_fill", json_true()) < 0) ||
+		     (request->fill_rate &&
+		      json_object_set_new(json, "fill_rate", json_integer((json_int_t)request->fill_rate)) < 0))) {
+		json_decref(json);
+		return error_set(error, -ENOMEM, "out of memory");
+	}
 	r = json && !store ? daemon_client_add_remote(json, request->remote, error) : 0;
 	if (r < 0) {
 		json_decref(json);

@@ -26,7 +26,8 @@ static void test_attach(_unused_ void **state)
 	_cleanup_(control_request_done) ControlRequest request = { 0 };
 	assert_int_equal(parse("{\"call\":\"attach\",\"reference\":\"build:8500/a:v1\",\"owner\":\"/"
 			       "mnt\",\"directory\":\"/mnt\","
-			       "\"deadline\":30000,\"timeout\":1,\"plain_http\":true,\"noexec\":false,"
+			       "\"deadline\":30000,\"timeout\":1,\"plain_http\":true,\"noexec\":false,\"no_fill\":true,"
+			       "\"fill_rate\":2048,"
 			       "\"access\":{\"user\":\"u:p\",\"ca\":\"/ca.pem\"}}",
 			       &request, NULL),
 			 0);
@@ -38,6 +39,8 @@ static void test_attach(_unused_ void **state)
 	assert_int_equal(request.timeout, 1);
 	assert_true(request.plain_http);
 	assert_false(request.noexec);
+	assert_true(request.no_fill);
+	assert_int_equal(request.fill_rate, 2048);
 	assert_string_equal(request.access.user, "u:p");
 	assert_string_equal(request.access.ca, "/ca.pem");
 	assert_null(request.access.login);
@@ -111,6 +114,9 @@ static void test_refused(_unused_ void **state)
 		  "not known" },
 		{ "{\"call\":\"attach\",\"owner\":\"o\",\"reference\":\"r\",\"access\":{\"key\":\"/k\"}}", -EINVAL,
 		  "go together" },
+		{ "{\"call\":\"attach\",\"owner\":\"o\",\"reference\":\"r\",\"fill_rate\":1023}", -EINVAL,
+		  "\"fill_rate\"" },
+		{ "{\"call\":\"detach\",\"owner\":\"o\",\"no_fill\":true}", -EINVAL, "no such key" },
 		{ "{\"call\":\"attach\",\"owner\":\"o\",\"layers\":[]}", -EINVAL, "1 to 1024 layers" },
 		{ "{\"call\":\"attach\",\"owner\":\"o\",\"layers\":[1]}", -EINVAL, "a layer has" },
 		{ "{\"call\":\"attach\",\"owner\":\"o\",\"layers\":[" LAYER ",\"more\":1}]}", -EINVAL, "a layer has" },
