@@ -241,6 +241,17 @@ void cache_blob_sync(const CacheBlob *blob)
 	_unused_ int r = fdatasync(blob->data_fd);
 }
 
+void cache_blob_look(CacheBlob *blob)
+{
+	uint32_t count = blob->table->count;
+	_cleanup_free_ uint8_t *bits = cache_blob_writable(blob) ? cache_bits_read(blob->present_fd, count) : NULL;
+	for (uint32_t i = 0; bits && i < count; i++) {
+		uint32_t absent = ABSENT;
+		if (cache_bits_have(bits, i))
+			(void)atomic_compare_exchange_strong(&blob->states[i], &absent, PRESENT);
+	}
+}
+
 /* Is the chunk trusted, and was no hole begun in it since? */
 static bool is_held(const CacheBlob *blob, uint32_t chunk)
 {

@@ -62,6 +62,9 @@ int cache_blob_write(CacheBlob *blob, uint32_t chunk, const uint8_t *frame, uint
 /* Has the disk write what is not on it yet, and waits for that. It is a help only: who has to know calls cache_seal_write(). */
 void cache_blob_sync(const CacheBlob *blob);
 
+/* Looks at the bitmap again: what other processes have stored since is PRESENT now. It is a help only: without memory nothing changes. */
+void cache_blob_look(CacheBlob *blob);
+
 /*
  * Has the bitmap say of every chunk that it is here, as whoever seals the blob is about to: a bit that another writer of the same byte has undone is set
  * again. All chunks have to be TRUSTED. Nothing to do for a whole blob. Errors: -ENODATA (a chunk is not here, or was evicted since, which this process

@@ -356,6 +356,8 @@ static int seal(const Job *job)
 /* One try. 1: it was sealed already. Errors: as check()'s. */
 static int try(FetchFill *fill, Job *job)
 {
+	/* Another server may have filled and sealed it meanwhile: its seal is not to be taken back, nor all fetched a second time. */
+	cache_blob_look(job->blob->cache);
 	if (is_complete(job->blob) && cache_seal_is_valid(job->seal_fd, &job->diff_id))
 		return 1;
 	int r = cache_seal_clear(job->seal_fd);

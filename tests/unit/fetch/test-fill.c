@@ -158,6 +158,30 @@ static void test_seal_without_chunk(void **state _unused_)
 	stop(&filled);
 }
 
+/* Another server has filled and sealed the blob after this one opened it. */
+static void test_sealed_by_another(void **state _unused_)
+{
+	Filled filled;
+	CacheBlob *other;
+	start_plain(&filled);
+	const BlobFixture *layer = &filled.fetch.layer;
+	assert_int_equal(cache_blob_new(&layer->table, dup(filled.fetch.data_fd), dup(filled.fetch.present_fd), &other),
+			 0);
+	for (uint32_t i = 0; i < CHUNKS; i++) {
+		Chunk chunk;
+		chunk_table_get(&layer->table, i, &chunk);
+		assert_int_equal(cache_blob_write(other, i, layer->blob + chunk.blob_offset, chunk.blob_size), 0);
+	}
+	assert_int_equal(cache_seal_write(filled.seal_fd, &layer->layer.diff_id), 0);
+	assert_null(cache_blob_free(other));
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_SEALED);
+	assert_true(is_sealed(&filled));
+	assert_int_equal(counters_of(&filled).requests, 0);
+	assert_whole(&filled);
+	stop(&filled);
+}
+
 static void test_wrong_layer_is_not_sealed(void **state _unused_)
 {
 	Filled filled;
@@ -383,6 +407,7 @@ int main(void)
 		cmocka_unit_test(test_fills_and_seals),
 		cmocka_unit_test(test_resumes),
 		cmocka_unit_test(test_seal_without_chunk),
+		cmocka_unit_test(test_sealed_by_another),
 		cmocka_unit_test(test_wrong_layer_is_not_sealed),
 		cmocka_unit_test(test_spoiled_layer_is_not_sealed),
 		cmocka_unit_test(test_rot_is_mended),
