@@ -66,8 +66,8 @@ def oci_archive(path, images):
             tar.addfile(info, io.BytesIO(data))
 
 
-def image(*layers):
-    return Image(*layers, config={"Env": ["PATH=/bin:/usr/bin"], "Cmd": ["/bin/sh"]})
+def image(*layers, command="/bin/sh"):
+    return Image(*layers, config={"Env": ["PATH=/bin:/usr/bin"], "Cmd": command.split()})
 
 
 class Containerd:

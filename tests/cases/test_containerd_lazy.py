@@ -1,4 +1,5 @@
 """Lazy images through containerd and runc: exported, served, pulled by `imgfs pull --containerd`, run with no layer in containerd's store."""
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import cri
 import front as fake
 import machine
 from containerd import Containerd, host_tree, image, oci_archive
@@ -241,28 +243,83 @@ def test_ordinary_pull_of_an_exported_image(lazy, node, host):
 # What tools/deploy says of CRI.
 DEPLOYED = (machine.TOP / "tools/deploy/containerd/containerd-1.6.toml").read_text()
 CRI = DEPLOYED[DEPLOYED.index("[plugins."):]
+# What keeps it to this directory and to an image for pods that is here. Not every machine lets root lower oom_score_adj.
+PRIVATE = """
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+  conf_dir = "{root}/cni"
+  bin_dir = "{root}/cni"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+    Root = "{root}/runc"
+"""
+PAUSE = "case.local/pause:1"
 
 
-@pytest.mark.parametrize("disabled", ["false", "true"], ids=["with-image-ref", "annotations-alone"])
-def test_cri_pull(disabled, host, driver):
-    """As a kubelet pulls. Without CRI's own labels the layer's annotations come all the same, and the daemon's source has the bytes."""
+@contextlib.contextmanager
+def cri_engine(sources, disabled="false"):
+    """A node and a containerd with CRI, and with the image for pods."""
     with tempfile.TemporaryDirectory(prefix="imgfs-n-", dir="/var/tmp") as root:
         os.chmod(root, 0o711)
-        node = Node(root, ("--source", host.host) if disabled == "true" else ())
-        engine = None
+        node, engine = Node(root, sources), None
         try:
+            config = CRI.replace("annotations = false", f"annotations = {disabled}") + PRIVATE.format(pause=PAUSE, root=f"{root}/c")
             options = ("--daemon-socket", str(node.socket), "--metrics", f"{root}/c/metrics")
-            engine = Containerd(Path(root) / "c", options, CRI.replace("annotations = false", f"annotations = {disabled}"), "k8s.io")
-            name = f"{host.host}/case/one:1"
-            machine.run(driver, "-test.v", "-test.run", "^TestCriPull$", env={
-                **os.environ, "IMGFS_CRI_SOCKET": str(engine.socket), "IMGFS_CRI_IMAGE": name}, timeout=200)
-            assert metric(engine, "lazy") == 3
-            assert len(content(engine)) == 2, "no layer was fetched"
-            assert engine.run("--rm", name, "c", "/bin/cat", "/etc/one", "/etc/two").stdout == "onetwo"
-            remove_all(engine, node)
+            engine = Containerd(Path(root) / "c", options, config, "k8s.io")
+            yield node, engine
         finally:
             if engine:
                 engine.stop()
             node.stop()
             for point in machine.mount_points(root):
                 machine.run("umount", "--lazy", point, check=False)
+
+
+@pytest.mark.parametrize("disabled", ["false", "true"], ids=["with-image-ref", "annotations-alone"])
+def test_cri_pull(disabled, host, driver, work):
+    """As a kubelet pulls. Without CRI's own labels the layer's annotations come all the same, and the daemon's source has the bytes."""
+    with cri_engine(("--source", host.host) if disabled == "true" else (), disabled) as (node, engine):
+        name = f"{host.host}/case/one:1"
+        cri.Client(driver, engine.socket, work).pull(name)
+        assert metric(engine, "lazy") == 3
+        assert len(content(engine)) == 2, "no layer was fetched"
+        assert engine.run("--rm", name, "c", "/bin/cat", "/etc/one", "/etc/two").stdout == "onetwo"
+        remove_all(engine, node)
+
+
+def pod_mounts(engine):
+    """What CRI and runc mounted for pods, and the roots of their containers."""
+    return [point for point in machine.mount_points(engine.root) if Path(point).is_relative_to(engine.root / "state")]
+
+
+def test_cri_pod(host, driver, work):
+    """As a kubelet runs a pod, by CRI alone: its image is lazy, its files are the image's, and nothing is left of it."""
+    with cri_engine(()) as (node, engine):
+        client, name = cri.Client(driver, engine.socket, work), f"{host.host}/case/one:1"
+        engine.import_images([(image(host_tree("/bin/sleep"), command="/bin/sleep 1000000"), PAUSE)])
+        client.pull(name)
+        assert metric(engine, "lazy") == 3
+        pod = cri.sandbox_config(work / "logs")
+        sandbox = client.run_sandbox(pod)
+        command = "cat /etc/one /etc/two; echo; exec sleep 1000000"
+        container = client.start_container(sandbox, cri.container_config(name, "/bin/sh", "-c", command), pod)
+        log = work / "logs/service.log"
+        machine.wait_until(lambda: " stdout F onetwo\n" in log.read_text(), "the container's log", 120)
+        for path in ("/bin/cat", "/bin/sleep", "/bin/sh"):
+            assert client.execute(container, "/bin/cat", path) == Path(path).read_bytes()
+        assert b"gone" not in client.execute(container, "/bin/ls", "/").split()
+        assert client.execute(container, "/bin/sh", "-c", "echo new >/etc/one; cat /etc/one") == b"new\n"
+        tasks = {line.split()[0]: line.split()[1] for line in engine.ctr("tasks", "ls").stdout.splitlines()[1:]}
+        assert set(tasks) == {sandbox, container}
+        roots = [line.split() for line in Path(f"/proc/{tasks[container]}/mountinfo").read_text().splitlines()]
+        lowers = next(words for words in roots if words[4] == "/")[-1].split("lowerdir=")[1].split(",")[0]
+        assert lowers.startswith(str(node.root / "run/fs")) and ":" not in lowers, "the root is the lazy view and a layer to write to"
+        assert pod_mounts(engine)
+        client.remove(container, sandbox)
+        assert engine.ctr("tasks", "ls", "-q").stdout == engine.ctr("containers", "ls", "-q").stdout == ""
+        client.call("ImageService/RemoveImage", (1, [(1, name)]))
+        remove_all(engine, node)
+        assert not pod_mounts(engine)
