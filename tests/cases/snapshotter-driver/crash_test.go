@@ -174,7 +174,9 @@ func attempt(t *testing.T, point int) bool {
 	if command != nil {
 		command.Wait()
 	}
-	check(t, root, have, maybe, fmt.Sprintf("killed at call %d, in %s", point, where))
+	where = fmt.Sprintf("killed at call %d, in %s", point, where)
+	check(t, root, have, maybe, where)
+	t.Log(where)
 	return killed
 }
 
