@@ -37,6 +37,56 @@ void net_hosts_done(NetHosts *hosts)
 	*hosts = (NetHosts){ 0 };
 }
 
+/* Also where there is none. */
+static int copy_text(const char *text, char **ret_copy)
+{
+	*ret_copy = text ? strdup(text) : NULL;
+	return text && !*ret_copy ? -ENOMEM : 0;
+}
+
+/* What was copied before a failure is for host_done(). */
+static int copy_host(const NetHost *host, NetHost *copy)
+{
+	*copy = (NetHost){ .plain_http = host->plain_http };
+	const char *const texts[] = { host->name,          host->ca,   host->certificate, host->key, host->user,
+				      host->password_file, host->login };
+	char **const copies[] = { &copy->name,          &copy->ca,   &copy->certificate, &copy->key, &copy->user,
+				  &copy->password_file, &copy->login };
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < ELEMENTS(texts); i++)
+		r = copy_text(texts[i], copies[i]);
+	for (size_t i = 0; r == 0 && i < host->mirror_count; i++) {
+		r = copy_text(host->mirrors[i], &copy->mirrors[i]);
+		copy->mirror_count += r == 0;
+	}
+	return r;
+}
+
+int net_hosts_copy(const NetHosts *hosts, NetHosts *ret_hosts)
+{
+	_cleanup_(net_hosts_done) NetHosts copy = { 0 };
+	if (!hosts) {
+		*ret_hosts = copy;
+		return 0;
+	}
+	copy.hosts = calloc(hosts->host_count + 1, sizeof(*copy.hosts));
+	copy.sources = calloc(hosts->source_count + 1, sizeof(*copy.sources));
+	int r = copy.hosts && copy.sources ? 0 : -ENOMEM;
+	for (size_t i = 0; r == 0 && i < hosts->host_count; i++)
+		r = copy_host(&hosts->hosts[i], &copy.hosts[copy.host_count++]);
+	for (size_t i = 0; r == 0 && i < hosts->source_count; i++) {
+		NetSource *source = &copy.sources[copy.source_count++];
+		r = copy_text(hosts->sources[i].name, &source->name);
+		if (r == 0)
+			r = copy_text(hosts->sources[i].url, &source->url);
+	}
+	if (r < 0)
+		return r;
+	*ret_hosts = copy;
+	copy = (NetHosts){ 0 };
+	return 0;
+}
+
 bool net_hosts_has_section(const char *section)
 {
 	return strcmp(section, "host") == 0 || strcmp(section, "source") == 0;

@@ -44,6 +44,9 @@ bool net_hosts_has_section(const char *section);
 
 /* Reads these sections and passes over all others. Errors: -EINVAL with "PATH:LINE: ...", -ENOMEM. */
 int net_hosts_parse(const Conf *conf, NetHosts *ret_hosts, Error *error) _must_check_;
+
+/* A copy that shares nothing with it; NULL is one that says nothing. Errors: -ENOMEM. */
+int net_hosts_copy(const NetHosts *hosts, NetHosts *ret_hosts) _must_check_;
 void net_hosts_done(NetHosts *hosts); /* wipes and frees; safe on a zeroed one */
 
 /* What is said of a host, or NULL; `hosts` may be NULL. */

@@ -64,7 +64,7 @@ int node_record_bring(Node *node, NodeImage *image, const NodeRecord *record, co
 		.deadline = record->request.deadline ?: copy.settings.deadline,
 		.no_fill = record->request.no_fill,
 		.fill_rate = (uint64_t)record->request.fill_rate,
-		.quota = node->options.quota,
+		.quota = copy.settings.quota,
 	};
 	return node_image_bring(node, image, &wanted, error);
 }

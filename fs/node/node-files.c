@@ -9,6 +9,7 @@ void node_settings_done(NodeSettingsCopy *copy)
 	free(copy->certs);
 	free(copy->login);
 	free(copy->source);
+	net_hosts_done(&copy->hosts);
 	*copy = (NodeSettingsCopy){ 0 };
 }
 
@@ -20,13 +21,16 @@ static int copy_settings(const NodeSettings *settings, NodeSettingsCopy *ret_cop
 		.login = settings->login ? strdup(settings->login) : NULL,
 		.source = settings->source ? strdup(settings->source) : NULL,
 	};
-	if (!copy.certs != !settings->certs || !copy.login != !settings->login || !copy.source != !settings->source) {
+	int r = net_hosts_copy(settings->hosts, &copy.hosts);
+	if (r < 0 || !copy.certs != !settings->certs || !copy.login != !settings->login ||
+	    !copy.source != !settings->source) {
 		node_settings_done(&copy);
 		return -ENOMEM;
 	}
 	copy.settings.certs = copy.certs;
 	copy.settings.login = copy.login;
 	copy.settings.source = copy.source;
+	copy.settings.hosts = NULL; /* node_settings_copy() says where they are: the copy moves */
 	*ret_copy = copy;
 	return 0;
 }
@@ -34,8 +38,12 @@ static int copy_settings(const NodeSettings *settings, NodeSettingsCopy *ret_cop
 int node_settings_copy(Node *node, NodeSettingsCopy *ret_copy)
 {
 	node_lock(node);
-	int r = copy_settings(&node->defaults.settings, ret_copy);
+	NodeSettings settings = node->defaults.settings;
+	settings.hosts = &node->defaults.hosts;
+	int r = copy_settings(&settings, ret_copy);
 	node_unlock(node);
+	if (r == 0)
+		ret_copy->settings.hosts = &ret_copy->hosts;
 	return r;
 }
 
@@ -48,6 +56,7 @@ int node_settings_set(Node *node, const NodeSettings *settings)
 	node_lock(node);
 	before = node->defaults;
 	node->defaults = copy;
+	node_changed(node);
 	node_unlock(node);
 	node_settings_done(&before);
 	return 0;
@@ -107,7 +116,7 @@ int node_files_open(Node *node, const ControlRequest *request, const NodeRecord 
 		.timeout = request->timeout ?: copy.settings.timeout,
 		.cache = node->cache,
 		.access = access_of(&request->access, &copy.settings),
-		.hosts = node->options.hosts,
+		.hosts = copy.settings.hosts,
 		.offline = offline,
 	};
 	return request->layers ? node_origin_open(&remote, request, &copy.settings, known, ret_image, ret_origin, error)

@@ -39,10 +39,11 @@ typedef struct NodeHolder {
 	char *fault;       /* why it is not back; NULL: it is */
 } NodeHolder;
 
-/* The settings with texts of its own. */
+/* The settings with texts and hosts of its own. */
 typedef struct NodeSettingsCopy {
 	NodeSettings settings;
 	char *certs, *login, *source;
+	NetHosts hosts;
 } NodeSettingsCopy;
 
 /*

@@ -41,9 +41,9 @@ static void warn(time_t *warned, const char *sentence)
 }
 
 /* Says whether nothing is left to do. */
-static bool make_room(Node *node, time_t *warned)
+static bool make_room(Node *node, uint64_t quota, time_t *warned)
 {
-	CacheEvict options = { .quota = node->options.quota, .free = wanted_free(node) };
+	CacheEvict options = { .quota = quota, .free = wanted_free(node) };
 	CacheEvicted evicted = { 0 };
 	Error error = { 0 };
 	if (options.quota == 0 && options.free == 0)
@@ -61,15 +61,18 @@ static bool make_room(Node *node, time_t *warned)
 	return evicted.enough;
 }
 
-static bool pause_for(Node *node, unsigned seconds)
+/* Until then, or until there is another quota, which `quota` is then. False: it is time to end. */
+static bool pause_for(Node *node, unsigned seconds, uint64_t *quota)
 {
 	struct timespec until;
 	(void)clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += seconds;
 	node_lock(node);
-	while (!node->ending && pthread_cond_timedwait(&node->changed, &node->mutex, &until) == 0)
+	while (!node->ending && node->defaults.settings.quota == *quota &&
+	       pthread_cond_timedwait(&node->changed, &node->mutex, &until) == 0)
 		;
 	bool ending = node->ending;
+	*quota = node->defaults.settings.quota;
 	node_unlock(node);
 	return !ending;
 }
@@ -79,8 +82,9 @@ static void *keep_room(void *arg)
 	Node *node = arg;
 	time_t warned = 0;
 	unsigned pause = INTERVAL;
-	while (pause_for(node, pause)) {
-		bool enough = make_room(node, &warned);
+	uint64_t quota = 0;
+	while (pause_for(node, pause, &quota)) {
+		bool enough = make_room(node, quota, &warned);
 		pause = enough ? INTERVAL : (2 * pause < PAUSE_MAX ? 2 * pause : PAUSE_MAX);
 	}
 	return NULL;

@@ -11,13 +11,15 @@
 #include "fs/base/error.h"
 #include "fs/fetch/fetch-image.h"
 
-/* What may change while it runs. Texts are copied where they are kept. */
+/* What may change while it runs. All of it is copied where it is kept. */
 typedef struct NodeSettings {
 	int64_t deadline;  /* of a read that waits for the network, where a request does not say, milliseconds */
 	int64_t timeout;   /* of a request to a registry, likewise */
 	const char *certs; /* as NetAccessOptions, likewise; NULL: as usual */
 	const char *login;
-	const char *source; /* HOST:PORT that layers come from whose request names no reference; NULL: nowhere */
+	uint64_t quota;        /* of the cache, bytes; 0: none */
+	const NetHosts *hosts; /* what the configuration says of hosts; NULL: nothing */
+	const char *source;    /* HOST:PORT that layers come from whose request names no reference; NULL: nowhere */
 } NodeSettings;
 
 /* Opens an image of a local store. `reference` is NAME[:TAG][@DIGEST]. Errors carry a sentence. */
@@ -31,10 +33,7 @@ typedef struct NodeOptions {
 	const char *runtime; /* sockets and mounts are below it */
 	const char *state;   /* what is remembered */
 	const char *cache;
-	const char *version; /* of imgfs, for who asks */
-	uint64_t quota;      /* of the cache, bytes; 0: none */
-	const NetHosts
-		*hosts; /* what the configuration says of hosts; not copied, outlives all threads; NULL: nothing */
+	const char *version;    /* of imgfs, for who asks */
 	unsigned read_ahead_kb; /* as DaemonMountsOptions */
 	const char *log_path;   /* likewise */
 	bool start_keeper;      /* start a keeper where none answers; otherwise wait for one */

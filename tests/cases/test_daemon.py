@@ -630,6 +630,33 @@ def test_configuration_and_signals(work, reference):
     assert done.returncode == 2 and f"{conf}:3: --deadline never" in done.stderr
 
 
+def test_reload_of_quota_and_hosts(daemon, backend, place, image, work):
+    """They count for what is attached afterwards, the quota at once."""
+    conf = work / "imgfs.conf"
+    conf.write_text("")
+    words = daemon.command()
+    daemon.command = lambda: [words[0], "--config", conf, *words[1:]]
+    daemon.start()
+    layers = layers_of(place)
+
+    def attach():
+        return daemon.call(call="attach", owner="s", layers=layers, no_fill=True)  # what is sealed is not evicted
+
+    assert attach()["error"]["code"] == "EINVAL"
+    conf.write_text(f"[source s]\nurl = http://{backend}\n")
+    assert "ok" in daemon.call(call="reload")
+    conf.write_text("[nonsense]\n")
+    assert daemon.call(call="reload")["error"]["code"] == "EINVAL"
+    check_content(Path(attach()["ok"]["path"]), image)
+    assert "chunks were evicted" not in daemon.log.read_text()
+    conf.write_text("[cache]\nquota = 1M\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    machine.wait_until(lambda: "chunks were evicted" in daemon.log.read_text(), "the new quota", 60)
+    daemon.call(call="detach", owner="s")
+    shutil.rmtree(daemon.cache / "indexes")
+    assert attach()["error"]["code"] == "EINVAL", "there is no source any more"
+
+
 def test_started_by_its_name(work, reference, image):
     """As a package has it: imgfsd, in the background, ready when the command ends; and only one of them."""
     program = work / "bin/imgfsd"

@@ -151,7 +151,7 @@ static int parse(int argc, char **argv, Arguments *arguments)
 	return VERB_SUCCESS;
 }
 
-static NodeSettings settings_of(const Arguments *arguments)
+static NodeSettings settings_of(const Arguments *arguments, const NetHosts *hosts)
 {
 	return (NodeSettings){
 		.deadline = (int64_t)arguments->deadline * 1000,
@@ -159,32 +159,42 @@ static NodeSettings settings_of(const Arguments *arguments)
 		.certs = arguments->remote.access.certs,
 		.login = arguments->remote.access.login,
 		.source = arguments->source,
+		.quota = arguments->quota,
+		.hosts = hosts,
 	};
 }
 
-/* What the last reload read: the settings point into it until the next one. */
-static VerbConf reloaded;
+/* What the last reload read: the settings point into it until the next one, and so does verb_conf_hosts(), which is why it does not move. */
+static VerbConf *reloaded;
+
+static VerbConf *conf_free(VerbConf *conf)
+{
+	if (conf)
+		verb_conf_done(conf);
+	free(conf);
+	return NULL;
+}
 
 /* Only what NodeSettings has takes effect; the rest needs a new start. */
 static int reload(void *arg _unused_, NodeSettings *ret_settings, Error *error)
 {
 	Arguments arguments;
-	VerbConf conf = { 0 };
+	VerbConf *conf = calloc(1, sizeof(*conf));
+	if (!conf)
+		return error_set(error, -ENOMEM, "out of memory");
 	int status = verb_conf_load(daemon_start->conf_path, verbs_find(VERB), daemon_start->argc_own,
-				    daemon_start->argv_own, &conf);
+				    daemon_start->argv_own, conf);
 	optind = 0;
 	if (status == VERB_SUCCESS)
-		status = parse(conf.argc, conf.argv, &arguments);
-	if (status == VERB_SUCCESS) {
-		VerbConf before = reloaded;
-		reloaded = conf;
-		conf = before;
-		*ret_settings = settings_of(&arguments);
+		status = parse(conf->argc, conf->argv, &arguments);
+	if (status != VERB_SUCCESS) {
+		(void)conf_free(conf);
+		return error_set(error, -EINVAL, "the configuration is wrong; the log of imgfsd says where");
 	}
-	verb_conf_done(&conf);
-	return status == VERB_SUCCESS
-		       ? 0
-		       : error_set(error, -EINVAL, "the configuration is wrong; the log of imgfsd says where");
+	(void)conf_free(reloaded);
+	reloaded = conf;
+	*ret_settings = settings_of(&arguments, &conf->hosts);
+	return 0;
 }
 
 static int open_local(void *arg _unused_, const char *store, const char *text, CacheStore *cache, FetchImage *ret_image,
@@ -231,12 +241,10 @@ static int run(const Arguments *arguments, int ready_fd)
 		.state = arguments->state,
 		.cache = arguments->remote.cache ?: REMOTE_CACHE,
 		.version = IMGFS_VERSION,
-		.quota = arguments->quota,
-		.hosts = verb_conf_hosts(),
 		.read_ahead_kb = (unsigned)arguments->read_ahead,
 		.log_path = arguments->log,
 		.start_keeper = !arguments->external_keeper,
-		.settings = settings_of(arguments),
+		.settings = settings_of(arguments, verb_conf_hosts()),
 		.open_local = open_local,
 		.reload = reload,
 		.ready_fd = ready_fd,

@@ -17,13 +17,16 @@ static int parse(const char *text, NetHosts *ret_hosts, Error *error)
 
 static void test_parse(void **state _unused_)
 {
-	NetHosts hosts = { 0 };
+	NetHosts parsed = { 0 }, hosts = { 0 };
 	assert_int_equal(
 		parse("[mount]\nquota = 1G\n[host build:8500]\nmirrors = a:1, [::1]:2\nplain-http = Yes\nuser = u:p\n"
 		      "[source one]\nurl = https://one:1\n[host a:1]\nca = /ca\ncert = /cert\nkey = /key\n"
 		      "[host build:8500]\nmirrors = c\nlogin = /l\npassword-file = /p\n[source two]\nurl = http://2\n",
-		      &hosts, NULL),
+		      &parsed, NULL),
 		0);
+	/* A copy of it has all of it, also when it is gone. */
+	assert_int_equal(net_hosts_copy(&parsed, &hosts), 0);
+	net_hosts_done(&parsed);
 	assert_int_equal(hosts.host_count, 2);
 	assert_int_equal(hosts.source_count, 2);
 	const NetHost *build = net_hosts_find(&hosts, "build:8500"), *a = net_hosts_find(&hosts, "a:1");
@@ -44,6 +47,8 @@ static void test_parse(void **state _unused_)
 	assert_null(net_hosts_find(&hosts, "b:1"));
 	assert_null(net_hosts_find(NULL, "b:1"));
 	net_hosts_done(&hosts);
+	assert_int_equal(net_hosts_copy(NULL, &hosts), 0);
+	assert_int_equal(hosts.host_count, 0);
 }
 
 static void test_wrong(void **state _unused_)
