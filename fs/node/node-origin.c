@@ -48,7 +48,7 @@ static bool parse(const char *text, Origin *ret_origin)
 	    (name[0] && !reference_name_valid(name)))
 		return false;
 	memcpy(origin.reference.host, text, host);
-	(void)strcpy(origin.reference.name, name);
+	(void)snprintf(origin.reference.name, sizeof(origin.reference.name), "%s", name);
 	*ret_origin = origin;
 	return true;
 }

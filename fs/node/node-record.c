@@ -77,7 +77,7 @@ static int decode(json_t *json, NodeRecord *record, Error *error)
 	const char *origin = json_string_value(json_object_get(json, "origin"));
 	if (origin && strlen(origin) >= sizeof(record->origin))
 		return error_set(error, -EBADMSG, "its origin is too long");
-	(void)strcpy(record->origin, origin ?: "");
+	(void)snprintf(record->origin, sizeof(record->origin), "%s", origin ?: "");
 	json_t *request = json_object_get(json, "request");
 	if (!json_is_object(request))
 		return error_set(error, -EBADMSG, "the request is missing");
