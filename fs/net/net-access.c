@@ -222,6 +222,9 @@ static int decode_mirrors(json_t *list, NetAccess *access)
 {
 	if (!list)
 		return 0;
+	/* With one more the loop of transfers would have no site for it, and speak to it with the host's own access. */
+	if (json_array_size(list) > NET_MIRRORS_MAX)
+		return -EBADMSG;
 	access->mirrors = json_is_array(list) ? calloc(json_array_size(list) + 1, sizeof(*access->mirrors)) : NULL;
 	if (!access->mirrors)
 		return json_is_array(list) ? -ENOMEM : -EBADMSG;

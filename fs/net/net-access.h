@@ -12,6 +12,7 @@
 #include "fs/base/error.h"
 
 #define NET_CERTS_DIRECTORY "/etc/imgfs/certs.d"
+#define NET_MIRRORS_MAX     8u /* of a host */
 
 typedef struct NetMirror NetMirror;
 
@@ -59,6 +60,6 @@ char *net_access_base(const NetAccess *access, const char *host, bool plain_http
 /* `url`, of something of the host itself, at one of its mirrors; malloc'ed, NULL: out of memory. */
 char *net_mirror_url(const NetMirror *mirror, const char *url);
 
-/* As one text and back, for a process that cannot read the files itself. Errors: -ENOMEM; -EBADMSG. */
+/* As one text and back, for a process that cannot read the files itself. Errors: -ENOMEM; -EBADMSG (also more than NET_MIRRORS_MAX mirrors). */
 int net_access_encode(const NetAccess *access, char **ret_text) _must_check_;
 int net_access_decode(const char *text, NetAccess *ret_access) _must_check_;

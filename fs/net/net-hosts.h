@@ -17,8 +17,6 @@
 #include "fs/base/conf.h"
 #include "fs/net/net-access.h"
 
-#define NET_MIRRORS_MAX 8u /* of a host */
-
 typedef struct NetHost {
 	char *name;
 	char *mirrors[NET_MIRRORS_MAX];

@@ -138,6 +138,28 @@ static void test_empty_text(void **state _unused_)
 	assert_int_equal(net_access_decode("", &twin), -EBADMSG);
 }
 
+static int decode_with_mirrors(size_t count)
+{
+	char text[1024] = "{\"user\":\"ann:secret\",\"mirrors\":[";
+	for (size_t i = 0; i < count; i++)
+		strcat(text, i == 0 ? "{\"base\":\"http://a\"}" : ",{\"base\":\"http://a\"}");
+	strcat(text, "]}");
+	NetAccess access;
+	int r = net_access_decode(text, &access);
+	if (r < 0)
+		return r;
+	assert_int_equal(access.mirror_count, count);
+	net_access_done(&access);
+	return 0;
+}
+
+/* One that is too many would be spoken to as the host itself. */
+static void test_too_many_mirrors(void **state _unused_)
+{
+	assert_int_equal(decode_with_mirrors(NET_MIRRORS_MAX), 0);
+	assert_int_equal(decode_with_mirrors(NET_MIRRORS_MAX + 1), -EBADMSG);
+}
+
 static void expect_error(const Place *place, const char *login, const char *host, int code, const char *word)
 {
 	NetAccess access;
@@ -213,6 +235,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_nothing_there, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_everything_there, set_up, tear_down),
 		cmocka_unit_test(test_empty_text),
+		cmocka_unit_test(test_too_many_mirrors),
 		cmocka_unit_test_setup_teardown(test_what_is_wrong, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_logins_that_are_none, set_up, tear_down),
 		cmocka_unit_test(test_basic),
