@@ -134,6 +134,43 @@ static int ask_tag(const FetchRemote *remote, NetHttp *http, const char *url, co
 	return get_remote(remote, http, url, NULL, manifest, error);
 }
 
+/* What the tag meant the last time, `known`. A mirror is asked for nothing but that manifest, since what it thinks the tag means may be older. */
+static int recall_tag(const FetchRemote *remote, const NetAccess *access, const char *base, const Digest *known,
+		      FetchManifest *manifest)
+{
+	char text[DIGEST_TEXT_SIZE];
+	if (get_cached(remote->cache, known, manifest) == 0)
+		return 0;
+	if (remote->offline)
+		return -ENOENT;
+	_cleanup_free_ char *url = net_registry_manifest_url(base, remote->reference->name, digest_text(known, text));
+	return url ? get_mirrored(remote, access, url, known, manifest) : -ENOMEM;
+}
+
+/* The registry cannot be asked, as `r` and `error` say. */
+static int resolve_tag_without(const FetchRemote *remote, const NetAccess *access, const char *base, const char *url,
+			       const Digest *known, int r, FetchManifest *manifest, Error *error)
+{
+	const Reference *reference = remote->reference;
+	fetch_manifest_done(manifest);
+	if (known && recall_tag(remote, access, base, known, manifest) == 0) {
+		manifest->stale = true;
+		return 0;
+	}
+	if (known)
+		return error_prefix(error, r,
+				    "cannot ask %s, and the manifest that the tag last meant is not here any more; is "
+				    "`imgfs serve` running there?",
+				    reference->host);
+	if (!remote->offline && get_mirrored(remote, access, url, NULL, manifest) == 0) {
+		manifest->stale = true;
+		return cache_store_tag_put(remote->cache, reference, &manifest->digest, error);
+	}
+	return error_prefix(error, r,
+			    "cannot ask %s, and this node has not seen the tag before; is `imgfs serve` running there?",
+			    reference->host);
+}
+
 static int resolve_tag(const FetchRemote *remote, const NetAccess *access, NetHttp *http, const char *base,
 		       FetchManifest *manifest, Error *error)
 {
@@ -141,29 +178,14 @@ static int resolve_tag(const FetchRemote *remote, const NetAccess *access, NetHt
 	_cleanup_free_ char *url = net_registry_manifest_url(base, reference->name, reference->tag);
 	if (!url)
 		return error_set(error, -ENOMEM, "out of memory");
-	Digest known;
-	bool has_known = cache_store_tag_get(remote->cache, reference, &known) == 0;
-	int r = remote->offline ? -EHOSTUNREACH
-				: ask_tag(remote, http, url, has_known ? &known : NULL, manifest, error);
-	if (net_is_unreachable(r) && !remote->offline && get_mirrored(remote, access, url, NULL, manifest) == 0) {
-		manifest->stale = true;
-		r = 0;
-	}
-	if (r == 0) {
-		if (has_known && digest_equal(&known, &manifest->digest))
-			return 0;
-		return cache_store_tag_put(remote->cache, reference, &manifest->digest, error);
-	}
-	if (net_is_unreachable(r) && has_known && get_cached(remote->cache, &known, manifest) == 0) {
-		manifest->stale = true;
-		return 0;
-	}
+	Digest digest;
+	const Digest *known = cache_store_tag_get(remote->cache, reference, &digest) == 0 ? &digest : NULL;
+	int r = remote->offline ? -EHOSTUNREACH : ask_tag(remote, http, url, known, manifest, error);
 	if (net_is_unreachable(r))
-		return error_prefix(
-			error, r,
-			"cannot ask %s, and this node has not seen the tag before; is `imgfs serve` running there?",
-			reference->host);
-	return r;
+		return resolve_tag_without(remote, access, base, url, known, r, manifest, error);
+	if (r < 0 || (known && digest_equal(known, &manifest->digest)))
+		return r;
+	return cache_store_tag_put(remote->cache, reference, &manifest->digest, error);
 }
 
 int fetch_manifest_resolve(const FetchRemote *remote, const NetAccess *access, NetHttp *http, const char *base,

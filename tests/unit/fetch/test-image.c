@@ -278,6 +278,52 @@ static void test_registry_is_gone(void **state)
 	refuse(fixture, -EHOSTUNREACH, "has not seen the tag before");
 }
 
+/* A mirror that has an older image by the tag than this node has seen. */
+static void test_stale_mirror(void **state)
+{
+	ImageFixture *fixture = *state;
+	Digest old, seen;
+	char *registry = scratch_make();
+	FakeServer *mirror;
+	for (uint32_t i = 0; i < LAYERS; i++)
+		blob_fixture_publish(&fixture->layers[i], registry);
+	blob_fixture_publish_image(fixture->layers, LAYERS - 1, registry, "v1", &old);
+	assert_int_equal(fake_server_new(registry, &mirror), 0);
+	char host[64], address[64];
+	(void)snprintf(host, sizeof(host), "%s", fake_server_host(fixture->server));
+	(void)snprintf(address, sizeof(address), "%s", fake_server_host(mirror));
+	NetHost section = { .name = host, .mirrors = { address }, .mirror_count = 1 };
+	NetHosts hosts = { .hosts = &section, .host_count = 1 };
+	fixture->remote.hosts = &hosts;
+	get(fixture, false);
+	fake_server_kill(fixture->server);
+
+	/* Nor is it asked, which would be a wait if it is dead. */
+	FakeCounts before, after;
+	fake_server_counts(mirror, &before);
+	get(fixture, true);
+	fake_server_counts(mirror, &after);
+	assert_int_equal(after.requests, before.requests);
+	assert_int_equal(cache_store_tag_get(fixture->cache, &fixture->reference, &seen), 0);
+	assert_true(digest_equal(&seen, &fixture->manifest));
+
+	/* Without the manifest it is asked for that one, and for what the tag means not even then. */
+	char path[PATH_MAX], hex[DIGEST_HEX_SIZE];
+	(void)snprintf(path, sizeof(path), "%s/manifests/%s", fixture->cache_path, digest_hex(&seen, hex));
+	assert_int_equal(unlink(path), 0);
+	refuse(fixture, -EHOSTUNREACH, "is not here any more");
+
+	/* A node that has never seen the tag believes it. */
+	(void)snprintf(path, sizeof(path), "%s/tags/%s/app/_tags/v1", fixture->cache_path, host);
+	assert_int_equal(unlink(path), 0);
+	FetchImage image;
+	assert_int_equal(fetch_image_remote(&fixture->remote, &image, &fixture->error), 0);
+	assert_true(image.stale && digest_equal(&image.manifest, &old));
+	fetch_image_done(&image);
+	assert_null(fake_server_free(mirror));
+	scratch_remove(registry);
+}
+
 static void test_registry_fails_or_stalls(void **state)
 {
 	ImageFixture *fixture = *state;
@@ -558,6 +604,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_tag_moves, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_by_digest_needs_no_registry, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_registry_is_gone, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_stale_mirror, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_registry_fails_or_stalls, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_tag_is_gone, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_wrong_manifest, set_up, tear_down),
