@@ -3,6 +3,9 @@
 
 #include "fs/cache/cache-store.h"
 
+/* Says in the file of cache_evict_lock(), for cache_evict_is_unfinished(), that chunks are being evicted, or that all that was begun is ended. */
+void cache_evict_mark(int lock_fd, bool unfinished);
+
 /* A chunk that may go. */
 typedef struct CacheVictim {
 	uint32_t used;  /* seconds since 1970 */

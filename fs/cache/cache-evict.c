@@ -219,7 +219,10 @@ int cache_evict(CacheStore *store, const CacheEvict *options, CacheEvicted *ret_
 	r = list_protected(&eviction, error);
 	if (r < 0)
 		return r;
+	cache_evict_mark(lock, true);
 	r = evict(&eviction, options);
+	if (r == 0)
+		cache_evict_mark(lock, false);
 	if (r == -EOPNOTSUPP)
 		return error_set(error, r,
 				 "the file system of %s cannot give back parts of files; `imgfs cache prune` removes "

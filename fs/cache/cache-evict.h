@@ -35,3 +35,9 @@ int cache_evict(CacheStore *store, const CacheEvict *options, CacheEvicted *ret_
  * (-EROFS...).
  */
 int cache_evict_lock(CacheStore *store, bool wait, int *ret_fd) _must_check_;
+
+/*
+ * Was an eviction killed, or is one under way? What it had begun can be written by nobody, so that whoever looks after the cache evicts then even if
+ * nothing is to be freed. Cheap: one stat().
+ */
+bool cache_evict_is_unfinished(CacheStore *store);

@@ -38,6 +38,12 @@ static bool has_grown(const Janitor *janitor, uint64_t bytes)
 	return janitor->quota != 0 && (!janitor->looked || bytes - janitor->bytes >= step);
 }
 
+/* Is there something to be done though nothing was stored? */
+static bool is_due(const Janitor *janitor)
+{
+	return janitor->again != 0 ? seconds_now() >= janitor->again : cache_evict_is_unfinished(janitor->cache);
+}
+
 static uint64_t wanted_free(CacheStore *cache)
 {
 	struct statvfs status;
@@ -71,6 +77,10 @@ static void evict(Janitor *janitor, bool full)
 	janitor->again = 0;
 	if (cache_evict(janitor->cache, &options, &evicted, &error) < 0) {
 		warn(janitor, error.message);
+		if (cache_evict_is_unfinished(janitor->cache)) { /* but not at each step */
+			janitor->delay = next_delay(janitor->delay);
+			janitor->again = seconds_now() + janitor->delay;
+		}
 		return;
 	}
 	(void)atomic_fetch_add(&janitor->metrics->fetch.evicted, evicted.chunks);
@@ -94,7 +104,7 @@ void janitor_step(Janitor *janitor)
 	uint64_t bytes = atomic_load(&janitor->metrics->fetch.bytes);
 	uint64_t failures = atomic_load(&janitor->metrics->fetch.disk_failures);
 	bool full = janitor->looked && failures != janitor->failures;
-	bool grown = has_grown(janitor, bytes) || (janitor->again != 0 && seconds_now() >= janitor->again);
+	bool grown = has_grown(janitor, bytes) || is_due(janitor);
 	if (full || grown || !janitor->looked) {
 		janitor->bytes = bytes;
 		janitor->failures = failures;

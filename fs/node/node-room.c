@@ -46,7 +46,7 @@ static bool make_room(Node *node, uint64_t quota, time_t *warned)
 	CacheEvict options = { .quota = quota, .free = wanted_free(node) };
 	CacheEvicted evicted = { 0 };
 	Error error = { 0 };
-	if (options.quota == 0 && options.free == 0)
+	if (options.quota == 0 && options.free == 0 && !cache_evict_is_unfinished(node->cache))
 		return true;
 	fetch_seals_adopt(node->cache);
 	if (cache_evict(node->cache, &options, &evicted, &error) < 0) {

@@ -6,9 +6,13 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "evict-fixture.h"
 #include "fs/cache/cache-contents.h"
@@ -257,6 +261,42 @@ static void test_half_evicted(void **state)
 	assert_null(cache_blob_free(blob));
 }
 
+static bool dies_at_a_hole;
+
+/* In the place of the C library's. */
+int fallocate(int fd, int mode, off_t offset, off_t size)
+{
+	if (dies_at_a_hole)
+		(void)raise(SIGKILL);
+	return (int)syscall(SYS_fallocate, fd, mode, offset, size);
+}
+
+/* Who evicts without wanting room is told of an eviction that was killed, and ends it. */
+static void test_killed(void **state)
+{
+	EvictFixture *fixture = *state;
+	CacheBlob *blob = evict_fixture_open(fixture, &fixture->digest);
+	fill(fixture, &fixture->digest, blob, 1000);
+	assert_false(cache_evict_is_unfinished(fixture->store));
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		dies_at_a_hole = true;
+		(void)evict(fixture, 1, 0);
+		_exit(0);
+	}
+	int status;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_int_equal(cache_blob_write(blob, 3, fixture->frames[3], EVICT_FRAME_SIZE), -EBUSY);
+	assert_true(cache_evict_is_unfinished(fixture->store));
+	assert_int_equal(evict(fixture, 0, 0).chunks, 0);
+	assert_false(cache_evict_is_unfinished(fixture->store));
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i++)
+		evict_fixture_put(fixture, blob, i);
+	assert_null(cache_blob_free(blob));
+}
+
 /* A bitmap of a version that had no marks, and marks that cannot be: the blob goes as one. */
 static void test_blob_without_marks(void **state)
 {
@@ -305,6 +345,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_pinned_stays, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_decoded_copies, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_half_evicted, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_killed, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_blob_without_marks, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_one_at_a_time, evict_fixture_set_up, evict_fixture_tear_down),
 	};

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "fs/base/fd.h"
+#include "fs/cache/cache-evict.h"
 #include "tests/unit/node/node-fixture.h"
 
 #define OTHER "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -221,6 +222,22 @@ static void test_keeper_cannot_be_started(void **state)
 	assert_string_equal(error.message, "the fake keeper refuses");
 }
 
+/* An eviction that was killed is ended, though there is no quota. */
+static void test_unfinished_eviction(void **state)
+{
+	NodeFixture *fixture = *state;
+	char path[256];
+	fixture->keeps = true;
+	node_fixture_start(fixture);
+	(void)snprintf(path, sizeof(path), "%s/evict.lock", fixture->cache);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0 && ftruncate(fd, 1) == 0);
+	(void)close(fd);
+	for (unsigned i = 0; i < 3000 && cache_evict_is_unfinished(fixture->node->cache); i++)
+		(void)usleep(10000);
+	assert_false(cache_evict_is_unfinished(fixture->node->cache));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -235,6 +252,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_keeper_dies, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_keeper_cannot_be_started, node_fixture_set_up,
 						node_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_unfinished_eviction, node_fixture_set_up, node_fixture_tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
