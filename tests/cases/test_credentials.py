@@ -245,7 +245,10 @@ def test_renewed_in_mid_read(seconds, front, image, attach, work):
     with fake.Tokens(user=USER, seconds=seconds) as tokens:
         front.tokens = tokens
         mounted = attach(front, "--user", USER)
-        for turn in range(4):
+        for turn in range(12):
+            # A turn that begins just before a token's end needs no other one.
+            if turn >= 4 and tokens.given >= 4:
+                break
             forget(work)
             machine.drop_caches()
             tokens.faults = [503] if turn % 2 else []
