@@ -1,6 +1,6 @@
 #include "fs/fetch/fetch-config.h"
 
-#include "fs/net/net-http.h"
+#include "fs/fetch/fetch-manifest.h"
 #include "fs/net/net-registry.h"
 
 static int get(const FetchRemote *remote, const NetAccess *access, const char *base, const Digest *config,
@@ -8,9 +8,8 @@ static int get(const FetchRemote *remote, const NetAccess *access, const char *b
 {
 	_cleanup_(net_http_free_p) NetHttp *http = NULL;
 	_cleanup_free_ char *url = net_registry_blob_url(base, remote->reference->name, config);
-	if (!url || net_http_new(remote->timeout, &http) < 0)
+	if (!url || fetch_http_new(remote, access, remote->timeout, &http) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
-	net_http_set_access(http, access);
 	const NetRequest request = { .url = url, .size = MANIFEST_SIZE_MAX };
 	Digest digest;
 	int r = net_http_perform(http, &request, 1, ret_response, error);

@@ -23,6 +23,13 @@ typedef struct Assembly {
 	FetchImage image;
 } Assembly;
 
+/* How the host of a reference is asked. */
+typedef struct Source {
+	NetAccess access;
+	NetHttp *http;
+	char *base;
+} Source;
+
 void fetch_image_done(FetchImage *image)
 {
 	if (image->layers)
@@ -197,23 +204,21 @@ static void fetch_from_mirror(Assembly *assembly, const NetMirror *mirror, NetHt
 	free((void *)urls);
 }
 
-static void fetch_from_mirrors(Assembly *assembly, const NetAccess *access, int64_t timeout, NetRequest *requests,
-			       NetResponse *responses, size_t *layers)
+static void fetch_from_mirrors(Assembly *assembly, const FetchRemote *remote, const NetAccess *access,
+			       NetRequest *requests, NetResponse *responses, size_t *layers)
 {
 	for (size_t i = 0; i < access->mirror_count && list_missing(assembly, requests, layers) > 0; i++) {
 		_cleanup_(net_http_free_p) NetHttp *http = NULL;
-		if (net_http_new(timeout, &http) < 0)
+		if (fetch_http_new(remote, access->mirrors[i].access, remote->timeout, &http) < 0)
 			return;
-		net_http_set_access(http, access->mirrors[i].access);
 		fetch_from_mirror(assembly, &access->mirrors[i], http, requests, responses, layers);
 	}
 	memset(requests, 0, (assembly->manifest->layer_count + 1) * sizeof(*requests));
 }
 
-/* `http` NULL: nobody is to be asked. */
-static int fetch_missing_indexes(Assembly *assembly, const NetAccess *access, int64_t timeout, NetHttp *http,
-				 const char *base, Error *error)
+static int fetch_missing_indexes(Assembly *assembly, const FetchRemote *remote, const Source *source, Error *error)
 {
+	NetHttp *http = remote->offline ? NULL : source->http;
 	size_t total = assembly->manifest->layer_count;
 	_cleanup_free_ NetRequest *requests = calloc(total + 1, sizeof(*requests));
 	_cleanup_free_ NetResponse *responses = calloc(total + 1, sizeof(*responses));
@@ -221,7 +226,7 @@ static int fetch_missing_indexes(Assembly *assembly, const NetAccess *access, in
 	if (!requests || !responses || !layers)
 		return error_set(error, -ENOMEM, "out of memory");
 	if (http)
-		fetch_from_mirrors(assembly, access, timeout, requests, responses, layers);
+		fetch_from_mirrors(assembly, remote, &source->access, requests, responses, layers);
 	size_t count = list_missing(assembly, requests, layers);
 	if (count == 0)
 		return 0;
@@ -229,7 +234,7 @@ static int fetch_missing_indexes(Assembly *assembly, const NetAccess *access, in
 	if (!http)
 		return error_set(error, -ENODATA, "the cache does not have the index of layer %s",
 				 digest_text(&assembly->manifest->layers[layers[0]].diff_id, text));
-	int r = perform(assembly, http, base, requests, count, responses, error);
+	int r = perform(assembly, http, source->base, requests, count, responses, error);
 	if (r < 0)
 		return error_prefix(error, r, "cannot get the index of a layer");
 	for (size_t i = 0; i < count; i++) {
@@ -291,13 +296,6 @@ static int open_cached_blobs(Assembly *assembly, Error *error)
 	return 0;
 }
 
-/* How the host of a reference is asked. */
-typedef struct Source {
-	NetAccess access;
-	NetHttp *http;
-	char *base;
-} Source;
-
 static void source_done(Source *source)
 {
 	(void)net_http_free(source->http);
@@ -314,9 +312,8 @@ static int source_open(const FetchRemote *remote, Source *source, Error *error)
 		return r;
 	if (r < 0)
 		source->base = net_registry_base(host, remote->plain_http);
-	if (!source->base || net_http_new(remote->timeout, &source->http) < 0)
+	if (!source->base || fetch_http_new(remote, &source->access, remote->timeout, &source->http) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
-	net_http_set_access(source->http, &source->access);
 	return 0;
 }
 
@@ -346,8 +343,7 @@ static int assemble(const FetchRemote *remote, Source *source, const Manifest *m
 		return r;
 	open_cached_indexes(&assembly);
 	assembly.image.stale = stale;
-	r = fetch_missing_indexes(&assembly, &source->access, remote->timeout, remote->offline ? NULL : source->http,
-				  source->base, error);
+	r = fetch_missing_indexes(&assembly, remote, source, error);
 	if (r == 0 && has_manifest(&assembly))
 		assembly.image.profile_fd = fetch_profile_open(assembly.cache, digest);
 	if (r == 0)

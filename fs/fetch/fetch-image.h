@@ -12,6 +12,7 @@
 #include "fs/format/manifest.h"
 #include "fs/net/net-access.h"
 #include "fs/net/net-hosts.h"
+#include "fs/net/net-http.h"
 
 /* The open files of one layer. A blob of a local store has present_fd -1 and url NULL. */
 typedef struct FetchLayerFiles {
@@ -50,7 +51,9 @@ typedef struct FetchRemote {
 	CacheStore *cache;
 	NetAccessOptions access; /* whom to trust, and as whom to appear */
 	const NetHosts *hosts;   /* what the configuration says of hosts, mirrors among it; NULL: nothing */
-	bool offline; /* ask nobody: what the cache lacks is -ENODATA, and what access needs may be missing */
+	bool offline;         /* ask nobody: what the cache lacks is -ENODATA, and what access needs may be missing */
+	NetGivenUp *given_up; /* then it fails with -ECANCELED (net_http_set_given_up()); NULL: never */
+	void *given_up_arg;
 } FetchRemote;
 
 /* Blocks on the network. Errors carry a sentence naming what could not be had and from where. */

@@ -7,6 +7,18 @@
 #include "fs/fetch/fetch-seal.h"
 #include "fs/net/net-registry.h"
 
+int fetch_http_new(const FetchRemote *remote, const NetAccess *access, int64_t timeout, NetHttp **ret_http)
+{
+	NetHttp *http;
+	int r = net_http_new(timeout, &http);
+	if (r < 0)
+		return r;
+	net_http_set_access(http, access);
+	net_http_set_given_up(http, remote->given_up, remote->given_up_arg);
+	*ret_http = http;
+	return 0;
+}
+
 void fetch_manifest_done(FetchManifest *manifest)
 {
 	free(manifest->json);
@@ -72,9 +84,8 @@ static int get_mirrored(const FetchRemote *remote, const NetAccess *access, cons
 		_cleanup_(net_http_free_p) NetHttp *http = NULL;
 		_cleanup_free_ char *mirrored = net_mirror_url(&access->mirrors[i], url);
 		int64_t timeout = remote->timeout < MIRROR_TIMEOUT ? remote->timeout : MIRROR_TIMEOUT;
-		if (!mirrored || net_http_new(timeout, &http) < 0)
+		if (!mirrored || fetch_http_new(remote, access->mirrors[i].access, timeout, &http) < 0)
 			continue;
-		net_http_set_access(http, access->mirrors[i].access);
 		if (get_remote(remote, http, mirrored, wanted, manifest, NULL) == 0)
 			return 0;
 		fetch_manifest_done(manifest);

@@ -12,6 +12,10 @@ typedef struct FetchManifest {
 	bool stale; /* see FetchImage */
 } FetchManifest;
 
+/* For requests of `remote`, each of which may go for `timeout` milliseconds without progress. `access` must outlive it. Errors: -ENOMEM. */
+int fetch_http_new(const FetchRemote *remote, const NetAccess *access, int64_t timeout, NetHttp **ret_http)
+	_must_check_;
+
 void fetch_manifest_done(FetchManifest *manifest); /* safe on a zeroed one */
 
 /* A manifest that the cache has, checked and parsed. Errors: -ENOENT (not there, or rotten), -ENODATA and the like: no image of imgfs. */

@@ -15,6 +15,8 @@
 #define PIECE_MAX  (2u << 20) /* what a worker asks for at once; the fetcher joins neighbours */
 #define VERIFY_MAX (1u << 20)
 
+#define GIVEN_UP_NS 200000000L /* between two questions whether anybody still wants it */
+
 typedef struct PullLayer {
 	FdMap map;
 	Image index;
@@ -29,7 +31,11 @@ typedef struct Pull {
 	FetchDonors *donors;
 	PullLayer *layers;
 
+	void *(*work)(void *arg); /* of each thread */
+
 	pthread_mutex_t mutex; /* of all below */
+	pthread_cond_t ended;  /* one thread more has */
+	unsigned running;      /* threads */
 	size_t layer;          /* where the next piece begins */
 	uint32_t chunk;
 	uint64_t done;
@@ -76,6 +82,11 @@ static int pull_open(Pull *pull, const FetchImage *image, const FetchPullOptions
 {
 	*pull = (Pull){ .image = image, .options = options };
 	(void)pthread_mutex_init(&pull->mutex, NULL);
+	pthread_condattr_t attributes;
+	(void)pthread_condattr_init(&attributes);
+	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&pull->ended, &attributes);
+	(void)pthread_condattr_destroy(&attributes);
 	FetcherOptions fetcher = { .access = image->access, .report = options->report, .report_arg = options->arg };
 	pull->layers = calloc(image->layer_count + 1, sizeof(*pull->layers));
 	int r = pull->layers ? fetcher_new(&fetcher, &pull->fetcher) : -ENOMEM;
@@ -101,6 +112,7 @@ static void pull_close(Pull *pull)
 	for (size_t i = 0; pull->layers && i < pull->image->layer_count; i++)
 		fd_unmap(&pull->layers[i].map);
 	free(pull->layers);
+	(void)pthread_cond_destroy(&pull->ended);
 	(void)pthread_mutex_destroy(&pull->mutex);
 }
 
@@ -178,13 +190,16 @@ static void note_failure(Pull *pull, const Error *error)
 	(void)pthread_mutex_unlock(&pull->mutex);
 }
 
-static void note_progress(Pull *pull, uint64_t bytes)
+/* Returns 0, or what makes going on useless. */
+static int note_progress(Pull *pull, uint64_t bytes)
 {
 	(void)pthread_mutex_lock(&pull->mutex);
 	pull->done += bytes;
 	if (pull->options->progress)
 		pull->options->progress(pull->options->arg, pull->done);
+	int r = pull->error.code;
 	(void)pthread_mutex_unlock(&pull->mutex);
+	return r;
 }
 
 typedef struct Waiting {
@@ -259,37 +274,87 @@ static void *worker(void *arg)
 		if (fill_piece(pull, &piece, frame, &error) < 0)
 			note_failure(pull, &error);
 		else
-			note_progress(pull, piece.blob_size);
+			(void)note_progress(pull, piece.blob_size);
 	}
 	free(frame);
 	return NULL;
 }
 
-/* Runs `function` in some threads to its end. */
-static int run_threads(Pull *pull, unsigned count, void *(*function)(void *))
+static void *thread(void *arg)
+{
+	Pull *pull = arg;
+	(void)pull->work(pull);
+	(void)pthread_mutex_lock(&pull->mutex);
+	pull->running--;
+	(void)pthread_cond_signal(&pull->ended);
+	(void)pthread_mutex_unlock(&pull->mutex);
+	return NULL;
+}
+
+/* Waits a moment, or until a thread has ended. Returns whether any runs. */
+static bool some_run(Pull *pull)
+{
+	struct timespec until;
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += GIVEN_UP_NS;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	(void)pthread_mutex_lock(&pull->mutex);
+	if (pull->running > 0)
+		(void)pthread_cond_timedwait(&pull->ended, &pull->mutex, &until);
+	bool some = pull->running > 0;
+	(void)pthread_mutex_unlock(&pull->mutex);
+	return some;
+}
+
+/* Until nothing is left to do, or nobody wants it any more: then those that wait for the source are woken, and nothing new is begun. */
+static void watch(Pull *pull)
+{
+	const FetchPullOptions *options = pull->options;
+	while (options->given_up && some_run(pull)) {
+		Error error = { 0 };
+		if (!options->given_up(options->arg))
+			continue;
+		(void)error_set(&error, -ECANCELED, "given up: nobody waits for it any more; what has come is kept");
+		note_failure(pull, &error);
+		fetcher_stop(pull->fetcher);
+		return;
+	}
+}
+
+/* Runs `work` in some threads to its end. */
+static int run_threads(Pull *pull, unsigned count)
 {
 	pthread_t threads[WORKERS];
 	unsigned started = 0;
 	int r = 0;
 	while (r == 0 && started < count) {
-		r = -pthread_create(&threads[started], NULL, function, pull);
+		(void)pthread_mutex_lock(&pull->mutex);
+		pull->running++;
+		(void)pthread_mutex_unlock(&pull->mutex);
+		r = -pthread_create(&threads[started], NULL, thread, pull);
 		started += r == 0;
 	}
+	(void)pthread_mutex_lock(&pull->mutex);
+	pull->running -= r < 0;
+	(void)pthread_mutex_unlock(&pull->mutex);
+	watch(pull);
 	/* Those that did start can do it all. */
 	for (unsigned i = 0; i < started; i++)
 		(void)pthread_join(threads[i], NULL);
 	return started > 0 ? 0 : r;
 }
 
-static int run(const FetchImage *image, const FetchPullOptions *options, unsigned count, void *(*function)(void *),
+static int run(const FetchImage *image, const FetchPullOptions *options, unsigned count, void *(*work)(void *),
 	       Error *error)
 {
 	Pull pull;
 	int r = pull_open(&pull, image, options, error);
 	if (r == 0) {
+		pull.work = work;
 		r = fetcher_start(pull.fetcher);
 		if (r == 0)
-			r = run_threads(&pull, count, function);
+			r = run_threads(&pull, count);
 		if (r < 0)
 			(void)error_set(error, r, "cannot start threads: %s", error_text(NULL, r));
 	}
@@ -349,10 +414,10 @@ static int digest_layer(Pull *pull, PullLayer *layer, FetchReader *reader, uint8
 		r = read_part(pull, layer, reader, at, size, part, error);
 		if (r == 0 && writer)
 			r = cache_decoded_writer_add(writer, part, size, error);
-		if (r < 0)
-			return r;
+		int over = r < 0 ? r : note_progress(pull, size);
+		if (over < 0)
+			return over;
 		r = digest_state_add(state, part, size);
-		note_progress(pull, size);
 	}
 	if (r == 0)
 		r = digest_state_end(state, ret_digest);

@@ -25,12 +25,15 @@ typedef struct FetchPullOptions {
 	void (*progress)(void *arg, uint64_t done);
 	/* What went wrong or right again meanwhile; as FetcherOptions.report. May be NULL. */
 	void (*report)(void *arg, const char *sentence);
+	/* Does nobody want it any more? Asked some five times a second, by the caller's thread. May be NULL. */
+	bool (*given_up)(void *arg);
 	void *arg;
 } FetchPullOptions;
 
 /*
  * Fetches or copies what is missing, and blocks until all is there. Stopped at any time, it goes on where it was. Errors, with a
- * sentence: -ETIMEDOUT (the source gives nothing), -EIO (the cache does not keep what it is given), -EBADMSG, -ENOMEM.
+ * sentence: -ETIMEDOUT (the source gives nothing), -ECANCELED (given up; what has come is kept), -EIO (the cache does not keep what it is given), -EBADMSG,
+ * -ENOMEM.
  */
 int fetch_pull(const FetchImage *image, const FetchPullOptions *options, Error *error) _must_check_;
 

@@ -16,6 +16,8 @@
 #define RETRY_FIRST 100
 #define RETRY_LAST  5000
 
+#define GIVEN_UP_MS 200 /* between two questions whether anybody still waits */
+
 #define OPTIONAL_TIMEOUT 2000 /* milliseconds: what can be done without keeps nobody waiting for long */
 
 struct NetHttp {
@@ -23,6 +25,8 @@ struct NetHttp {
 	int64_t timeout;
 	NetTokens *tokens;
 	const NetAccess *access; /* not owned */
+	NetGivenUp *given_up;    /* NULL: never */
+	void *given_up_arg;
 };
 
 /* One request under way. */
@@ -87,6 +91,12 @@ void net_http_set_access(NetHttp *http, const NetAccess *access)
 {
 	http->access = access;
 	net_tokens_set_access(http->tokens, access);
+}
+
+void net_http_set_given_up(NetHttp *http, NetGivenUp *given_up, void *arg)
+{
+	http->given_up = given_up;
+	http->given_up_arg = arg;
 }
 
 void net_response_done(NetResponse *response)
@@ -450,12 +460,20 @@ static int check_progress(Batch *batch, int *ret_wait, Error *error)
 	return 0;
 }
 
+static bool is_given_up(const NetHttp *http)
+{
+	return http->given_up && http->given_up(http->given_up_arg);
+}
+
 static int run(Batch *batch, Error *error)
 {
+	NetHttp *http = batch->http;
 	while (batch->finished < batch->count) {
+		if (is_given_up(http))
+			return error_set(error, -ECANCELED, "given up: nobody waits for it any more");
 		while (batch->started < batch->count && batch->started - batch->finished < CONNECTIONS) {
 			Exchange *exchange = &batch->exchanges[batch->started++];
-			int r = start(batch->http, exchange);
+			int r = start(http, exchange);
 			if (r < 0)
 				r = fail(batch, exchange, r, error);
 			if (r < 0)
@@ -465,8 +483,10 @@ static int run(Batch *batch, Error *error)
 		int r = check_progress(batch, &wait, error);
 		if (r < 0)
 			return r;
-		if (curl_multi_poll(batch->http->multi, NULL, 0, wait, NULL) != CURLM_OK ||
-		    curl_multi_perform(batch->http->multi, &running) != CURLM_OK)
+		if (http->given_up && wait > GIVEN_UP_MS)
+			wait = GIVEN_UP_MS;
+		if (curl_multi_poll(http->multi, NULL, 0, wait, NULL) != CURLM_OK ||
+		    curl_multi_perform(http->multi, &running) != CURLM_OK)
 			return error_set(error, -ENOMEM, "libcurl failed, probably for lack of memory");
 		r = collect(batch, error);
 		if (r == 0)

@@ -22,6 +22,12 @@ DEFINE_CLEANUP(NetHttp, net_http_free);
 /* How to speak to the hosts of later requests; not copied, must outlive `http`. NULL: as to a stranger. */
 void net_http_set_access(NetHttp *http, const NetAccess *access);
 
+/* Does nobody wait for the answers any more? */
+typedef bool NetGivenUp(void *arg);
+
+/* Asked some five times a second, by who waits in net_http_perform(), which then fails with -ECANCELED. NULL: nobody is asked. */
+void net_http_set_given_up(NetHttp *http, NetGivenUp *given_up, void *arg);
+
 /* For later requests, as in net_http_new(). Returns what it was. */
 int64_t net_http_set_timeout(NetHttp *http, int64_t timeout);
 
@@ -50,7 +56,8 @@ void net_response_done(NetResponse *response); /* safe on a zeroed one */
  * Makes `count` requests, some at once, and returns when all have succeeded or one has failed. Redirects are followed, and tokens got
  * where the server wants them; a server that is busy, or ends a connection, is asked again for a few seconds. `responses` has `count` elements
  * and stays untouched on failure. Errors, with a sentence that names the URL: -ENOENT, -EACCES, -EREMOTEIO and -EPROTO by the answer's
- * status; -EFBIG (a longer body); -ELOOP (redirects without end); -EHOSTUNREACH, -ECONNRESET, -ETIMEDOUT; -EKEYREJECTED (TLS certificate); -EINVAL (URL); -ENOMEM.
+ * status; -EFBIG (a longer body); -ELOOP (redirects without end); -EHOSTUNREACH, -ECONNRESET, -ETIMEDOUT; -EKEYREJECTED (TLS certificate); -EINVAL (URL);
+ * -ECANCELED (net_http_set_given_up()); -ENOMEM.
  */
 int net_http_perform(NetHttp *http, const NetRequest *requests, size_t count, NetResponse *responses, Error *error)
 	_must_check_;

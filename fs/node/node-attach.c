@@ -163,7 +163,7 @@ static int attach_held(Attach *attach, ControlCall *call, const ControlRequest *
 	NodeRecord *record = &attach->record;
 	int r = check_request(attach, request, error);
 	if (r == 0)
-		r = node_files_open(node, &record->request, NULL, false, &attach->files, record->origin, error);
+		r = node_files_open(node, call, &record->request, NULL, false, &attach->files, record->origin, error);
 	if (r < 0)
 		return r;
 	if (call && control_call_gone(call))

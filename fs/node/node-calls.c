@@ -67,7 +67,9 @@ static int end(Node *node)
 static void log_call(const ControlRequest *request, int r, const Error *error)
 {
 	const char *call = control_verb_name(request->verb), *who = request->owner ?: request->reference ?: "";
-	if (r < 0)
+	if (r == -ECANCELED)
+		log_info("%s given up: who asked for it has gone for=%s", call, who);
+	else if (r < 0)
 		log_warning("%s failed: %s for=%s", call, error_text(error, r), who);
 	else
 		log_info("%s for=%s%s%s", call, who, request->owner && request->reference ? " reference=" : "",
@@ -95,7 +97,7 @@ int node_handle(void *arg, ControlCall *call, const ControlRequest *request, jso
 		r = node_pull(node, call, request, ret_answer, error);
 		break;
 	case CONTROL_PIN:
-		r = node_pin(node, request, ret_answer, error);
+		r = node_pin(node, call, request, ret_answer, error);
 		break;
 	case CONTROL_UNPIN:
 		r = node_unpin(node, request, ret_answer, error);

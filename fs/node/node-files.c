@@ -93,7 +93,12 @@ static int open_store(Node *node, const ControlRequest *request, const NodeRecor
 	return node->options.open_local(node->options.arg, request->store, text, node->cache, ret_image, error);
 }
 
-int node_files_open(Node *node, const ControlRequest *request, const NodeRecord *known, bool offline,
+static bool is_gone(void *call)
+{
+	return control_call_gone(call);
+}
+
+int node_files_open(Node *node, ControlCall *call, const ControlRequest *request, const NodeRecord *known, bool offline,
 		    FetchImage *ret_image, char ret_origin[static NODE_ORIGIN_SIZE], Error *error)
 {
 	ret_origin[0] = '\0';
@@ -118,6 +123,8 @@ int node_files_open(Node *node, const ControlRequest *request, const NodeRecord 
 		.access = access_of(&request->access, &copy.settings),
 		.hosts = copy.settings.hosts,
 		.offline = offline,
+		.given_up = call ? is_gone : NULL,
+		.given_up_arg = call,
 	};
 	return request->layers ? node_origin_open(&remote, request, &copy.settings, known, ret_image, ret_origin, error)
 			       : fetch_image_remote(&remote, ret_image, error);

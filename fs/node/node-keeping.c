@@ -188,7 +188,7 @@ static int bring_holder(Node *node, NodeHolder *holder, bool offline, Error *err
 	if (!is_here(node, holder)) {
 		FetchImage files = { 0 };
 		char origin[NODE_ORIGIN_SIZE]; /* the record goes on naming the one it was attached from */
-		r = node_files_open(node, &record->request, record, offline, &files, origin, error);
+		r = node_files_open(node, NULL, &record->request, record, offline, &files, origin, error);
 		if (r == 0 && !digest_equal(&files.chain_id, &record->chain_id))
 			r = error_set(error, -EBADMSG, "what was opened is another image than the one that was held");
 		if (r == 0)

@@ -143,10 +143,11 @@ int node_settings_set(Node *node, const NodeSettings *settings) _must_check_;
 void node_settings_done(NodeSettingsCopy *copy);
 
 /*
- * Opens what a request names. `known`: its record, by whose digest it is opened again; NULL: it is new. Blocks on the network unless `offline`.
+ * Opens what a request names. `known`: its record, by whose digest it is opened again; NULL: it is new. Blocks on the network unless `offline`, and
+ * no longer than who made the `call` (NULL: nobody) waits for it: then -ECANCELED.
  * `ret_origin`: as node_origin_open() has it.
  */
-int node_files_open(Node *node, const ControlRequest *request, const NodeRecord *known, bool offline,
+int node_files_open(Node *node, ControlCall *call, const ControlRequest *request, const NodeRecord *known, bool offline,
 		    FetchImage *ret_image, char ret_origin[static NODE_ORIGIN_SIZE], Error *error) _must_check_;
 
 /* node-origin.c */
@@ -214,7 +215,8 @@ int node_status(Node *node, json_t **ret_answer, Error *error) _must_check_;
 /* node-pull.c */
 int node_pull(Node *node, ControlCall *call, const ControlRequest *request, json_t **ret_answer, Error *error)
 	_must_check_;
-int node_pin(Node *node, const ControlRequest *request, json_t **ret_answer, Error *error) _must_check_;
+int node_pin(Node *node, ControlCall *call, const ControlRequest *request, json_t **ret_answer, Error *error)
+	_must_check_;
 int node_unpin(Node *node, const ControlRequest *request, json_t **ret_answer, Error *error) _must_check_;
 
 /* node-room.c: a thread that evicts. It ends by itself once `ending` is set; false: it is still at it after some seconds. */

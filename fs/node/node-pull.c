@@ -42,6 +42,12 @@ static void on_report(void *arg, const char *sentence)
 		control_call_progress(transfer->call, json_pack("{s:s}", "report", sentence));
 }
 
+static bool is_given_up(void *arg)
+{
+	const Transfer *transfer = arg;
+	return transfer->call && control_call_gone(transfer->call);
+}
+
 static int64_t timeout_of(Node *node, const ControlRequest *request)
 {
 	node_lock(node);
@@ -58,6 +64,7 @@ static int transfer(Node *node, ControlCall *call, const ControlRequest *request
 		.timeout = timeout_of(node, request),
 		.progress = on_progress,
 		.report = on_report,
+		.given_up = is_given_up,
 		.arg = &state,
 	};
 	int r = fetch_pull(image, &options, error);
@@ -75,7 +82,7 @@ int node_pull(Node *node, ControlCall *call, const ControlRequest *request, json
 	FetchPlan plan = { 0 };
 	char manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE];
 	char origin[NODE_ORIGIN_SIZE];
-	int r = node_files_open(node, request, NULL, false, &image, origin, error);
+	int r = node_files_open(node, call, request, NULL, false, &image, origin, error);
 	if (r < 0)
 		return r;
 	r = fetch_pull_plan(&image, &plan, error);
@@ -101,11 +108,11 @@ static int answer_digest(const Digest *manifest, json_t **ret_answer, Error *err
 }
 
 /* The manifest has to be in the cache, and is fetched if it is not. */
-int node_pin(Node *node, const ControlRequest *request, json_t **ret_answer, Error *error)
+int node_pin(Node *node, ControlCall *call, const ControlRequest *request, json_t **ret_answer, Error *error)
 {
 	FetchImage image = { 0 };
 	char origin[NODE_ORIGIN_SIZE];
-	int r = node_files_open(node, request, NULL, false, &image, origin, error);
+	int r = node_files_open(node, call, request, NULL, false, &image, origin, error);
 	if (r == 0)
 		r = cache_pin_add(node->cache, CACHE_PIN, &image.manifest, request->reference, error);
 	if (r == 0)

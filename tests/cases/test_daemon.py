@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import front as fake
 import machine
 from daemon import Daemon
 from endpoint import NAME, TAG, chain_id, serving
@@ -600,6 +601,56 @@ def test_pull_and_pin(daemon, reference):
     status = control.call(call="status")["ok"]
     assert status["images"] == status["owners"] == 1 and status["keeper"] and status["away"] == 0
     control.close()
+
+
+def start_pull(daemon, reference):
+    control = daemon.control()
+    control.send({"call": "pull", "reference": reference, "seal": True, "timeout": 86400000})
+    return control
+
+
+def give_up(daemon, reference, under_way, others=0):
+    """A client asks for an image and goes once that is true: its pull ends, though it might have waited for a day."""
+    ended = daemon.log.read_text().count("pull given up")
+    control = start_pull(daemon, reference)
+    machine.wait_until(under_way, "a pull under way")
+    control.close()
+    machine.wait_until(lambda: daemon.call(call="status")["ok"]["calls"] == others, "the pull's end", 60)
+    assert daemon.log.read_text().count("pull given up") == ended + 1
+
+
+def test_pull_without_its_client(daemon, backend):
+    """Who has gone is not pulled for any longer; what has come is kept, and others who pull the same image get it."""
+    daemon.start()
+    with fake.Front(backend) as front:
+        reference = f"{front.host}/{NAME}:{TAG}"
+
+        def plan():
+            return json.loads(machine.imgfs("pull", "--plan", "--json", "--cache", daemon.cache, reference).stdout)
+
+        front.fault = "stall-accept"  # a host that does not even give the indexes
+        give_up(daemon, reference, lambda: front.met)
+        front.fault = None
+        assert plan()["presentBytes"] == 0
+        front.fault = "stall-body"  # one that stops in the middle of ranges
+        give_up(daemon, reference, lambda: plan()["presentBytes"])
+        had, total = (plan()[key] for key in ("presentBytes", "totalBytes"))
+        assert 0 < had < total
+
+        gate, answer = threading.Event(), front.answer
+
+        def answer_late(request):
+            assert "/blobs/" not in request.path or gate.wait(120)
+            answer(request)
+
+        front.fault, front.answer = None, answer_late
+        stayer = start_pull(daemon, reference)
+        give_up(daemon, reference, lambda: daemon.call(call="status")["ok"]["calls"] == 2, others=1)
+        gate.set()
+        while "progress" in (last := stayer.receive()):
+            pass
+        stayer.close()
+        assert last["ok"]["sealed"] and last["ok"]["presentBytes"] == had
 
 
 def test_configuration_and_signals(work, reference):

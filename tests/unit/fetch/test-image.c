@@ -593,6 +593,36 @@ static void test_seal_of_what_is_whole(void **state)
 	fetch_image_done(&image);
 }
 
+static bool is_asked(void *arg)
+{
+	unsigned *questions = arg;
+	return ++*questions > 2;
+}
+
+/* Nobody wants it any more while the source gives nothing: it ends, though it may wait for a day; and later it goes on. */
+static void test_pull_given_up(void **state)
+{
+	ImageFixture *fixture = *state;
+	FetchImage image;
+	FetchPlan plan;
+	unsigned questions = 0;
+	FetchPullOptions options = { .timeout = 86400000, .given_up = is_asked, .arg = &questions };
+	assert_int_equal(fetch_image_remote(&fixture->remote, &image, NULL), 0);
+	fake_server_fault(fixture->server, FAKE_STALL_REQUEST, 0);
+	assert_int_equal(fetch_pull(&image, &options, &fixture->error), -ECANCELED);
+	assert_non_null(strstr(fixture->error.message, "what has come is kept"));
+	assert_int_equal(questions, 3);
+	assert_int_equal(fetch_pull_plan(&image, &plan, NULL), 0);
+	assert_int_equal(plan.missing, plan.total);
+
+	fake_server_fault(fixture->server, FAKE_NONE, 0);
+	options.given_up = NULL;
+	assert_int_equal(fetch_pull(&image, &options, NULL), 0);
+	assert_int_equal(fetch_pull_plan(&image, &plan, NULL), 0);
+	assert_int_equal(plan.present, plan.total);
+	fetch_image_done(&image);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -616,6 +646,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_layers, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_offline, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_seal_of_what_is_whole, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_pull_given_up, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

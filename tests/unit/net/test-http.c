@@ -146,6 +146,37 @@ static void test_brief_failures(void **state)
 	}
 }
 
+static bool count_down(void *arg)
+{
+	int *left = arg;
+	return (*left)-- <= 0;
+}
+
+/* Long before the time is over that a request may take. */
+static void test_given_up(void **state)
+{
+	NetFixture *fixture = *state;
+	_cleanup_(net_http_free_p) NetHttp *http = NULL;
+	NetRequest requests[] = { { .url = fixture->url, .size = FILE_SIZE },
+				  { .url = fixture->url, .size = FILE_SIZE, .optional = true } };
+	NetResponse responses[2];
+	int left = 3;
+	assert_int_equal(net_http_new(86400000, &http), 0);
+	net_http_set_given_up(http, count_down, &left);
+	fake_server_fault(fixture->server, FAKE_STALL_BODY, 0);
+	assert_int_equal(net_http_perform(http, requests, 1, responses, NULL), -ECANCELED);
+	assert_int_equal(left, -1);
+	/* What may fail is given up with the rest, and it can all be asked for again. */
+	assert_int_equal(net_http_perform(http, &requests[1], 1, responses, NULL), -ECANCELED);
+	fake_server_fault(fixture->server, FAKE_NONE, 0);
+	net_http_set_given_up(http, NULL, NULL);
+	assert_int_equal(net_http_perform(http, requests, 2, responses, NULL), 0);
+	for (size_t i = 0; i < 2; i++) {
+		assert_int_equal(responses[i].size, FILE_SIZE);
+		net_response_done(&responses[i]);
+	}
+}
+
 static void test_unreachable(void **state _unused_)
 {
 	assert_true(net_is_unreachable(-EHOSTUNREACH));
@@ -167,6 +198,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_refusals, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test_setup_teardown(test_redirect, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test_setup_teardown(test_brief_failures, net_fixture_start, net_fixture_stop),
+		cmocka_unit_test_setup_teardown(test_given_up, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test(test_unreachable),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
