@@ -39,7 +39,7 @@ static const char *const migrations[] = {
 	 ") STRICT;"),
 };
 
-#define COLUMNS "s.id, s.key, p.key, s.kind, s.created, s.updated, s.size, s.inodes, z.snapshot IS NOT NULL"
+#define COLUMNS "s.id, s.key, p.key, s.kind, s.created, s.updated, s.size, s.inodes, z.path"
 #define TABLES  "snapshots s LEFT JOIN snapshots p ON p.id = s.parent LEFT JOIN lazy z ON z.snapshot = s.id"
 
 static const char *const statements[META_STATEMENTS] = {

@@ -19,6 +19,7 @@ void meta_info_done(MetaInfo *info)
 {
 	free(info->key);
 	free(info->parent);
+	free(info->lazy_path);
 	meta_labels_done(&info->labels);
 	*info = (MetaInfo){ 0 };
 }
@@ -86,9 +87,10 @@ static int read_row(sqlite3_stmt *statement, MetaInfo *info)
 		.updated = sqlite3_column_int64(statement, 5),
 		.size = sqlite3_column_int64(statement, 6),
 		.inodes = sqlite3_column_int64(statement, 7),
-		.lazy = sqlite3_column_int(statement, 8) != 0,
+		.lazy_path = column_text(statement, 8),
 	};
-	bool lacks = !info->key || (!info->parent && sqlite3_column_type(statement, 2) != SQLITE_NULL);
+	bool lacks = !info->key || (!info->parent && sqlite3_column_type(statement, 2) != SQLITE_NULL) ||
+		     (!info->lazy_path && sqlite3_column_type(statement, 8) != SQLITE_NULL);
 	return lacks ? -ENOMEM : 0;
 }
 

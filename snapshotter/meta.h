@@ -32,7 +32,7 @@ typedef struct MetaInfo {
 	MetaKind kind;
 	int64_t created, updated; /* nanoseconds since 1970 */
 	int64_t size, inodes;     /* committed ones: bytes and count of what this layer has alone */
-	bool lazy;
+	char *lazy_path;          /* of a lazy one: where its tree was seen last; NULL: it is none */
 	MetaLabels labels;
 } MetaInfo;
 

@@ -34,17 +34,11 @@ static int map_owner(const MetaLabels *labels, uid_t *uid, gid_t *gid, Error *er
 }
 
 /* The owner of a lazy snapshot's root directory. */
-static int lazy_owner(Service *service, const char *key, uid_t *ret_uid, gid_t *ret_gid, Error *error)
+static int lazy_owner(Service *service, MetaInfo *info, uid_t *ret_uid, gid_t *ret_gid, Error *error)
 {
-	_cleanup_(meta_info_done) MetaInfo info = { 0 };
-	_cleanup_(meta_chain_done) MetaChain chain = { 0 };
+	_cleanup_(meta_chain_done) MetaChain chain = { .lazy_id = info->id, .lazy_path = TAKE_PTR(info->lazy_path) };
 	struct stat status;
-	int r = meta_chain(service->meta, key, &info, &chain, error);
-	if (r < 0)
-		return r;
-	chain.lazy_id = info.id; /* itself, whose ancestors do not count */
-	free(TAKE_PTR(chain.lazy_path));
-	r = service_lazy_ensure(service, &chain, error);
+	int r = service_lazy_ensure(service, &chain, error);
 	if (r < 0)
 		return r;
 	if (stat(chain.lazy_path, &status) < 0)
@@ -65,8 +59,8 @@ static int choose_owner(Service *service, const MetaCreate *create, uid_t *ret_u
 			return error_prefix(error, r, "the parent is missing");
 		if (parent.kind != META_COMMITTED)
 			return error_set(error, -EINVAL, "the parent %s is not a committed snapshot", create->parent);
-		if (parent.lazy)
-			r = lazy_owner(service, create->parent, ret_uid, ret_gid, error);
+		if (parent.lazy_path)
+			r = lazy_owner(service, &parent, ret_uid, ret_gid, error);
 		else
 			r = mounts_owner(service->mounts, parent.id, ret_uid, ret_gid, error);
 		if (r < 0)

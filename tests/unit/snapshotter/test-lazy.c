@@ -343,6 +343,19 @@ static void test_unreachable(void **state)
 	assert_int_equal(atomic_load(&place->service->lazy_unreachable), 1);
 }
 
+/* A tree that is shown is used though the daemon cannot be asked: it may be starting anew, or the network is away. */
+static void test_shown(void **state)
+{
+	Place *place = *state;
+	char lower[256];
+	assert_int_equal(prepare(place, "x", "", (Labels){ REF, ONE, BLOB }, NULL, NULL), -EEXIST);
+	_cleanup_free_ char *name = name_of(place, ONE);
+	place->fake.fails = true;
+	assert_int_equal(prepare(place, "c", name, (Labels){ 0 }, lower, NULL), 0);
+	assert_string_equal(lower + strlen("lowerdir="), place->fake.tree);
+	assert_int_equal(place->fake.attached, 1);
+}
+
 /* A crash between tree and row leaves an owner without a snapshot. */
 static void test_orphan(void **state)
 {
@@ -362,7 +375,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent), TEST(test_fallback),
-		TEST(test_whole),      TEST(test_unreachable), TEST(test_orphan),
+		TEST(test_whole),      TEST(test_unreachable), TEST(test_shown),           TEST(test_orphan),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -272,7 +272,7 @@ static void test_first_version(void **state)
 	assert_int_equal(meta_open(place->path, &place->meta, &error), 0);
 	assert_int_equal(meta_stat(place->meta, "old", &info, NULL), 0);
 	assert_int_equal(info.id, 1);
-	assert_false(info.lazy);
+	assert_null(info.lazy_path);
 	meta_info_done(&info);
 }
 
