@@ -76,25 +76,57 @@ void fetch_blobs_let_go(Fetcher *fetcher, FetchBlob *leaving)
 	}
 }
 
+/* Takes what was asked for of a blob before there was a thread out of the list of what has come in. With the mutex. */
+static FetchWait *take_back(Fetcher *fetcher, const FetchBlob *blob)
+{
+	FetchWait *taken = NULL;
+	for (FetchWait **link = &fetcher->incoming; *link;) {
+		FetchWait *wait = *link;
+		if (wait->blob != blob) {
+			link = &wait->next;
+			continue;
+		}
+		*link = wait->next;
+		wait->next = taken;
+		taken = wait;
+	}
+	return taken;
+}
+
+/* Has the network thread let it go. With the mutex. */
+static void leave(Fetcher *fetcher, FetchBlob *blob)
+{
+	blob->next = fetcher->leaving;
+	fetcher->leaving = blob;
+	net_loop_wake(fetcher->loop);
+	while (!blob->gone)
+		(void)pthread_cond_wait(&fetcher->left, &fetcher->mutex);
+}
+
 void fetcher_remove_blob(FetchBlob *blob)
 {
 	Fetcher *fetcher = blob->fetcher;
+	FetchWait *taken = NULL;
 	(void)pthread_mutex_lock(&fetcher->mutex);
 	FetchBlob **link = &fetcher->blobs;
 	while (*link != blob)
 		link = &(*link)->next;
 	*link = blob->next;
 	blob->next = NULL;
-	if (fetcher->started) {
-		blob->next = fetcher->leaving;
-		fetcher->leaving = blob;
-		net_loop_wake(fetcher->loop);
-		while (!blob->gone)
-			(void)pthread_cond_wait(&fetcher->left, &fetcher->mutex);
-	}
-	/* After its end no wait is left, so that nobody is called back under the lock. */
+	if (fetcher->started)
+		leave(fetcher, blob);
+	else
+		taken = take_back(fetcher, blob);
+	/* Before the thread's start no wait is open, and after its end none is left, so that nobody is called back under the lock. */
 	if (!blob->gone)
 		let_go(fetcher, blob);
 	(void)pthread_mutex_unlock(&fetcher->mutex);
+	while (taken) {
+		FetchWait *wait = taken;
+		taken = wait->next;
+		if (wait->done)
+			wait->done(wait->arg, -ECANCELED);
+		free(wait);
+	}
 	(void)fetch_blob_free(blob);
 }

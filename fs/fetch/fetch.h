@@ -49,7 +49,7 @@ DEFINE_CLEANUP(Fetcher, fetcher_free);
 int fetcher_add_blob(Fetcher *fetcher, CacheBlob *cache, const char *url, FetchBlob **ret_blob) _must_check_;
 
 /*
- * Takes a blob away and frees it with its CacheBlob: nobody may be reading it any more. What is asked for of
+ * Takes a blob away, at any time, and frees it with its CacheBlob: nobody may be reading it any more. What is asked for of
  * it is given up (-ECANCELED). Waits for the Fetcher's thread, which never takes long; not from inside a FetchDone.
  */
 void fetcher_remove_blob(FetchBlob *blob);

@@ -15,7 +15,7 @@ static void note_report(void *arg, const char *sentence)
 	(void)snprintf(fixture->last_report, sizeof(fixture->last_report), "%s", sentence);
 }
 
-static void start_fetcher(FetchFixture *fixture, unsigned connections, bool offline)
+static void make_fetcher(FetchFixture *fixture, unsigned connections, bool offline)
 {
 	char url[256], text[DIGEST_TEXT_SIZE];
 	FetcherOptions options = { .connections = connections, .report = note_report, .report_arg = fixture };
@@ -23,10 +23,9 @@ static void start_fetcher(FetchFixture *fixture, unsigned connections, bool offl
 		       digest_text(&fixture->layer.layer.blob, text));
 	assert_int_equal(fetcher_new(&options, &fixture->fetcher), 0);
 	assert_int_equal(fetcher_add_blob(fixture->fetcher, fixture->cache, offline ? NULL : url, &fixture->blob), 0);
-	assert_int_equal(fetcher_start(fixture->fetcher), 0);
 }
 
-void fetch_fixture_start(FetchFixture *fixture, const BlobFixture *layer, unsigned connections)
+void fetch_fixture_prepare(FetchFixture *fixture, const BlobFixture *layer, unsigned connections)
 {
 	*fixture = (FetchFixture){ .directory = scratch_make() };
 	fixture->layer = *layer;
@@ -35,7 +34,13 @@ void fetch_fixture_start(FetchFixture *fixture, const BlobFixture *layer, unsign
 	blob_fixture_publish(&fixture->layer, fixture->directory);
 	assert_int_equal(fake_server_new(fixture->directory, &fixture->server), 0);
 	assert_int_equal(fetch_reader_new(&fixture->reader), 0);
-	start_fetcher(fixture, connections, false);
+	make_fetcher(fixture, connections, false);
+}
+
+void fetch_fixture_start(FetchFixture *fixture, const BlobFixture *layer, unsigned connections)
+{
+	fetch_fixture_prepare(fixture, layer, connections);
+	assert_int_equal(fetcher_start(fixture->fetcher), 0);
 }
 
 void fetch_fixture_restart(FetchFixture *fixture, bool offline)
@@ -44,7 +49,8 @@ void fetch_fixture_restart(FetchFixture *fixture, bool offline)
 	assert_int_equal(
 		cache_blob_new(&fixture->layer.table, dup(fixture->data_fd), dup(fixture->present_fd), &fixture->cache),
 		0);
-	start_fetcher(fixture, 0, offline);
+	make_fetcher(fixture, 0, offline);
+	assert_int_equal(fetcher_start(fixture->fetcher), 0);
 }
 
 void fetch_fixture_stop(FetchFixture *fixture)

@@ -23,6 +23,9 @@ typedef struct FetchFixture {
 /* `layer` is taken over. `connections` as in FetcherOptions. */
 void fetch_fixture_start(FetchFixture *fixture, const BlobFixture *layer, unsigned connections);
 
+/* The same, but for the start of the fetcher. */
+void fetch_fixture_prepare(FetchFixture *fixture, const BlobFixture *layer, unsigned connections);
+
 /* The fetcher ends and another starts, with what the cache files hold now, and no source if `offline`. */
 void fetch_fixture_restart(FetchFixture *fixture, bool offline);
 void fetch_fixture_stop(FetchFixture *fixture);

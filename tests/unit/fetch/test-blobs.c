@@ -75,12 +75,38 @@ static void test_removed_after_the_end(void **state _unused_)
 	fetch_fixture_stop(&fixture);
 }
 
+/* What was asked for of it is given up, and nothing of it is looked at once the thread is there. */
+static void test_removed_before_the_start(void **state _unused_)
+{
+	BlobFixture layer;
+	FetchFixture fixture;
+	Pending pending[4], other;
+	blob_fixture_make(&layer, CHUNKS, CHUNK_SIZE, 1);
+	fetch_fixture_prepare(&fixture, &layer, 0);
+	for (uint32_t i = 0; i < 2; i++)
+		pending_start(&pending[i], &fixture, i, 2, PATIENCE);
+	FetchBlob *before = add_again(&fixture);
+	pending_start(&other, &fixture, 0, 4, PATIENCE);
+	FetchBlob *blob = fixture.blob;
+	fixture.blob = before;
+	for (uint32_t i = 2; i < 4; i++)
+		pending_start(&pending[i], &fixture, i, 2, PATIENCE);
+	fetcher_remove_blob(before);
+	fixture.blob = blob;
+	for (size_t i = 0; i < ELEMENTS(pending); i++)
+		assert_int_equal(pending_end(&pending[i]), -ECANCELED);
+	assert_int_equal(fetcher_start(fixture.fetcher), 0);
+	assert_int_equal(pending_end(&other), 0);
+	fetch_fixture_stop(&fixture);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_added_while_it_runs),
 		cmocka_unit_test(test_removed_under_way),
 		cmocka_unit_test(test_removed_after_the_end),
+		cmocka_unit_test(test_removed_before_the_start),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
