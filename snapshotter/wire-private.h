@@ -47,6 +47,7 @@ struct WireServer {
 	WireConnection *connections;
 	size_t tasks; /* running */
 	bool stopping;
+	int64_t deaf_until; /* no connection is accepted before: descriptors had run out; 0: one is */
 
 	pthread_mutex_t lock;
 	WireJob *done; /* under the lock */

@@ -11,6 +11,7 @@
 
 #define EVENTS_MAX   64
 #define DRAIN_MILLIS 10000
+#define DEAF_MILLIS  1000 /* without new connections, where there are no descriptors for them */
 
 uint8_t *wire_call_message(WireCall *call, size_t size)
 {
@@ -86,13 +87,45 @@ static void collect(WireServer *server)
 	wire_connection_write(connection);
 }
 
+static int64_t now_millis(void)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int watch(const WireServer *server, const int *fd)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.ptr = (void *)(uintptr_t)fd };
+	return epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, *fd, &event) < 0 ? -errno : 0;
+}
+
+/* Who cannot be accepted for want of descriptors or memory still waits: asking again and again would not bring them about. */
+static void accept_failed(WireServer *server, int code)
+{
+	if (code != EMFILE && code != ENFILE && code != ENOMEM && code != ENOBUFS)
+		return;
+	server->deaf_until = now_millis() + DEAF_MILLIS;
+	(void)epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, server->options.listen_fd, NULL);
+}
+
+/* A watch that cannot be had again now is asked for once more later. */
+static void accept_again(WireServer *server)
+{
+	if (server->deaf_until == 0 || server->stopping || now_millis() < server->deaf_until)
+		return;
+	server->deaf_until = watch(server, &server->options.listen_fd) < 0 ? now_millis() + DEAF_MILLIS : 0;
+}
+
 static void accept_all(WireServer *server)
 {
 	for (;;) {
 		int fd = accept4(server->options.listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		WireConnection *connection;
-		if (fd < 0)
+		if (fd < 0) {
+			accept_failed(server, errno);
 			return;
+		}
 		if (wire_connection_new(server, fd, &connection) == 0)
 			wire_connection_write(connection);
 	}
@@ -152,34 +185,23 @@ static bool is_drained(const WireServer *server)
 	return true;
 }
 
-static int64_t now_millis(void)
-{
-	struct timespec now;
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 int wire_server_run(WireServer *server, Error *error)
 {
 	struct epoll_event events[EVENTS_MAX];
 	int64_t deadline = 0;
 	while (!server->stopping || (!is_drained(server) && now_millis() < deadline)) {
-		int count = epoll_wait(server->epoll_fd, events, EVENTS_MAX, server->stopping ? 100 : -1);
+		int patience = server->stopping ? 100 : server->deaf_until ? DEAF_MILLIS : -1;
+		int count = epoll_wait(server->epoll_fd, events, EVENTS_MAX, patience);
 		if (count < 0 && errno != EINTR)
 			return error_set(error, -errno, "waiting for calls failed: %s", strerror(errno));
 		for (int i = 0; i < count; i++)
 			handle_event(server, &events[i]);
 		bury_dead(server);
+		accept_again(server);
 		if (server->stopping && deadline == 0)
 			deadline = now_millis() + DRAIN_MILLIS;
 	}
 	return 0;
-}
-
-static int watch(const WireServer *server, const int *fd)
-{
-	struct epoll_event event = { .events = EPOLLIN, .data.ptr = (void *)(uintptr_t)fd };
-	return epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, *fd, &event) < 0 ? -errno : 0;
 }
 
 static int open_server(WireServer *server)

@@ -16,6 +16,7 @@
 #define HELLO_SECONDS 10 /* within which a client says which version it speaks */
 #define STALL_SECONDS 60 /* within which a client reads something of what it is sent */
 #define TICK_MS       1000
+#define DEAF_SECONDS  1 /* without new clients, where there are no descriptors for them */
 #define STACK_SIZE    ((size_t)1 << 20)
 
 /* A frame on its way out. */
@@ -50,6 +51,7 @@ struct ControlServer {
 	int wake_fd;
 	Client *clients[CONTROL_CLIENTS];
 	size_t count;
+	time_t deaf_until;  /* no client is accepted before: descriptors had run out; 0: one is */
 	struct pollfd *fds; /* scratch of a turn */
 	size_t room;
 
@@ -173,9 +175,18 @@ static bool is_welcome(const ControlServer *server, int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == server->options.user;
 }
 
+/* Who cannot be accepted for want of descriptors or memory still waits: asking again and again would not bring them about. */
+static void accept_failed(ControlServer *server, int code)
+{
+	if (code == EMFILE || code == ENFILE || code == ENOMEM || code == ENOBUFS)
+		server->deaf_until = now() + DEAF_SECONDS;
+}
+
 static void accept_client(ControlServer *server)
 {
 	_cleanup_close_ int fd = accept4(server->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		accept_failed(server, errno);
 	if (fd < 0 || (server->count == CONTROL_CLIENTS && !drop_idlest(server)))
 		return;
 	Client *client = calloc(1, sizeof(*client));
@@ -373,7 +384,7 @@ static int make_room(ControlServer *server, size_t wanted)
 /* Some client waits for something that only the clock brings about. */
 static bool needs_clock(ControlServer *server)
 {
-	bool needs = false;
+	bool needs = server->deaf_until != 0;
 	lock(server);
 	for (size_t i = 0; i < server->count; i++)
 		needs |= !server->clients[i]->greeted || server->clients[i]->now.bytes;
@@ -390,7 +401,9 @@ int control_server_turn(ControlServer *server, struct pollfd *more, size_t count
 	struct pollfd *fds = server->fds;
 	for (size_t i = 0; i < count; i++)
 		fds[i] = more[i];
-	fds[count] = (struct pollfd){ .fd = server->listen_fd, .events = POLLIN };
+	if (now() > server->deaf_until)
+		server->deaf_until = 0;
+	fds[count] = (struct pollfd){ .fd = server->deaf_until ? -1 : server->listen_fd, .events = POLLIN };
 	fds[count + 1] = (struct pollfd){ .fd = server->wake_fd, .events = POLLIN };
 	for (size_t i = 0; i < clients; i++)
 		fds[first + i] = (struct pollfd){ .fd = server->clients[i]->fd,

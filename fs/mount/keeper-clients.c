@@ -9,6 +9,7 @@
 
 #define BACKLOG      8
 #define STALL_MS     10000 /* a client that stops in the middle of an image is let go */
+#define DEAF_MS      1000  /* without new clients, where there are no descriptors for them */
 #define ENTRIES_SIZE ((size_t)DAEMON_MESSAGE_ENTRIES * DAEMON_ENTRY_SIZE)
 
 int keeper_clients_listen(KeeperDaemon *daemon, Error *error)
@@ -38,8 +39,12 @@ static bool may_ask(int fd)
 void keeper_clients_accept(KeeperDaemon *daemon)
 {
 	int accepted = accept4(daemon->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (accepted < 0)
+	if (accepted < 0) {
+		/* Who waits goes on waiting; asking again and again would not bring any about. */
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			daemon->deaf_until = keeper_now() + DEAF_MS;
 		return;
+	}
 	_cleanup_close_ int fd = accepted;
 	if (!may_ask(fd))
 		return;

@@ -164,9 +164,10 @@ enum { POLL_SIGNAL, POLL_LISTEN, POLL_CONTROL, POLL_PLAIN, POLL_XATTR, POLL_CLIE
 /* A poll() for the events of a descriptor, none if it is -1. The two connections report their end unasked. */
 static void wait_for_events(KeeperDaemon *daemon)
 {
+	bool deaf = keeper_now() < daemon->deaf_until;
 	struct pollfd fds[POLL_CLIENTS + KEEPER_CLIENTS] = {
 		[POLL_SIGNAL] = { .fd = daemon->signal_fd, .events = POLLIN },
-		[POLL_LISTEN] = { .fd = daemon->listen_fd, .events = POLLIN },
+		[POLL_LISTEN] = { .fd = deaf ? -1 : daemon->listen_fd, .events = POLLIN },
 		[POLL_CONTROL] = { .fd = daemon->control_fd,
 				   .events = (short)(POLLIN | (daemon->blocked ? POLLOUT : 0)) },
 	};

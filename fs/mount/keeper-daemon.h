@@ -51,6 +51,7 @@ typedef struct KeeperDaemon {
 	char mount_paths[2][256];
 	int metrics_fd;
 	int listen_fd;
+	int64_t deaf_until; /* no client is accepted before: descriptors had run out */
 	int signal_fd;
 	KeeperClient clients[KEEPER_CLIENTS];
 	KeeperSlot **slots;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include <cmocka.h>
@@ -20,6 +21,19 @@
 #include "fs/control/control-server.h"
 
 #define PULLS 20
+
+/* In libc's place: while `starved`, there are no descriptors for whoever comes. */
+static _Atomic bool starved;
+static _Atomic unsigned refusals;
+
+int accept4(int fd, __SOCKADDR_ARG address, socklen_t *restrict size, int flags)
+{
+	if (!starved)
+		return (int)syscall(SYS_accept4, fd, address.__sockaddr__, size, flags);
+	refusals++;
+	errno = EMFILE;
+	return -1;
+}
 
 /* A daemon whose "pull" waits until it is let go. */
 typedef struct Daemon {
@@ -400,6 +414,25 @@ static void test_no_daemon(void **state)
 	(void)control_client_free(client);
 }
 
+/* Who comes while there are no descriptors is asked in later, and the loop does not run in circles until then. */
+static void test_out_of_descriptors(void **state)
+{
+	Daemon *daemon = *state;
+	starved = true;
+	refusals = 0;
+	start(daemon);
+	int fd = dial(daemon);
+	while (refusals == 0)
+		(void)usleep(1000);
+	(void)usleep(300000);
+	assert_in_range(refusals, 1, 20);
+	starved = false;
+	json_t *hello = hear(fd);
+	assert_non_null(json_object_get(hello, "imgfsd"));
+	json_decref(hello);
+	(void)close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -411,6 +444,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_crowd, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_other_users, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_no_daemon, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_out_of_descriptors, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
