@@ -2,11 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "fs/cache/cache-blob.h"
 #include "fs/cache/cache-present.h"
 #include "fs/cache/cache-private.h"
+#include "fs/cache/cache-seal.h"
 
 #define GRACE 2u /* seconds: somebody may be waiting for what was fetched just now, and has not read it yet */
 
@@ -40,6 +42,8 @@ int cache_evict_blob_open(CacheStore *store, const Digest *digest, CacheEvictBlo
 	if (r < 0)
 		return r;
 	*ret_blob = (CacheEvictBlob){
+		.store = store,
+		.digest = *digest,
 		.count = count_of((uint64_t)present_status.st_size),
 		.size = (uint64_t)data_status.st_size,
 		.bytes = (uint64_t)(data_status.st_blocks + present_status.st_blocks) * 512,
@@ -100,43 +104,104 @@ static int end(const CacheEvictBlob *blob, uint32_t first, uint32_t last)
 	return r;
 }
 
-static int clear_bits(const CacheEvictBlob *blob, uint32_t first, uint32_t last)
+/* What is said of a run of chunks before it is evicted: the bytes of the bitmap that have its bits, and its marks. */
+typedef struct Before {
+	uint8_t *bits, *marks;
+} Before;
+
+static void before_done(Before *before)
 {
-	uint32_t from = first / 8, size = last / 8 - from + 1;
+	free(before->bits);
+	free(before->marks);
+}
+
+static uint32_t bits_size(uint32_t first, uint32_t last)
+{
+	return last / 8 - first / 8 + 1;
+}
+
+static int note_before(const CacheEvictBlob *blob, uint32_t first, uint32_t last, Before *before)
+{
+	size_t size = (size_t)(last - first + 1) * PRESENT_MARK_SIZE;
+	before->bits = malloc(bits_size(first, last));
+	before->marks = malloc(size);
+	if (!before->bits || !before->marks)
+		return -ENOMEM;
+	int r = fd_pread_all(blob->present_fd, before->bits, bits_size(first, last), first / 8);
+	return r < 0 ? r : fd_pread_all(blob->present_fd, before->marks, size, present_mark(blob->count, first));
+}
+
+static int clear_bits(const CacheEvictBlob *blob, uint32_t first, uint32_t last, const Before *before)
+{
+	uint32_t from = first / 8, size = bits_size(first, last);
 	_cleanup_free_ uint8_t *bits = malloc(size);
-	int r = bits ? fd_pread_all(blob->present_fd, bits, size, from) : -ENOMEM;
-	if (r < 0)
-		return r;
+	if (!bits)
+		return -ENOMEM;
+	memcpy(bits, before->bits, size);
 	for (uint32_t chunk = first; chunk <= last; chunk++)
 		bits[chunk / 8 - from] &= (uint8_t) ~(1u << (chunk % 8));
 	return fd_pwrite_all(blob->present_fd, bits, size, from);
 }
 
-/* The order is what cache-present.h promises. A run that was begun and not ended is never trusted, nor written to. */
-static int punch_run(const CacheEvictBlob *blob, uint32_t first, uint32_t last, uint64_t offset, uint64_t size)
+/* No hole was made: the chunks are there and as old as they were. Who trusted them checks them once more. */
+static int take_back(const CacheEvictBlob *blob, uint32_t first, uint32_t last, const Before *before)
 {
-	int r = begin(blob, first, last);
+	int r = end(blob, first, last);
+	for (uint32_t chunk = first; r == 0 && chunk <= last; chunk++) {
+		const uint8_t *mark = before->marks + (size_t)(chunk - first) * PRESENT_MARK_SIZE;
+		r = fd_pwrite_all(blob->present_fd, mark + AT_USED, AT_PLACE - AT_USED,
+				  present_mark(blob->count, chunk) + AT_USED);
+	}
+	return r < 0 ? r : fd_pwrite_all(blob->present_fd, before->bits, bits_size(first, last), first / 8);
+}
+
+/*
+ * The order is what cache-present.h promises. A run that was begun and not ended is never trusted, nor written to. Who seals a blob looks at the bits once the
+ * seal is written, this looks for a seal once the bits are cleared: so one of the two finds the other, and no hole comes into what is sealed. 1: it is
+ * sealed, and stays; but what had been `begun` has gone already, in whole or in part.
+ */
+static int punch_run(const CacheEvictBlob *blob, uint32_t first, uint32_t last, uint64_t offset, uint64_t size,
+		     bool begun)
+{
+	_cleanup_(before_done) Before before = { 0 };
+	int r = note_before(blob, first, last, &before);
 	if (r == 0)
-		r = clear_bits(blob, first, last);
+		r = begin(blob, first, last);
+	if (r == 0)
+		r = clear_bits(blob, first, last, &before);
+	if (r == 0 && !begun && cache_seal_is_written(blob->store, &blob->digest))
+		return take_back(blob, first, last, &before) ?: 1;
 	if (r == 0)
 		r = punch(blob->data_fd, offset, size);
 	return r == 0 || r == -EOPNOTSUPP ? (end(blob, first, last) ?: r) : r;
 }
 
-int cache_evict_blob_punch(CacheEvictBlob *blob, const CacheVictim *victims, size_t count)
+int cache_evict_blob_punch(CacheEvictBlob *blob, const CacheVictim *victims, size_t count, size_t *ret_evicted)
 {
 	int r = 0;
+	*ret_evicted = 0;
 	for (size_t i = 0, next; r == 0 && i < count; i = next) {
-		uint64_t size = victims[i].size;
+		uint32_t first = victims[i].chunk, last;
+		uint64_t offset = victims[i].offset, size = victims[i].size;
 		next = i + 1;
-		if (victims[i].chunk == CACHE_VICTIM_ALL)
-			return blob->count ? punch_run(blob, 0, blob->count - 1, 0, blob->size) : 0;
 		while (next < count && victims[next].chunk == victims[next - 1].chunk + 1 &&
-		       victims[next].offset == victims[i].offset + size)
+		       victims[next].offset == offset + size)
 			size += victims[next++].size;
-		r = punch_run(blob, victims[i].chunk, victims[next - 1].chunk, victims[i].offset, size);
+		last = victims[next - 1].chunk;
+		if (first == CACHE_VICTIM_ALL) {
+			if (blob->count == 0)
+				return 0;
+			first = 0;
+			last = blob->count - 1;
+			offset = 0;
+			size = blob->size;
+			next = count;
+		}
+		r = punch_run(blob, first, last, offset, size, false);
+		if (r == 0)
+			*ret_evicted += next - i;
 	}
-	return r;
+	return r < 0 ? r : 0;
 }
 
 /* The mark of a chunk, and whether its place can be: within the file, and behind the chunk before. */
@@ -170,7 +235,7 @@ static int list_chunk(const CacheEvictBlob *blob, const Mark *mark, const CacheV
 		      CacheVictims *victims)
 {
 	if (present_is_odd(mark->generation))
-		return punch_run(blob, victim->chunk, victim->chunk, mark->offset, mark->size);
+		return punch_run(blob, victim->chunk, victim->chunk, mark->offset, mark->size, true);
 	return victims && mark->used != 0 && is_old(mark->used, now) ? cache_victims_add(victims, victim) : 0;
 }
 
@@ -203,6 +268,25 @@ int cache_evict_blob_list(CacheEvictBlob *blob, size_t number, uint32_t now, Cac
 	if (r == 0 && victims && unplaced && is_old(all.used, now))
 		r = cache_victims_add(victims, &all);
 	return r;
+}
+
+/*
+ * Servers have a copy for reading alone, so that the kernel's time of the last access says it. Many file systems note an access only if it is the first since
+ * the inode was changed (relatime): so it is changed once an access was seen. Where none is noted, a copy is as old as it was made.
+ */
+int cache_evict_copy_used(CacheStore *store, const Digest *diff_id, uint32_t now, uint32_t *ret_used)
+{
+	char hex[DIGEST_HEX_SIZE], path[sizeof("decoded/") + DIGEST_HEX_SIZE];
+	struct stat status;
+	(void)snprintf(path, sizeof(path), "decoded/%s", digest_hex(diff_id, hex));
+	if (fstatat(store->dirfd, path, &status, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	int64_t used = status.st_atime > status.st_mtime ? status.st_atime : status.st_mtime;
+	const struct timespec same[2] = { status.st_atim, { .tv_nsec = UTIME_OMIT } };
+	if (status.st_atime >= status.st_ctime)
+		(void)!utimensat(store->dirfd, path, same, AT_SYMLINK_NOFOLLOW);
+	*ret_used = used > now || used < 1 ? 1 : (uint32_t)used; /* the clock was put back */
+	return 0;
 }
 
 int cache_evict_copy(CacheStore *store, const Digest *diff_id)

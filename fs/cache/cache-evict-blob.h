@@ -25,6 +25,8 @@ typedef struct CacheVictims {
 int cache_victims_add(CacheVictims *victims, const CacheVictim *victim) _must_check_;
 
 typedef struct CacheEvictBlob {
+	CacheStore *store; /* not owned */
+	Digest digest;
 	int data_fd, present_fd;
 	uint32_t count; /* chunks; UINT32_MAX: the file is as no server makes it */
 	uint64_t size;
@@ -41,8 +43,17 @@ void cache_evict_blob_close(CacheEvictBlob *blob);
  */
 int cache_evict_blob_list(CacheEvictBlob *blob, size_t number, uint32_t now, CacheVictims *victims) _must_check_;
 
-/* Evicts chunks of one blob, given in their order. Errors: -EOPNOTSUPP, -ENOMEM, and what else the disk gives. */
-int cache_evict_blob_punch(CacheEvictBlob *blob, const CacheVictim *victims, size_t count) _must_check_;
+/*
+ * Evicts chunks of one blob, given in their order; what is left once the blob is found sealed stays. `ret_evicted`: how many victims went, also on failure.
+ * Errors: -EOPNOTSUPP, -ENOMEM, and what else the disk gives.
+ */
+int cache_evict_blob_punch(CacheEvictBlob *blob, const CacheVictim *victims, size_t count, size_t *ret_evicted)
+	_must_check_;
+
+/*
+ * When a decoded copy was used last, as far as the kernel notes that, in seconds since 1970; at most `now`. Has it note the next use, too. Errors: stat's.
+ */
+int cache_evict_copy_used(CacheStore *store, const Digest *diff_id, uint32_t now, uint32_t *ret_used) _must_check_;
 
 /* Takes a decoded copy away, also from who has it open: he finds that at the next read (cache-decoded.h). Errors: -EOPNOTSUPP, unlink's. */
 int cache_evict_copy(CacheStore *store, const Digest *diff_id) _must_check_;

@@ -61,19 +61,12 @@ static int list_protected(Eviction *eviction, Error *error)
 	return r;
 }
 
-/* A server has sealed it, and nobody who could pin the image has come by since (fetch-seal.h). */
-static bool is_sealed(CacheStore *store, const Digest *digest)
-{
-	_cleanup_close_ int fd = -1;
-	struct stat status;
-	return cache_seal_get(store, digest, &fd) == 0 && fstat(fd, &status) == 0 && status.st_size > 0;
-}
-
 static int list_blob(Eviction *eviction, size_t number, uint32_t now)
 {
 	const CacheObject *object = &eviction->blobs[number];
-	bool kept =
-		digest_list_has(&eviction->protected, &object->digest) || is_sealed(eviction->store, &object->digest);
+	/* A server may have sealed it, and nobody who could pin the image has come by since (fetch-seal.h). */
+	bool kept = digest_list_has(&eviction->protected, &object->digest) ||
+		    cache_seal_is_written(eviction->store, &object->digest);
 	CacheEvictBlob blob;
 	int r = cache_evict_blob_open(eviction->store, &object->digest, &blob);
 	if (r < 0)
@@ -96,9 +89,11 @@ static int list_copy(Eviction *eviction, size_t number, uint32_t now)
 	CacheVictim victim = {
 		.blob = eviction->blob_count + number,
 		.chunk = CACHE_VICTIM_ALL,
-		.used = copy->age >= now ? 1 : now - (uint32_t)copy->age,
 		.size = copy->bytes,
 	};
+	int r = cache_evict_copy_used(eviction->store, &copy->digest, now, &victim.used);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
 	return cache_victims_add(&eviction->victims, &victim);
 }
 
@@ -131,17 +126,21 @@ static size_t choose(CacheVictims *victims, uint64_t need)
 	return chosen;
 }
 
-/* Evicts the victims of one blob, or a copy. What has gone meanwhile is no fault. */
-static int punch_blob(Eviction *eviction, const CacheVictim *victims, size_t count)
+/* Evicts the victims of one blob, or a copy. What has gone meanwhile is no fault, nor what was sealed meanwhile. */
+static int punch_blob(Eviction *eviction, const CacheVictim *victims, size_t count, size_t *ret_evicted)
 {
 	size_t number = victims[0].blob;
+	*ret_evicted = count;
 	if (number >= eviction->blob_count)
 		return cache_evict_copy(eviction->store, &eviction->copies[number - eviction->blob_count].digest);
 	CacheEvictBlob blob;
-	int r = cache_evict_blob_open(eviction->store, &eviction->blobs[number].digest, &blob);
+	*ret_evicted = 0;
+	int r = cache_seal_is_written(eviction->store, &eviction->blobs[number].digest)
+			? -ENOENT
+			: cache_evict_blob_open(eviction->store, &eviction->blobs[number].digest, &blob);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	r = cache_evict_blob_punch(&blob, victims, count);
+	r = cache_evict_blob_punch(&blob, victims, count, ret_evicted);
 	cache_evict_blob_close(&blob);
 	return r;
 }
@@ -150,11 +149,11 @@ static int punch_chosen(Eviction *eviction, size_t chosen)
 {
 	const CacheVictim *victims = eviction->victims.victims;
 	int r = 0;
-	for (size_t i = 0, next; r == 0 && i < chosen; i = next) {
+	for (size_t i = 0, next, evicted; r == 0 && i < chosen; i = next) {
 		for (next = i + 1; next < chosen && victims[next].blob == victims[i].blob;)
 			next++;
-		r = punch_blob(eviction, victims + i, next - i);
-		eviction->result.chunks += next - i;
+		r = punch_blob(eviction, victims + i, next - i, &evicted);
+		eviction->result.chunks += evicted;
 	}
 	return r;
 }

@@ -1,6 +1,6 @@
 /*
  * Making room in a cache, beside whoever reads and fills it: the chunks used longest ago go, by holes in their blobs' files, and decoded
- * copies made longest ago, whole, until the cache is within its quota. What is pinned or sealed never goes, nor what was used within the last seconds, which somebody may just be waiting
+ * copies used longest ago, whole, until the cache is within its quota. What is pinned or sealed never goes, nor what was used within the last seconds, which somebody may just be waiting
  * for. One process at a time evicts, the others go on meanwhile; how they find out is told in cache-present.h.
  */
 #pragma once

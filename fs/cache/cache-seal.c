@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fs/base/fd.h"
@@ -10,11 +11,18 @@
 
 #define HEADER    "imgfs seal 1\n"
 #define SEAL_SIZE (sizeof(HEADER) + DIGEST_TEXT_SIZE)
+#define PATH_SIZE (sizeof("blobs//seal") + DIGEST_HEX_SIZE)
+
+static void seal_path(const Digest *blob, char ret_path[static PATH_SIZE])
+{
+	char hex[DIGEST_HEX_SIZE];
+	(void)snprintf(ret_path, PATH_SIZE, "blobs/%s/seal", digest_hex(blob, hex));
+}
 
 static int open_seal(CacheStore *store, const Digest *blob, int flags, int *ret_fd)
 {
-	char hex[DIGEST_HEX_SIZE], path[sizeof("blobs//seal") + DIGEST_HEX_SIZE];
-	(void)snprintf(path, sizeof(path), "blobs/%s/seal", digest_hex(blob, hex));
+	char path[PATH_SIZE];
+	seal_path(blob, path);
 	int fd = openat(store->dirfd, path, flags | O_CLOEXEC | O_NOFOLLOW, CACHE_FILE_MODE);
 	if (fd < 0)
 		return -errno;
@@ -31,6 +39,14 @@ int cache_seal_open(CacheStore *store, const Digest *blob, int *ret_fd)
 int cache_seal_get(CacheStore *store, const Digest *blob, int *ret_fd)
 {
 	return open_seal(store, blob, O_RDONLY, ret_fd);
+}
+
+bool cache_seal_is_written(CacheStore *store, const Digest *blob)
+{
+	char path[PATH_SIZE];
+	struct stat status;
+	seal_path(blob, path);
+	return fstatat(store->dirfd, path, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_size > 0;
 }
 
 static size_t seal_text(const Digest *diff_id, char ret_text[static SEAL_SIZE])

@@ -20,6 +20,9 @@ int cache_seal_open(CacheStore *store, const Digest *blob, int *ret_fd) _must_ch
 /* Opens the seal of a blob read-only, if it has one. Errors: openat's, -ENOENT. */
 int cache_seal_get(CacheStore *store, const Digest *blob, int *ret_fd) _must_check_;
 
+/* Has the blob a seal that somebody has written, of whatever layer? */
+bool cache_seal_is_written(CacheStore *store, const Digest *blob);
+
 /* Is it there, and of that layer? */
 bool cache_seal_is_valid(int fd, const Digest *diff_id);
 

@@ -122,7 +122,7 @@ uint64_t evict_fixture_bytes(const EvictFixture *fixture, const Digest *digest)
 	return bytes;
 }
 
-void evict_fixture_punch(const EvictFixture *fixture, const Digest *digest, uint32_t first, uint32_t count)
+size_t evict_fixture_punch(const EvictFixture *fixture, const Digest *digest, uint32_t first, uint32_t count)
 {
 	CacheEvictBlob blob;
 	CacheVictim victims[EVICT_CHUNKS];
@@ -132,6 +132,8 @@ void evict_fixture_punch(const EvictFixture *fixture, const Digest *digest, uint
 		victims[i] = (CacheVictim){ .chunk = first + i, .offset = chunk.blob_offset, .size = chunk.blob_size };
 	}
 	open_files(fixture, digest, &blob);
-	assert_int_equal(cache_evict_blob_punch(&blob, victims, count), 0);
+	size_t evicted;
+	assert_int_equal(cache_evict_blob_punch(&blob, victims, count, &evicted), 0);
 	cache_evict_blob_close(&blob);
+	return evicted;
 }

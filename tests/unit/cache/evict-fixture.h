@@ -36,5 +36,5 @@ void evict_fixture_age(const EvictFixture *fixture, const Digest *digest, uint32
 /* What the files of the blob take on the disk. */
 uint64_t evict_fixture_bytes(const EvictFixture *fixture, const Digest *digest);
 
-/* Evicts a run of chunks of the blob, as cache_evict() would. */
-void evict_fixture_punch(const EvictFixture *fixture, const Digest *digest, uint32_t first, uint32_t count);
+/* Evicts a run of chunks of the blob, as cache_evict() would. Returns how many went. */
+size_t evict_fixture_punch(const EvictFixture *fixture, const Digest *digest, uint32_t first, uint32_t count);

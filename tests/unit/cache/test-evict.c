@@ -20,6 +20,7 @@
 #include "fs/cache/cache-evict.h"
 #include "fs/cache/cache-pins.h"
 #include "fs/cache/cache-present.h"
+#include "fs/cache/cache-seal.h"
 #include "fs/format/manifest.h"
 
 #define DIRECTORY_MAX 16384u /* bytes on the disk */
@@ -188,19 +189,31 @@ static void test_pinned_stays(void **state)
 
 #define TAR_SIZE 100000u
 
-static void make_copy(const EvictFixture *fixture, const Digest *layer, uint32_t age)
+static void copy_path(const EvictFixture *fixture, const Digest *layer, char ret_path[static PATH_MAX + 80])
+{
+	char hex[DIGEST_HEX_SIZE];
+	(void)snprintf(ret_path, PATH_MAX + 80, "%s/decoded/%s", fixture->directory, digest_hex(layer, hex));
+}
+
+/* As if the copy had been made, and read last, so many seconds ago. */
+static void age_copy(const EvictFixture *fixture, const Digest *layer, int made, int used)
+{
+	char path[PATH_MAX + 80];
+	struct timespec times[2] = { { .tv_sec = time(NULL) - used }, { .tv_sec = time(NULL) - made } };
+	copy_path(fixture, layer, path);
+	assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+static void make_copy(const EvictFixture *fixture, const Digest *layer, int age)
 {
 	_cleanup_(cache_decoded_writer_free_p) CacheDecodedWriter *writer = NULL;
 	_cleanup_free_ uint8_t *tar = malloc(TAR_SIZE);
-	char path[PATH_MAX + 80], hex[DIGEST_HEX_SIZE];
 	assert_non_null(tar);
 	memset(tar, 5, TAR_SIZE);
 	assert_int_equal(cache_decoded_writer_new(fixture->store, layer, TAR_SIZE, &writer, NULL), 0);
 	assert_int_equal(cache_decoded_writer_add(writer, tar, TAR_SIZE, NULL), 0);
 	assert_int_equal(cache_decoded_writer_finish(writer, NULL), 0);
-	(void)snprintf(path, sizeof(path), "%s/decoded/%s", fixture->directory, digest_hex(layer, hex));
-	struct timespec then = { .tv_sec = time(NULL) - age };
-	assert_int_equal(utimensat(AT_FDCWD, path, (struct timespec[]){ then, then }, 0), 0);
+	age_copy(fixture, layer, age, age);
 }
 
 /* Whole, and under whoever reads it; but not that of an image that is pinned. */
@@ -219,6 +232,7 @@ static void test_decoded_copies(void **state)
 	assert_int_equal(cache_store_get(fixture->store, CACHE_DECODED, &layer, &fd), 0);
 	assert_int_equal(cache_decoded_open(fd, &layer, TAR_SIZE, &copy), 0);
 	assert_int_equal(cache_decoded_read(copy, 500, sizeof(bytes), bytes), 0);
+	age_copy(fixture, &layer, 2000, 2000);
 	assert_int_equal(evict(fixture, 0, TAR_SIZE / 2).chunks, 1);
 	assert_int_equal(cache_decoded_read(copy, 500, sizeof(bytes), bytes), -EBADMSG);
 	assert_null(cache_decoded_free(copy));
@@ -230,6 +244,69 @@ static void test_decoded_copies(void **state)
 	assert_int_equal(cache_decoded_check(copy), 0);
 	assert_null(cache_decoded_free(copy));
 	assert_null(cache_blob_free(blob));
+}
+
+/* What was made long ago and is read stays before what nobody has read since it was made; and the kernel is had to note the next read. */
+static void test_use_of_copies_counts(void **state)
+{
+	EvictFixture *fixture = *state;
+	Digest read_one = { { 1 } }, unread = { { 2 } };
+	char path[PATH_MAX + 80];
+	int fd;
+	make_copy(fixture, &read_one, 3000);
+	make_copy(fixture, &unread, 2000);
+	age_copy(fixture, &read_one, 3000, 1000);
+	copy_path(fixture, &read_one, path);
+	assert_int_equal(evict(fixture, 0, TAR_SIZE / 2).chunks, 1);
+	assert_int_equal(cache_store_get(fixture->store, CACHE_DECODED, &unread, &fd), -ENOENT);
+	assert_int_equal(cache_store_get(fixture->store, CACHE_DECODED, &read_one, &fd), 0);
+	(void)close(fd);
+	/* A read later than the last change would be the last one that is noted for a day. */
+	struct stat before, after;
+	uint32_t now = (uint32_t)time(NULL) + 100, used = 0;
+	age_copy(fixture, &read_one, 3000, -50); /* the clock of the file system may be a little behind */
+	assert_int_equal(stat(path, &before), 0);
+	(void)usleep(20000); /* more than one of its ticks */
+	assert_int_equal(cache_evict_copy_used(fixture->store, &read_one, now, &used), 0);
+	assert_int_equal(stat(path, &after), 0);
+	assert_int_equal(used, before.st_atime);
+	assert_int_equal(after.st_atime, before.st_atime);
+	assert_int_equal(after.st_mtime, before.st_mtime);
+	assert_memory_not_equal(&after.st_ctim, &before.st_ctim, sizeof(after.st_ctim));
+}
+
+/* A seal that comes between the list of what may go and the hole. */
+static void test_sealed_meanwhile(void **state)
+{
+	EvictFixture *fixture = *state;
+	CacheBlob *blob = evict_fixture_open(fixture, &fixture->digest);
+	int seal;
+	fill(fixture, &fixture->digest, blob, 1000);
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i++)
+		assert_int_equal(evict_fixture_read(fixture, blob, i), 0);
+	assert_int_equal(evict_fixture_punch(fixture, &fixture->digest, 3, 2), 2);
+	evict_fixture_put(fixture, blob, 3);
+	evict_fixture_put(fixture, blob, 4);
+	evict_fixture_age(fixture, &fixture->digest, 3, 500);
+	evict_fixture_age(fixture, &fixture->digest, 4, 500);
+	assert_int_equal(cache_seal_open(fixture->store, &fixture->digest, &seal), 0);
+	assert_int_equal(evict_fixture_punch(fixture, &fixture->digest, 9, 1), 1); /* an empty one is none */
+	evict_fixture_put(fixture, blob, 9);
+	assert_int_equal(cache_seal_write(seal, &fixture->digest), 0);
+	assert_int_equal(evict_fixture_punch(fixture, &fixture->digest, 2, 4), 0);
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i++)
+		assert_int_equal(evict_fixture_read(fixture, blob, i), 0);
+	assert_int_equal(cache_blob_settle(blob), 0);
+	assert_null(cache_blob_free(blob));
+	blob = evict_fixture_open(fixture, &fixture->digest);
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i++)
+		assert_true(cache_blob_has(blob, i));
+	assert_null(cache_blob_free(blob));
+	/* Nothing has become younger by it. */
+	assert_int_equal(cache_seal_clear(seal), 0);
+	CacheEvicted evicted = evict(fixture, 0, (EVICT_CHUNKS - 3) * EVICT_FRAME_SIZE);
+	assert_in_range(evicted.chunks, EVICT_CHUNKS - 4, EVICT_CHUNKS);
+	(void)close(seal);
 }
 
 static void set_generation(const EvictFixture *fixture, uint32_t chunk, uint32_t generation)
@@ -344,6 +421,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_quota, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_pinned_stays, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_decoded_copies, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_use_of_copies_counts, evict_fixture_set_up,
+						evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_sealed_meanwhile, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_half_evicted, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_killed, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_blob_without_marks, evict_fixture_set_up, evict_fixture_tear_down),
