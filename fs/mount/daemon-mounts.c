@@ -189,7 +189,8 @@ static int send_image(DaemonMounts *mounts, const DaemonMessage *attach, const F
 	return hear(mounts, DAEMON_ANSWER, error);
 }
 
-static int send_plan(DaemonMounts *mounts, MountPlan *plan, const DaemonMessage *attach, Error *error)
+static int send_plan(DaemonMounts *mounts, MountPlan *plan, const FetchImage *image, const DaemonMessage *attach,
+		     Error *error)
 {
 	_cleanup_close_ int record = -1, plan_fd = -1;
 	FdList list = { .fds = calloc(DAEMON_ATTACH_FDS, sizeof(int)), .count = 1 };
@@ -197,7 +198,7 @@ static int send_plan(DaemonMounts *mounts, MountPlan *plan, const DaemonMessage 
 	char place[START_RECORD_PLACE];
 	(void)snprintf(place, sizeof(place), "%s/%s", attach->flags & DAEMON_FLAG_XATTR ? "xattr" : "plain",
 		       attach->name);
-	int r = fds ? mount_plan_record(plan, place, &record) : -ENOMEM;
+	int r = fds ? mount_plan_record(plan, place, image, &record) : -ENOMEM;
 	if (r == 0) {
 		plan->record_fd = record;
 		r = mount_plan_each(plan, list_descriptor, &list);
@@ -234,7 +235,7 @@ int daemon_mounts_attach(DaemonMounts *mounts, const DaemonAttach *attach, Daemo
 		.flags = xattr ? DAEMON_FLAG_XATTR : 0,
 	};
 	memcpy(message.name, slot.chain_id, sizeof(message.name));
-	r = send_plan(mounts, &plan, &message, error);
+	r = send_plan(mounts, &plan, attach->image, &message, error);
 	if (r < 0)
 		return error_prefix(error, r, "cannot attach %s", attach->source);
 	daemon_packet_close(&mounts->packet);

@@ -3,9 +3,9 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "fs/base/fd.h"
+#include "fs/cache/cache-seal.h"
 #include "fs/mount/mount-observe-private.h"
 
 /* What is looked for in one keeper. */
@@ -39,35 +39,24 @@ static bool find_cache(const MountObserved *observed, const char *chain_id, char
 	return true;
 }
 
-static int read_manifest(CacheStore *cache, const Digest *digest, Manifest *ret_manifest)
+static bool is_local(const StartRecordLayer *layer)
 {
-	_cleanup_close_ int fd = -1;
-	struct stat status;
-	int r = cache_store_get(cache, CACHE_MANIFEST, digest, &fd);
-	if (r < 0)
-		return r;
-	if (fstat(fd, &status) < 0 || status.st_size > (off_t)MANIFEST_SIZE_MAX)
-		return -EBADMSG;
-	_cleanup_free_ char *json = malloc((size_t)status.st_size + 1);
-	if (!json)
-		return -ENOMEM;
-	r = fd_pread_all(fd, json, (size_t)status.st_size, 0);
-	return r < 0 ? r : manifest_parse(json, (size_t)status.st_size, ret_manifest, NULL);
+	return digest_equal(&layer->blob, &(Digest){ 0 });
 }
 
-static int open_layers(CacheStore *cache, const Manifest *manifest, MountPlan *plan)
+static int open_layers(CacheStore *cache, const StartRecordLayer *layers, size_t count, MountPlan *plan)
 {
-	plan->layers = calloc(manifest->layer_count + 1, sizeof(*plan->layers));
+	plan->layers = calloc(count + 1, sizeof(*plan->layers));
 	if (!plan->layers)
 		return -ENOMEM;
-	for (; plan->layer_count < manifest->layer_count; plan->layer_count++) {
-		const ManifestLayer *from = &manifest->layers[plan->layer_count];
+	for (; plan->layer_count < count; plan->layer_count++) {
+		const StartRecordLayer *from = &layers[plan->layer_count];
 		MountPlanLayer *to = &plan->layers[plan->layer_count];
 		*to = (MountPlanLayer){
-			.index_fd = -1, .data_fd = -1, .present_fd = -1, .decoded_fd = -1, .twins_fd = -1
+			.index_fd = -1, .data_fd = -1, .present_fd = -1, .decoded_fd = -1, .seal_fd = -1, .twins_fd = -1
 		};
 		int r = cache_store_get(cache, CACHE_INDEX, &from->index, &to->index_fd);
-		if (r == 0)
+		if (r == 0 && !is_local(from))
 			r = cache_store_blob_get(cache, &from->blob, &to->data_fd, &to->present_fd);
 		if (r < 0) {
 			close_p(&to->index_fd);
@@ -77,37 +66,54 @@ static int open_layers(CacheStore *cache, const Manifest *manifest, MountPlan *p
 	return 0;
 }
 
-/* The files are the cache's, opened by this process: the keeper's own cannot be told apart. */
-static int open_files(MountObserved *observed, const char *path, const char *chain_id)
+/* Of a chain of layers without a manifest, which has no seal of its own. */
+static bool has_seals(CacheStore *cache, const StartRecordLayer *layers, size_t count)
 {
-	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
-	_cleanup_(manifest_done) Manifest manifest = { 0 };
+	for (size_t i = 0; i < count; i++) {
+		_cleanup_close_ int fd = -1;
+		if (is_local(&layers[i]) || cache_seal_get(cache, &layers[i].blob, &fd) < 0 ||
+		    !cache_seal_is_valid(fd, &layers[i].diff_id))
+			return false;
+	}
+	return count > 0;
+}
+
+/* The files are the cache's, opened by this process: the keeper's own cannot be told apart. */
+static int open_files(MountObserved *observed, CacheStore *cache, const char *chain_id, const StartRecordLayer *layers,
+		      size_t count)
+{
 	Digest chain;
-	int r = cache_store_open(path, &cache, NULL);
-	if (r == 0)
-		r = read_manifest(cache, &observed->record->label.manifest, &manifest);
-	if (r == 0)
-		r = digest_from_hex(chain_id, &chain);
+	int r = digest_from_hex(chain_id, &chain);
 	if (r == 0)
 		r = cache_store_get(cache, CACHE_VIEW, &chain, &observed->plan.view_fd);
-	return r < 0 ? r : open_layers(cache, &manifest, &observed->plan);
+	return r < 0 ? r : open_layers(cache, layers, count, &observed->plan);
+}
+
+static int measure(MountObserved *observed, CacheStore *cache, const StartRecordLayer *layers, size_t count)
+{
+	int r = mount_observe_measure(observed);
+	if (r == 0 && !observed->plan.manifest)
+		observed->sealed =
+			observed->measured && observed->present == observed->needed && has_seals(cache, layers, count);
+	return r;
 }
 
 /* An image without its files is still one whose reads are known. */
-static int find_files(MountObserved *observed)
+static int look_into_cache(const Search *search, MountObserved *observed, const StartRecordLayer *layers, size_t count)
 {
+	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
 	char path[PATH_MAX];
 	const char *slash = strchr(observed->record->label.place, '/');
 	const char *chain_id = slash ? slash + 1 : "";
-	if (!find_cache(observed, chain_id, path))
+	if (!find_cache(observed, chain_id, path) || cache_store_open(path, &cache, NULL) < 0)
 		return 0;
-	int r = open_files(observed, path, chain_id);
-	if (r < 0) {
-		mount_plan_close(&observed->plan);
-		free(observed->plan.layers);
-		observed->plan.layers = NULL;
-		observed->plan.layer_count = 0;
-	}
+	int r = open_files(observed, cache, chain_id, layers, count);
+	if (r == 0)
+		return search->measure ? measure(observed, cache, layers, count) : 0;
+	mount_plan_close(&observed->plan);
+	free(observed->plan.layers);
+	observed->plan.layers = NULL;
+	observed->plan.layer_count = 0;
 	return r == -ENOMEM ? r : 0;
 }
 
@@ -117,7 +123,7 @@ static char *text_of(const Digest *digest)
 	return digest_equal(digest, &(Digest){ 0 }) ? NULL : strdup(digest_text(digest, text));
 }
 
-static int describe(const Search *search, MountObserved *observed)
+static int describe(const Search *search, MountObserved *observed, const StartRecordLayer *layers, size_t count)
 {
 	const StartRecordLabel *label = &observed->record->label;
 	observed->reference = mount_observe_reference(label->source);
@@ -128,8 +134,7 @@ static int describe(const Search *search, MountObserved *observed)
 		observed->directory = NULL;
 	if (!observed->reference || !observed->plan.source || !observed->directory)
 		return -ENOMEM;
-	int r = find_files(observed);
-	return r == 0 && search->measure ? mount_observe_measure(observed) : r;
+	return look_into_cache(search, observed, layers, count);
 }
 
 static int add_record(void *arg, int number, _unused_ const char *link)
@@ -142,9 +147,13 @@ static int add_record(void *arg, int number, _unused_ const char *link)
 		.daemon = true,
 		.plan = MOUNT_PLAN_NULL,
 	};
+	_cleanup_free_ StartRecordLayer *layers = NULL;
+	size_t count = 0;
 	if (open_number(search->keeper->pid, number, &fd) < 0 || start_record_load(fd, &item.record) < 0)
 		return 0; /* detached meanwhile, or of another version */
-	int r = describe(search, &item);
+	int r = start_record_layers(fd, &layers, &count);
+	if (r == 0)
+		r = describe(search, &item, layers, count);
 	if (r == 0)
 		r = mount_observe_add(search->observed, &item);
 	if (r < 0)

@@ -230,8 +230,17 @@ int mount_plan_encode(const MountPlan *plan, char **ret_json)
 	return 0;
 }
 
-int mount_plan_record(const MountPlan *plan, const char *place, int *ret_fd)
+int mount_plan_record(const MountPlan *plan, const char *place, const FetchImage *image, int *ret_fd)
 {
+	_cleanup_free_ StartRecordLayer *layers = calloc(image->layer_count + 1, sizeof(*layers));
+	if (!layers)
+		return -ENOMEM;
+	for (size_t i = 0; i < image->layer_count; i++) {
+		const FetchLayerFiles *files = &image->layers[i];
+		layers[i] = (StartRecordLayer){ .diff_id = files->layer.diff_id, .index = files->layer.index };
+		if (files->present_fd >= 0)
+			layers[i].blob = files->layer.blob;
+	}
 	StartRecordLabel label = { 0 };
 	(void)snprintf(label.place, sizeof(label.place), "%s", place);
 	(void)snprintf(label.source, sizeof(label.source), "%s", plan->source);
@@ -239,7 +248,7 @@ int mount_plan_record(const MountPlan *plan, const char *place, int *ret_fd)
 		label.manifest = (Digest){ 0 };
 	if (!plan->config || digest_from_text(plan->config, &label.config) < 0)
 		label.config = (Digest){ 0 };
-	return start_record_create(&label, ret_fd);
+	return start_record_create(&label, layers, image->layer_count, ret_fd);
 }
 
 int mount_plan_write(const MountPlan *plan, const char *name, int *ret_fd)

@@ -82,8 +82,8 @@ int mount_plan_each(MountPlan *plan, MountPlanEach *each, void *arg) _must_check
 /* Closes every descriptor that the plan still names. */
 void mount_plan_close(MountPlan *plan);
 
-/* Creates a record of reads (start-record.h) with what the plan says of its image. Errors: start_record_create()'s. */
-int mount_plan_record(const MountPlan *plan, const char *place, int *ret_fd) _must_check_;
+/* Creates a record of reads (start-record.h) with what the plan says of its image. Errors: start_record_create()'s, -ENOMEM. */
+int mount_plan_record(const MountPlan *plan, const char *place, const FetchImage *image, int *ret_fd) _must_check_;
 
 /* The JSON of a plan, malloc'ed, the caller's. Errors: -ENOMEM. */
 int mount_plan_encode(const MountPlan *plan, char **ret_json) _must_check_;

@@ -62,7 +62,7 @@ static int make_plan(const FetchImage *image, const MountOptions *options, Launc
 {
 	int r = mount_plan_from_image(image, options->source, options->deadline, &launch->plan);
 	if (r == 0)
-		r = mount_plan_record(&launch->plan, "", &launch->record_fd);
+		r = mount_plan_record(&launch->plan, "", image, &launch->record_fd);
 	if (r == 0)
 		r = server_metrics_create(&launch->metrics_fd);
 	launch->plan.record_fd = launch->record_fd;

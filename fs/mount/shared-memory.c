@@ -48,7 +48,7 @@ static int check(int fd, uint32_t magic, uint32_t version, size_t size)
 	SharedHead head;
 	if (fstat(fd, &status) < 0)
 		return -errno;
-	if (status.st_size != (off_t)size)
+	if (status.st_size < (off_t)size)
 		return -EBADMSG;
 	int seals = fcntl(fd, F_GET_SEALS);
 	if (seals < 0 || !(seals & F_SEAL_SHRINK))

@@ -22,7 +22,7 @@ int64_t shared_memory_real_clock(void);
 /* Creates one of `size` bytes, close-on-exec, zero behind its head. Errors: memfd_create's, ftruncate's, fcntl's. */
 int shared_memory_create(const char *name, uint32_t magic, uint32_t version, size_t size, int *ret_fd) _must_check_;
 
-/* Maps one, to write to as well. Errors: -EBADMSG (another size or head), mmap's. */
+/* Maps one, to write to as well. It may be larger than `size`. Errors: -EBADMSG (smaller, or another head), mmap's. */
 int shared_memory_map(int fd, uint32_t magic, uint32_t version, size_t size, void **ret_memory) _must_check_;
 
 /* A copy of it, malloc'ed, the caller's. Errors: as above, -ENOMEM, read's. */

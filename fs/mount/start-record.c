@@ -5,18 +5,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "fs/base/fd.h"
 
 _Static_assert(sizeof(StartRead) == 64, "an entry is 64 bytes");
 
-int start_record_create(const StartRecordLabel *label, int *ret_fd)
+int start_record_create(const StartRecordLabel *label, const StartRecordLayer *layers, size_t count, int *ret_fd)
 {
 	_cleanup_close_ int fd = -1;
-	int r = shared_memory_create(START_RECORD_NAME, START_RECORD_MAGIC, START_RECORD_VERSION, sizeof(StartRecord),
-				     &fd);
+	if (count > START_RECORD_LAYERS)
+		return -E2BIG;
+	int r = shared_memory_create(START_RECORD_NAME, START_RECORD_MAGIC, START_RECORD_VERSION,
+				     sizeof(StartRecord) + count * sizeof(*layers), &fd);
 	if (r == 0)
 		r = fd_pwrite_all(fd, label, sizeof(*label), offsetof(StartRecord, label));
+	if (r == 0 && count > 0)
+		r = fd_pwrite_all(fd, layers, count * sizeof(*layers), sizeof(StartRecord));
 	if (r < 0)
 		return r;
 	*ret_fd = TAKE_FD(fd);
@@ -49,6 +54,26 @@ int start_record_load(int fd, StartRecord **ret_copy)
 	if (r < 0)
 		return r;
 	*ret_copy = TAKE_PTR(copy);
+	return 0;
+}
+
+int start_record_layers(int fd, StartRecordLayer **ret_layers, size_t *ret_count)
+{
+	struct stat status;
+	if (fstat(fd, &status) < 0)
+		return -errno;
+	off_t size = status.st_size - (off_t)sizeof(StartRecord);
+	if (size < 0 || size % (off_t)sizeof(StartRecordLayer) != 0 ||
+	    size / (off_t)sizeof(StartRecordLayer) > (off_t)START_RECORD_LAYERS)
+		return -EBADMSG;
+	_cleanup_free_ StartRecordLayer *layers = malloc((size_t)size + 1);
+	if (!layers)
+		return -ENOMEM;
+	int r = fd_pread_all(fd, layers, (size_t)size, sizeof(StartRecord));
+	if (r < 0)
+		return r;
+	*ret_layers = TAKE_PTR(layers);
+	*ret_count = (size_t)size / sizeof(StartRecordLayer);
 	return 0;
 }
 

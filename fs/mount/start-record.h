@@ -106,8 +106,16 @@ typedef struct StartRecord {
 	StartRead entries[START_RECORD_READS];
 } StartRecord;
 
-/* Creates an empty one, and maps one to write to. Errors: shared_memory_create()'s and shared_memory_map()'s. */
-int start_record_create(const StartRecordLabel *label, int *ret_fd) _must_check_;
+/* A layer of the image, lowest first, behind the record: by that its files are found in the cache. */
+#define START_RECORD_LAYERS 4096u
+typedef struct StartRecordLayer {
+	Digest diff_id, index;
+	Digest blob; /* zeros: it is a local store's */
+} StartRecordLayer;
+
+/* Creates an empty one, and maps one to write to. Errors: shared_memory_create()'s and shared_memory_map()'s; -E2BIG. */
+int start_record_create(const StartRecordLabel *label, const StartRecordLayer *layers, size_t count, int *ret_fd)
+	_must_check_;
 int start_record_map(int fd, StartRecord **ret_record) _must_check_;
 void start_record_unmap(StartRecord *record); /* NULL is nothing */
 
@@ -116,6 +124,9 @@ void start_record_unmap(StartRecord *record); /* NULL is nothing */
  * the others in the order of their times; `read_count` and the like say how many there are. Errors: -EBADMSG, -ENOMEM, read's.
  */
 int start_record_load(int fd, StartRecord **ret_copy) _must_check_;
+
+/* What it was made with; malloc'ed, the caller's. Errors: -EBADMSG, -ENOMEM, read's. */
+int start_record_layers(int fd, StartRecordLayer **ret_layers, size_t *ret_count) _must_check_;
 
 /* The same of bytes in memory, which it changes. Errors: -EBADMSG. */
 int start_record_check(StartRecord *record) _must_check_;

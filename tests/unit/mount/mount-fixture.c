@@ -148,7 +148,7 @@ void mount_fixture_make(MountFixture *fixture, const MountFixtureOptions *option
 		start_source(fixture);
 	static char source[] = "test";
 	int record, metrics;
-	assert_int_equal(start_record_create(&(StartRecordLabel){ .source = "test" }, &record), 0);
+	assert_int_equal(start_record_create(&(StartRecordLabel){ .source = "test" }, NULL, 0, &record), 0);
 	assert_int_equal(server_metrics_create(&metrics), 0);
 	fixture->plan = (MountPlan){
 		.source = source,

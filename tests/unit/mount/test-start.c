@@ -55,7 +55,7 @@ static int make_recorder(StartRecorder **ret_recorder)
 {
 	static const uint32_t counts[] = { CHUNK_COUNT, CHUNK_COUNT };
 	int fd;
-	assert_int_equal(start_record_create(&(StartRecordLabel){ .source = "test" }, &fd), 0);
+	assert_int_equal(start_record_create(&(StartRecordLabel){ .source = "test" }, NULL, 0, &fd), 0);
 	assert_int_equal(start_recorder_new(fd, counts, ELEMENTS(counts), ret_recorder), 0);
 	return fd;
 }
