@@ -8,6 +8,8 @@
 
 #include "fs/base/error.h"
 
+#define CLIENT_SOCKET "/run/containerd/containerd.sock" /* where containerd listens, unless it is told otherwise */
+
 typedef struct Client Client;
 
 /* One label: a pair of texts. A list of them ends with a NULL name. */

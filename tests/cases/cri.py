@@ -92,11 +92,18 @@ class Client:
         self.call("RuntimeService/RemovePodSandbox", (1, sandbox))
 
 
+def labels(number, **more):
+    """As a kubelet labels what it makes; `number` is the field's."""
+    found = {"io.kubernetes.pod.name": "pod", "io.kubernetes.pod.namespace": "default", "io.kubernetes.pod.uid": "uid-1", **more}
+    return [(number, [(1, name), (2, value)]) for name, value in found.items()]
+
+
 def sandbox_config(logs):
     """A pod in the host's network, which needs no CNI plugin."""
     metadata = [(1, "pod"), (2, "uid-1"), (3, "default")]
-    return [(1, metadata), (3, str(logs)), (8, [(2, [(1, [(1, NODE)])])])]
+    return [(1, metadata), (3, str(logs)), *labels(6), (8, [(2, [(1, [(1, NODE)])])])]
 
 
-def container_config(image, *command):
-    return [(1, [(1, "service")]), (2, [(1, image)]), *((3, word) for word in command), (11, "service.log")]
+def container_config(image, *command, name="service"):
+    named = labels(9, **{"io.kubernetes.container.name": name})
+    return [(1, [(1, name)]), (2, [(1, image)]), *((3, word) for word in command), *named, (11, f"{name}.log")]

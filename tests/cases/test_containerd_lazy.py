@@ -295,6 +295,31 @@ def pod_mounts(engine):
     return [point for point in machine.mount_points(engine.root) if Path(point).is_relative_to(engine.root / "state")]
 
 
+def why(engine, name, **options):
+    return machine.imgfs("why", "--json", "--root", engine.root / "snapshotter", "--containerd-socket", engine.socket, name, **options)
+
+
+def check_names(engine, container, work):
+    """Whose reads these are is told by the names of Kubernetes, of nerdctl and by the id, and not by others' names."""
+    reads = json.loads(why(engine, container).stdout)["reads"]
+    assert reads
+    for name in ("default/pod/service", "pod/service", "default/pod", "pod", "service"):
+        assert json.loads(why(engine, name).stdout)["reads"] == reads, name
+    for name in ("default/pod/other", "other/pod/service", "default/service", "a/b/c/d", 'pod"'):
+        done = why(engine, name, check=False)
+        assert done.returncode == 3 and "neither a mount of imgfs here" in done.stderr, name
+    (work / "other").mkdir()
+    engine.ctr("containers", "create", "--rootfs", "--label", "nerdctl/name=web", "--label", "io.kubernetes.pod.name=pod",
+               "--label", "io.kubernetes.pod.namespace=away", "--label", "io.kubernetes.container.name=service", work / "other", "other")
+    done = why(engine, "pod", check=False)
+    assert done.returncode and "several containers are called pod" in done.stderr
+    assert "default/pod/service" in done.stderr and "away/pod/service" in done.stderr
+    assert json.loads(why(engine, "default/pod").stdout)["reads"] == reads
+    done = why(engine, "web", check=False)
+    assert done.returncode and "web is the container other, which has read nothing" in done.stderr
+    engine.ctr("containers", "rm", "other")
+
+
 def test_cri_pod(host, driver, work):
     """As a kubelet runs a pod, by CRI alone: its image is lazy, its files are the image's, and nothing is left of it."""
     with cri_engine(()) as (node, engine):
@@ -318,6 +343,9 @@ def test_cri_pod(host, driver, work):
         lowers = next(words for words in roots if words[4] == "/")[-1].split("lowerdir=")[1].split(",")[0]
         assert lowers.startswith(str(node.root / "run/fs")) and ":" not in lowers, "the root is the lazy view and a layer to write to"
         assert pod_mounts(engine)
+        check_names(engine, container, work)
+        status = {one["directory"]: one for one in json.loads(machine.imgfs("status", "--json").stdout)}[lowers]
+        assert 0 < status["presentBytes"] <= status["neededBytes"] and status["reference"] == name
         client.remove(container, sandbox)
         assert engine.ctr("tasks", "ls", "-q").stdout == engine.ctr("containers", "ls", "-q").stdout == ""
         client.call("ImageService/RemoveImage", (1, [(1, name)]))

@@ -5,6 +5,7 @@
 
 #include "fs/fetch/fetch-pull.h"
 #include "fs/fetch/fetch-seal.h"
+#include "snapshotter/client.h"
 #include "tools/cmd/output.h"
 #include "tools/cmd/pull-containerd.h"
 #include "tools/cmd/remote-options.h"
@@ -35,7 +36,7 @@ const VerbOption cmd_pull_options[] = {
 	{ "containerd", OPTION_CONTAINERD, NULL,
 	  "make it an image of containerd that is fetched as it is read; fetches no more than the indexes, but with "
 	  "--seal" },
-	{ "containerd-socket", OPTION_SOCKET, "SOCKET", "containerd's; default " PULL_CONTAINERD_SOCKET },
+	{ "containerd-socket", OPTION_SOCKET, "SOCKET", "containerd's; default " CLIENT_SOCKET },
 	{ "namespace", OPTION_NAMESPACE, "NS", "containerd's; default " PULL_CONTAINERD_NAMESPACE },
 	{ "snapshotter", OPTION_SNAPSHOTTER, "NAME",
 	  "what containerd's configuration calls imgfs-snapshotter; default " PULL_CONTAINERD_SNAPSHOTTER },
@@ -240,7 +241,7 @@ int cmd_pull(int argc, char **argv)
 	Error error = { 0 };
 	Arguments arguments = {
 		.timeout = DEFAULT_TIMEOUT,
-		.engine = { .socket = PULL_CONTAINERD_SOCKET,
+		.engine = { .socket = CLIENT_SOCKET,
 			    .name_space = PULL_CONTAINERD_NAMESPACE,
 			    .snapshotter = PULL_CONTAINERD_SNAPSHOTTER },
 	};

@@ -4,7 +4,6 @@
 #include "fs/fetch/fetch-image.h"
 #include "tools/cmd/remote-options.h"
 
-#define PULL_CONTAINERD_SOCKET      "/run/containerd/containerd.sock"
 #define PULL_CONTAINERD_NAMESPACE   "default"
 #define PULL_CONTAINERD_SNAPSHOTTER "imgfs"
 

@@ -47,12 +47,13 @@ static bool is_part(const char *part, size_t length, const char *container)
 	return false;
 }
 
-bool why_is_container(const char *group, const char *container)
+bool why_is_container(const char *group, const WhyFilter *filter)
 {
 	for (const char *part = group; *part;) {
 		size_t length = strcspn(part, "/");
-		if (length > 0 && is_part(part, length, container))
-			return true;
+		for (size_t i = 0; length > 0 && i < filter->count; i++)
+			if (is_part(part, length, filter->containers[i]))
+				return true;
 		part += length + (part[length] == '/');
 	}
 	return false;
@@ -147,10 +148,9 @@ static int add_reads(WhyReport *report, const WhyFilter *filter, uint32_t *numbe
 		const StartRead *read = &record->entries[i];
 		if (read->reader == 0) {
 			add_sum(&report->shared, read);
-			if (filter->container)
+			if (filter->count > 0)
 				continue;
-		} else if (filter->container &&
-			   !why_is_container(group_of(record, read->reader - 1u), filter->container)) {
+		} else if (filter->count > 0 && !why_is_container(group_of(record, read->reader - 1u), filter)) {
 			continue;
 		}
 		if (report->read_count == 0)
@@ -215,7 +215,7 @@ int why_report_make(const MountObserved *mount, const WhyFilter *filter, WhyRepo
 	int r = add_reads(&report, filter, numbers);
 	if (r == 0 && report.read_count == 0)
 		return error_set(error, -ENODATA, "nothing of %s was read yet%s%s", mount->directory,
-				 filter->container ? " by " : "", filter->container ?: "");
+				 filter->count > 0 ? " by " : "", filter->count > 0 ? filter->what : "");
 	if (r == 0)
 		r = name_files(&report, error);
 	if (r < 0)

@@ -5,7 +5,10 @@
 
 /* Who the reads are of that are looked at. */
 typedef struct WhyFilter {
-	const char *container; /* id, the beginning of one, or a name that its cgroup has; NULL: all reads */
+	const char *what; /* as it was asked for; NULL: all */
+	/* Any of these: ids, the beginnings of some, or names that cgroups have. None: all reads. */
+	const char *const *containers;
+	size_t count;
 } WhyFilter;
 
 /* Sums over some reads. */
@@ -55,8 +58,8 @@ int why_report_make(const MountObserved *mount, const WhyFilter *filter, WhyRepo
 	_must_check_;
 void why_report_done(WhyReport *report); /* safe on a zeroed one */
 
-/* Is the cgroup that of a container? One with its id, or the beginning of one of 4 digits and more, or its name as a part of the path. */
-bool why_is_container(const char *group, const char *container);
+/* Is the cgroup that of one of the filter's containers? One with its id, or the beginning of one of 4 digits and more, or its name as a part of the path. */
+bool why_is_container(const char *group, const WhyFilter *filter);
 
 /* The words for sources. */
 extern const char *const why_sources[FETCH_TIERS];
