@@ -66,16 +66,31 @@ static void note_trip(FetchPace *pace, int64_t trip, int64_t now)
 	pace->round_trip_at = now;
 }
 
+/*
+ * What is asked for around a miss takes the link no longer than the round trip it may save. A power of two, the nearest below 4/3 of what fits under
+ * way, so that it stays the same while that is measured again and again.
+ */
+static uint64_t around_of(uint64_t under_way)
+{
+	uint64_t size = RANGE_MAX;
+	if (under_way < AHEAD_FROM)
+		return 0;
+	while (size * 3 / 4 > under_way)
+		size /= 2;
+	return size;
+}
+
 /* The kernel has up to a megabyte under way, but not all the time; on a short way that is enough. */
 static void set_ahead(Fetcher *fetcher)
 {
-	const FetchPace *pace = &fetcher->pace;
+	FetchPace *pace = &fetcher->pace;
 	uint64_t under_way = (uint64_t)pace->round_trip * pace->bandwidth / 1000000, most = 4 * under_way;
 	if (most < AHEAD_MIN)
 		most = AHEAD_MIN;
 	if (most > AHEAD_MAX)
 		most = AHEAD_MAX;
 	atomic_store_explicit(&fetcher->ahead_max, under_way < AHEAD_FROM ? 0 : most, memory_order_relaxed);
+	pace->around = around_of(under_way);
 }
 
 static void end_window(FetchPace *pace, int64_t now, bool whole)
@@ -209,10 +224,31 @@ bool fetch_pace_allows(Fetcher *fetcher, FetchClass class, int64_t now, int64_t 
 	return class == FETCH_PROFILE || fill_allowed(fetcher, now, retry);
 }
 
-bool fetch_pace_hinders(const FetchRange *range)
+/* Bytes of a range in flight that have not come. */
+static uint64_t left_of(const FetchRange *range)
 {
 	Chunk last;
+	if (range->cursor > range->last)
+		return 0;
 	chunk_table_get(cache_blob_table(range->blob->cache), range->last, &last);
-	uint64_t left = last.blob_offset + last.blob_size - range->chunk.blob_offset - range->filled;
-	return left * 1000 > range->fetcher->pace.bandwidth * HINDRANCE_MS;
+	return last.blob_offset + last.blob_size - range->chunk.blob_offset - range->filled;
+}
+
+uint64_t fetch_pace_under_way(const Fetcher *fetcher)
+{
+	uint64_t sum = 0;
+	for (unsigned i = 0; i < fetcher->options.connections; i++)
+		if (fetcher->ranges[i].blob)
+			sum += left_of(&fetcher->ranges[i]);
+	return sum;
+}
+
+uint64_t fetch_pace_tail_max(const Fetcher *fetcher)
+{
+	return fetcher->pace.around;
+}
+
+bool fetch_pace_hinders(const FetchRange *range)
+{
+	return left_of(range) * 1000 > range->fetcher->pace.bandwidth * HINDRANCE_MS;
 }

@@ -152,6 +152,7 @@ typedef struct FetchPace {
 	uint64_t window_bytes;
 	int64_t demand_at;  /* milliseconds, when demand was seen last */
 	int64_t held_since; /* since when the fill has had to wait; 0: it has not */
+	uint64_t around;    /* bytes that are asked for around a miss; 0: the way is short */
 } FetchPace;
 
 struct Fetcher {
@@ -201,6 +202,9 @@ void fetch_blobs_let_go(Fetcher *fetcher, FetchBlob *leaving);
  */
 int fetch_submit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWait *what) _must_check_;
 
+/* fetch.c: the same of what nobody waits for, at once, from the network thread; without memory it does nothing. */
+void fetch_admit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWait *what);
+
 /* fetch-want.c: waits, wants and the queue. */
 
 /* Is the chunk in the cache or in memory? Any thread. */
@@ -227,6 +231,9 @@ void fetch_want_return(FetchWant *want);
 /* The chunk is at hand: wakes who waits for it. The want is gone. */
 void fetch_want_arrived(FetchWant *want);
 
+/* fetch-around.c: asks for what lies around chunks that somebody waits for, if the way is long and the link has room. */
+void fetch_around(FetchBlob *blob, uint32_t first, uint32_t count);
+
 /* fetch-range.c: transfers. */
 
 /* Starts what can be started. Returns when to try again, or INT64_MAX. */
@@ -252,6 +259,12 @@ void fetch_pace_idle(Fetcher *fetcher);                   /* nothing is in fligh
 unsigned fetch_pace_connections(const Fetcher *fetcher);
 uint64_t fetch_pace_range_max(const Fetcher *fetcher, FetchClass class);
 uint64_t fetch_pace_gap_max(FetchClass class);
+
+/* Bytes that are asked for and have not come. */
+uint64_t fetch_pace_under_way(const Fetcher *fetcher);
+
+/* How long a range of demand may become by what nobody reads yet. */
+uint64_t fetch_pace_tail_max(const Fetcher *fetcher);
 
 /* May another range of this class start now? If it is only too early for it, `retry` becomes the time when it may, if that is sooner. */
 bool fetch_pace_allows(Fetcher *fetcher, FetchClass class, int64_t now, int64_t *retry);

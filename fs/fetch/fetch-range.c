@@ -141,6 +141,18 @@ static void on_end(void *arg, int result, const char *sentence, int64_t retry_af
 }
 
 /*
+ * Does a queued chunk belong in a range that would be `size` bytes long with it? Demand takes what will be wanted behind its own along, which
+ * saves a request and makes nobody wait.
+ */
+static bool belongs(const FetchRange *range, const FetchWant *want, bool upward, uint64_t size)
+{
+	if (want->class <= range->class)
+		return true;
+	return upward && range->class == FETCH_DEMAND && want->class == FETCH_PROFILE &&
+	       size <= fetch_pace_tail_max(range->fetcher);
+}
+
+/*
  * Takes chunks from `from` on, upward or downward, into the range while they are queued and as urgent as it, over gaps of others if
  * these are small. `size` is the length of the range so far.
  */
@@ -157,7 +169,7 @@ static uint32_t extend(FetchBlob *blob, FetchRange *range, uint32_t from, bool u
 		if ((want && want->range) || *size + gap + chunk.blob_size > limit)
 			break;
 		gap += chunk.blob_size;
-		if (want && want->class <= range->class) {
+		if (want && belongs(range, want, upward, *size + gap)) {
 			fetch_want_take(want, range);
 			*size += gap;
 			gap = 0;
@@ -249,7 +261,7 @@ static void cut(FetchRange *range)
 /* Is it in flight, with something still to come that nobody is reading? */
 static bool is_idle(const FetchRange *range)
 {
-	return range->blob && range->class != FETCH_DEMAND && range->cursor <= range->last && !is_demanded(range);
+	return range->blob && range->cursor <= range->last && !is_demanded(range);
 }
 
 /* Demand has to have a slot: the least urgent range gives up its own. */

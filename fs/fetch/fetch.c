@@ -70,7 +70,12 @@ static bool take_incoming(Fetcher *fetcher)
 	while (oldest) {
 		FetchWait *wait = oldest;
 		oldest = wait->next;
-		fetch_wait_admit(wait);
+		FetchBlob *blob = wait->blob;
+		uint32_t first = wait->first, count = wait->count;
+		bool demand = wait->class == FETCH_DEMAND;
+		fetch_wait_admit(wait); /* may be its end */
+		if (demand)
+			fetch_around(blob, first, count);
 	}
 	fetch_blobs_let_go(fetcher, leaving);
 	return stopping;
@@ -169,12 +174,12 @@ Fetcher *fetcher_free(Fetcher *fetcher)
 	return NULL;
 }
 
-static int submit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWait *what, FetchWait **ret_wait)
+/* NULL: out of memory. */
+static FetchWait *wait_new(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWait *what)
 {
-	Fetcher *fetcher = blob->fetcher;
 	FetchWait *wait = calloc(1, sizeof(*wait) + count * sizeof(wait->links[0]));
 	if (!wait)
-		return -ENOMEM;
+		return NULL;
 	wait->blob = blob;
 	wait->first = first;
 	wait->count = count;
@@ -183,6 +188,22 @@ static int submit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWa
 	wait->done = what->done;
 	wait->arg = what->arg;
 	wait->dropped = what->dropped;
+	return wait;
+}
+
+void fetch_admit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWait *what)
+{
+	FetchWait *wait = wait_new(blob, first, count, what);
+	if (wait)
+		fetch_wait_admit(wait);
+}
+
+static int submit(FetchBlob *blob, uint32_t first, uint32_t count, const FetchWait *what, FetchWait **ret_wait)
+{
+	Fetcher *fetcher = blob->fetcher;
+	FetchWait *wait = wait_new(blob, first, count, what);
+	if (!wait)
+		return -ENOMEM;
 
 	(void)pthread_mutex_lock(&fetcher->mutex);
 	bool stopping = fetcher->stopping;
