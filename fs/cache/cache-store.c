@@ -18,6 +18,8 @@
 #define TEMPORARY     ".tmp-"
 #define TEMPORARY_AGE 3600 /* seconds after which nobody is still writing one */
 #define TAG_PATH_SIZE (3 * REFERENCE_NAME_MAX)
+#define TAG_TEXT_MAX  128u
+#define HEARSAY       "hearsay\n"
 
 const char *const cache_kind_directories[CACHE_KINDS] = {
 	[CACHE_INDEX] = "indexes", [CACHE_VIEW] = "views",      [CACHE_MANIFEST] = "manifests",
@@ -353,23 +355,36 @@ static int tag_directory(const Reference *reference, char ret_path[static TAG_PA
 	return 0;
 }
 
-int cache_store_tag_get(CacheStore *store, const Reference *reference, Digest *ret_manifest)
+/* The text of a tag's file, malloc'ed; NULL: there is none. */
+static char *read_tag(CacheStore *store, const Reference *reference)
 {
 	char directory[TAG_PATH_SIZE], path[TAG_PATH_SIZE + REFERENCE_TAG_MAX + 2];
 	if (tag_directory(reference, directory) < 0)
-		return -ENOENT;
+		return NULL;
 	(void)snprintf(path, sizeof(path), "%s/%s", directory, reference->tag);
-	_cleanup_free_ char *text = NULL;
+	char *text = NULL;
 	size_t size;
-	if (fd_read_file(store->dirfd, path, DIGEST_TEXT_SIZE, &text, &size) < 0)
+	return fd_read_file(store->dirfd, path, TAG_TEXT_MAX, &text, &size) < 0 ? NULL : text;
+}
+
+int cache_store_tag_get(CacheStore *store, const Reference *reference, Digest *ret_manifest)
+{
+	_cleanup_free_ char *text = read_tag(store, reference);
+	if (!text)
 		return -ENOENT;
 	text[strcspn(text, "\n")] = '\0';
 	return digest_from_text(text, ret_manifest) < 0 ? -ENOENT : 0;
 }
 
-static int put_tag(CacheStore *store, const Reference *reference, const Digest *manifest)
+bool cache_store_tag_is_hearsay(CacheStore *store, const Reference *reference)
 {
-	char path[TAG_PATH_SIZE], digest[DIGEST_TEXT_SIZE], text[DIGEST_TEXT_SIZE + 1];
+	_cleanup_free_ char *text = read_tag(store, reference);
+	return text && strcmp(text + strcspn(text, "\n"), "\n" HEARSAY) == 0;
+}
+
+static int put_tag(CacheStore *store, const Reference *reference, const Digest *manifest, const char *mark)
+{
+	char path[TAG_PATH_SIZE], digest[DIGEST_TEXT_SIZE], text[TAG_TEXT_MAX];
 	int r = tag_directory(reference, path);
 	if (r < 0)
 		return r;
@@ -379,12 +394,18 @@ static int put_tag(CacheStore *store, const Reference *reference, const Digest *
 	_cleanup_close_ int dirfd = openat(store->dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dirfd < 0)
 		return -errno;
-	int length = snprintf(text, sizeof(text), "%s\n", digest_text(manifest, digest));
+	int length = snprintf(text, sizeof(text), "%s\n%s", digest_text(manifest, digest), mark);
 	return put_file(dirfd, reference->tag, text, (size_t)length);
 }
 
 int cache_store_tag_put(CacheStore *store, const Reference *reference, const Digest *manifest, Error *error)
 {
-	int r = put_tag(store, reference, manifest);
+	int r = put_tag(store, reference, manifest, "");
+	return r < 0 ? cache_write_failed(store, "a tag", r, error) : 0;
+}
+
+int cache_store_tag_put_hearsay(CacheStore *store, const Reference *reference, const Digest *manifest, Error *error)
+{
+	int r = put_tag(store, reference, manifest, HEARSAY);
 	return r < 0 ? cache_write_failed(store, "a tag", r, error) : 0;
 }

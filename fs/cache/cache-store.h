@@ -10,7 +10,7 @@
  *   manifests/<digest hex>           manifest, byte for byte
  *   profiles/<manifest hex>          start-up profile of that image
  *   decoded/<diffID hex>             the layer's tar with sums of its pages (cache-decoded.h)
- *   tags/<host>/<name>/_tags/<tag>   digest a tag was last seen to mean, as text
+ *   tags/<host>/<name>/_tags/<tag>   digest a tag was last seen to mean, as text; a second line "hearsay" if only a mirror said so
  *   pins/, seals/                    what stays (cache-pins.h); durable
  *
  * Everything else but blobs is written to a temporary and renamed, without fsync: who reads a manifest checks its digest, who opens
@@ -74,3 +74,8 @@ int cache_store_newest(CacheStore *store, CacheKind kind, size_t max, Digest *re
 int cache_store_tag_get(CacheStore *store, const Reference *reference, Digest *ret_manifest) _must_check_;
 int cache_store_tag_put(CacheStore *store, const Reference *reference, const Digest *manifest, Error *error)
 	_must_check_;
+
+/* The same of what a mirror said while the host could not be asked: it counts until that can be, or a mirror says something else. */
+int cache_store_tag_put_hearsay(CacheStore *store, const Reference *reference, const Digest *manifest, Error *error)
+	_must_check_;
+bool cache_store_tag_is_hearsay(CacheStore *store, const Reference *reference);

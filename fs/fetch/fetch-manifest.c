@@ -158,12 +158,28 @@ static int recall_tag(const FetchRemote *remote, const NetAccess *access, const 
 	return url ? get_mirrored(remote, access, url, known, manifest) : -ENOMEM;
 }
 
+/* What a mirror says of a tag of which nobody better has said anything. It is kept as that; if it cannot be, it is asked again the next time. */
+static int believe_mirrors(const FetchRemote *remote, const NetAccess *access, const char *url, const Digest *known,
+			   FetchManifest *manifest)
+{
+	int r = get_mirrored(remote, access, url, NULL, manifest);
+	if (r < 0 || (known && digest_equal(known, &manifest->digest)))
+		return r;
+	r = cache_store_tag_put_hearsay(remote->cache, remote->reference, &manifest->digest, NULL);
+	return r < 0 ? 0 : r;
+}
+
 /* The registry cannot be asked, as `r` and `error` say. */
 static int resolve_tag_without(const FetchRemote *remote, const NetAccess *access, const char *base, const char *url,
 			       const Digest *known, int r, FetchManifest *manifest, Error *error)
 {
 	const Reference *reference = remote->reference;
+	bool hearsay = !known || cache_store_tag_is_hearsay(remote->cache, reference);
 	fetch_manifest_done(manifest);
+	if (hearsay && !remote->offline && believe_mirrors(remote, access, url, known, manifest) == 0) {
+		manifest->stale = true;
+		return 0;
+	}
 	if (known && recall_tag(remote, access, base, known, manifest) == 0) {
 		manifest->stale = true;
 		return 0;
@@ -173,10 +189,6 @@ static int resolve_tag_without(const FetchRemote *remote, const NetAccess *acces
 				    "cannot ask %s, and the manifest that the tag last meant is not here any more; is "
 				    "`imgfs serve` running there?",
 				    reference->host);
-	if (!remote->offline && get_mirrored(remote, access, url, NULL, manifest) == 0) {
-		manifest->stale = true;
-		return cache_store_tag_put(remote->cache, reference, &manifest->digest, error);
-	}
 	return error_prefix(error, r,
 			    "cannot ask %s, and this node has not seen the tag before; is `imgfs serve` running there?",
 			    reference->host);
@@ -194,7 +206,8 @@ static int resolve_tag(const FetchRemote *remote, const NetAccess *access, NetHt
 	int r = remote->offline ? -EHOSTUNREACH : ask_tag(remote, http, url, known, manifest, error);
 	if (net_is_unreachable(r))
 		return resolve_tag_without(remote, access, base, url, known, r, manifest, error);
-	if (r < 0 || (known && digest_equal(known, &manifest->digest)))
+	if (r < 0 ||
+	    (known && digest_equal(known, &manifest->digest) && !cache_store_tag_is_hearsay(remote->cache, reference)))
 		return r;
 	return cache_store_tag_put(remote->cache, reference, &manifest->digest, error);
 }

@@ -23,7 +23,8 @@ int fetch_manifest_cached(CacheStore *cache, const Digest *digest, FetchManifest
 
 /*
  * Blocks on the network. `base` is the registry's, as net_registry_base() has it; the mirrors are those of `access`. What a tag means only the registry can
- * say. When it cannot be asked, that is what this node last saw it mean; mirrors are believed about a tag that it has never seen.
+ * say. When it cannot be asked, that is what this node last saw it mean; mirrors are believed about a tag of which the registry has told it
+ * nothing yet.
  */
 int fetch_manifest_resolve(const FetchRemote *remote, const NetAccess *access, NetHttp *http, const char *base,
 			   FetchManifest *ret_manifest, Error *error) _must_check_;

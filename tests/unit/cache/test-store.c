@@ -195,6 +195,25 @@ static void test_tags(void **state)
 	assert_memory_equal(&found, &two, sizeof(found));
 }
 
+/* What a mirror said is told from what the host said, which takes its place also if it is the same. */
+static void test_hearsay(void **state)
+{
+	CacheStore *store = *state;
+	Reference reference;
+	Digest one = digest(1), two = digest(2), found;
+	assert_int_equal(reference_parse_remote("build:8500/a:v1", &reference, NULL), 0);
+	assert_false(cache_store_tag_is_hearsay(store, &reference));
+	assert_int_equal(cache_store_tag_put_hearsay(store, &reference, &one, NULL), 0);
+	assert_int_equal(cache_store_tag_get(store, &reference, &found), 0);
+	assert_memory_equal(&found, &one, sizeof(found));
+	assert_true(cache_store_tag_is_hearsay(store, &reference));
+	assert_int_equal(cache_store_tag_put(store, &reference, &one, NULL), 0);
+	assert_false(cache_store_tag_is_hearsay(store, &reference));
+	assert_int_equal(cache_store_tag_put_hearsay(store, &reference, &two, NULL), 0);
+	assert_int_equal(cache_store_tag_get(store, &reference, &found), 0);
+	assert_memory_equal(&found, &two, sizeof(found));
+}
+
 static void test_rotten_tag_is_none(void **state)
 {
 	static const char *const rotten[] = { "", "sha256:12\n", "rubbish", "sha256:" };
@@ -253,6 +272,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_put_fails_with_a_sentence, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_blob_files, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_tags, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_hearsay, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_rotten_tag_is_none, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_tags_stay_inside, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_sweeps_old_temporaries, set_up, tear_down),

@@ -320,6 +320,22 @@ static void test_stale_mirror(void **state)
 	assert_int_equal(fetch_image_remote(&fixture->remote, &image, &fixture->error), 0);
 	assert_true(image.stale && digest_equal(&image.manifest, &old));
 	fetch_image_done(&image);
+
+	/* What it said is no more than that: when it says something else, that counts. Without it, it is all there is. */
+	assert_true(cache_store_tag_is_hearsay(fixture->cache, &fixture->reference));
+	blob_fixture_publish_image(fixture->layers, LAYERS, registry, "v1", &seen);
+	get(fixture, true);
+	fake_server_kill(mirror);
+	get(fixture, true);
+	assert_int_equal(fake_server_revive(mirror), 0);
+	blob_fixture_publish_image(fixture->layers, LAYERS - 1, registry, "v1", &old);
+
+	/* Once the host has said it, also if it says the same, the mirror is not asked any more. */
+	assert_int_equal(fake_server_revive(fixture->server), 0);
+	get(fixture, false);
+	assert_false(cache_store_tag_is_hearsay(fixture->cache, &fixture->reference));
+	fake_server_kill(fixture->server);
+	get(fixture, true);
 	assert_null(fake_server_free(mirror));
 	scratch_remove(registry);
 }
