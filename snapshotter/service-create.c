@@ -2,6 +2,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/base/log.h"
 #include "snapshotter/service-private.h"
 
 /* Both kinds of entries of a map<string, string> have this layout. */
@@ -91,6 +92,18 @@ static int make_snapshot(Service *service, const WireCall *call, MetaCreate *cre
 	return r;
 }
 
+/* A client that was told of a failure may come again with the same key. */
+static void undo(Service *service, const MetaCreate *create)
+{
+	Error error = { 0 };
+	int r = meta_remove(service->meta, create->key, &error);
+	if (r == 0)
+		r = mounts_remove(service->mounts, create->id, &error);
+	if (r < 0)
+		log_warning("a snapshot that cannot be mounted is left behind key=\"%s\" reason=\"%s\"", create->key,
+			    error_text(&error, r));
+}
+
 static int create_snapshot(Service *service, WireCall *call, const Snapshots__CreateRequest *request, MetaKind kind,
 			   Error *error)
 {
@@ -109,9 +122,14 @@ static int create_snapshot(Service *service, WireCall *call, const Snapshots__Cr
 	if (r < 0)
 		return r;
 	r = make_snapshot(service, call, &create, &chain, error);
+	if (r == 0) {
+		const MetaInfo info = { .id = create.id, .kind = kind, .labels = labels };
+		r = service_reply_mounts(service, call, &info, &chain, error);
+		if (r < 0)
+			undo(service, &create);
+	}
 	service_id_end(service, create.id);
-	const MetaInfo info = { .id = create.id, .kind = kind, .labels = labels };
-	return r < 0 ? r : service_reply_mounts(service, call, &info, &chain, error);
+	return r;
 }
 
 static int create_of(WireCall *call, void *arg, MetaKind kind, Error *error)

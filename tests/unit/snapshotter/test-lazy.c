@@ -343,6 +343,30 @@ static void test_unreachable(void **state)
 	assert_int_equal(atomic_load(&place->service->lazy_unreachable), 1);
 }
 
+/* What cannot be mounted is not there afterwards either, so that the same key can be asked for again. */
+static void test_unreachable_below(void **state)
+{
+	Place *place = *state;
+	const MetaLabels none = { 0 };
+	MetaInfo info;
+	uint64_t *ids;
+	size_t count;
+	assert_int_equal(prepare(place, "x", "", (Labels){ REF, ONE, BLOB }, NULL, NULL), -EEXIST);
+	_cleanup_free_ char *name = name_of(place, ONE);
+	assert_int_equal(prepare(place, "c", name, (Labels){ 0 }, NULL, NULL), 0);
+	assert_int_equal(meta_stat(place->meta, "c", &info, NULL), 0);
+	const MetaCommit commit = { .id = info.id, .key = "c", .name = "ordinary", .labels = &none };
+	meta_info_done(&info);
+	assert_int_equal(meta_commit(place->meta, &commit, NULL), 0);
+	place->fake.hidden = place->fake.fails = true;
+	assert_int_equal(prepare(place, "d", "ordinary", (Labels){ 0 }, NULL, NULL), -EAGAIN);
+	place->fake.fails = false;
+	assert_int_equal(prepare(place, "d", "ordinary", (Labels){ 0 }, NULL, NULL), 0);
+	assert_int_equal(mounts_ids(&place->mounts, &ids, &count, NULL), 0);
+	assert_int_equal(count, 2);
+	free(ids);
+}
+
 /* A tree that is shown is used though the daemon cannot be asked: it may be starting anew, or the network is away. */
 static void test_shown(void **state)
 {
@@ -374,8 +398,9 @@ static void test_orphan(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent), TEST(test_fallback),
-		TEST(test_whole),      TEST(test_unreachable), TEST(test_shown),           TEST(test_orphan),
+		TEST(test_two_layers),        TEST(test_matrix), TEST(test_ordinary_parent),
+		TEST(test_fallback),          TEST(test_whole),  TEST(test_unreachable),
+		TEST(test_unreachable_below), TEST(test_shown),  TEST(test_orphan),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
