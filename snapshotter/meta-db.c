@@ -153,6 +153,7 @@ int meta_db_open(const char *path, MetaDb **ret_db, Error *error)
 	int r = code == SQLITE_OK ? 0 : db->db ? meta_fail(db, error) : error_set(error, -ENOMEM, "out of memory");
 	if (r == 0) {
 		char pragmas[256];
+		meta_reserve_prepare(db);
 		(void)sqlite3_busy_timeout(db->db, BUSY_MILLIS);
 		(void)snprintf(
 			pragmas, sizeof(pragmas),

@@ -70,6 +70,13 @@ struct Meta {
 int meta_db_open(const char *path, MetaDb **ret_db, Error *error) _must_check_;
 MetaDb *meta_db_close(MetaDb *db);
 
+/* Has a connection keep the room that is set aside. */
+void meta_reserve_prepare(MetaDb *db);
+
+/* Set room aside for the database, and for the log of that at `path`. Where there is none now, or the file system cannot, all else is as ever. */
+void meta_reserve_database(MetaDb *db);
+void meta_reserve_log(const char *path);
+
 /* Brings the schema up to date. */
 int meta_schema_apply(MetaDb *db, const char *path, Error *error) _must_check_;
 

@@ -386,6 +386,8 @@ int meta_open(const char *path, Meta **ret_meta, Error *error)
 		r = meta_schema_apply(meta->writer, path, error);
 	if (r < 0)
 		return r;
+	meta_reserve_database(meta->writer);
+	meta_reserve_log(path);
 	*ret_meta = TAKE_PTR(meta);
 	return 0;
 }
@@ -399,7 +401,10 @@ Meta *meta_close(Meta *meta)
 		meta->readers = db->next;
 		(void)meta_db_close(db);
 	}
-	(void)meta_db_close(meta->writer);
+	if (meta->writer) {
+		(void)meta_db_close(meta->writer);
+		meta_reserve_log(meta->path); /* so that the next start finds it on a full disk, too */
+	}
 	(void)pthread_cond_destroy(&meta->written);
 	(void)pthread_mutex_destroy(&meta->lock);
 	free(meta->path);

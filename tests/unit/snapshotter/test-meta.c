@@ -6,9 +6,13 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sqlite3.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #include "snapshotter/meta.h"
 
@@ -290,13 +294,70 @@ static void test_no_database(void **state)
 	assert_non_null(strstr(error.message, "not a database"));
 }
 
+static int fill_disk(const char *directory)
+{
+	static const char block[4096] = "x";
+	char path[160];
+	(void)snprintf(path, sizeof(path), "%s/filler", directory);
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), r = 0;
+	while (fd >= 0 && write(fd, block, sizeof(block)) > 0)
+		;
+	if (fd < 0 || errno != ENOSPC)
+		r = -errno;
+	if (fd >= 0)
+		(void)close(fd);
+	return r;
+}
+
+#define ON_DISK 600
+
+static void remove_some(Meta *meta, uint64_t from, uint64_t to)
+{
+	char key[32];
+	for (uint64_t id = from; id < to; id++) {
+		(void)snprintf(key, sizeof(key), "%d", (int)id);
+		assert_int_equal(meta_remove(meta, key, NULL), 0);
+	}
+}
+
+/* What is on a disk that is full can be removed, after a restart too: it is the removal that makes room. */
+static void test_full_disk(void **state)
+{
+	const Place *place = *state;
+	char directory[80], path[96], key[32];
+	Meta *meta;
+	(void)snprintf(directory, sizeof(directory), "%s/disk", place->directory);
+	(void)snprintf(path, sizeof(path), "%s/metadata.db", directory);
+	if (unshare(CLONE_NEWNS) < 0) {
+		print_message("mounting is not allowed here\n");
+		skip();
+	}
+	assert_int_equal(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	assert_int_equal(mkdir(directory, 0700), 0);
+	assert_int_equal(mount("disk", directory, "tmpfs", 0, "size=32m"), 0);
+	assert_int_equal(meta_open(path, &meta, NULL), 0);
+	for (uint64_t id = 1; id <= ON_DISK; id++) {
+		(void)snprintf(key, sizeof(key), "%d", (int)id);
+		assert_int_equal(create(meta, id, key, NULL), 0);
+	}
+	assert_int_equal(fill_disk(directory), 0);
+	remove_some(meta, 1, ON_DISK / 2);
+	meta = meta_close(meta);
+	assert_int_equal(meta_open(path, &meta, NULL), 0);
+	remove_some(meta, ON_DISK / 2, ON_DISK + 1);
+	meta = meta_close(meta);
+	assert_int_equal(umount2(directory, 0), 0);
+	assert_int_equal(rmdir(directory), 0);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_life),    TEST(test_new_parent),    TEST(test_labels),        TEST(test_list),
-		TEST(test_threads), TEST(test_later_version), TEST(test_first_version), TEST(test_no_database),
+		TEST(test_life),          TEST(test_new_parent),  TEST(test_labels),
+		TEST(test_list),          TEST(test_threads),     TEST(test_later_version),
+		TEST(test_first_version), TEST(test_no_database), TEST(test_full_disk),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
