@@ -29,20 +29,34 @@ static void fail_all(MetaChange *changes, int result, const Error *error)
 	}
 }
 
-static void write_batch(MetaDb *db, MetaChange *changes)
+/*
+ * A failure of the disk can undo the whole transaction (sqlite3_get_autocommit()): then nothing has happened of what came before, and what comes
+ * after would be a transaction of its own.
+ */
+static int apply_all(MetaDb *db, MetaChange *changes, bool *any, Error *error)
 {
-	Error error = { 0 };
 	MetaChange *change;
-	bool any = false;
-	int r = meta_run(db, META_BEGIN_WRITE, &error);
-	if (r < 0) {
-		fail_all(changes, r, &error);
-		return;
-	}
 	DL_FOREACH(changes, change)
 	{
 		change->result = apply(db, change);
-		any = any || change->result == 0;
+		*any = *any || change->result == 0;
+		if (change->result < 0 && sqlite3_get_autocommit(db->db))
+			return error_set(error, change->result, "a change at the same time failed: %s",
+					 error_text(change->error, change->result));
+	}
+	return 0;
+}
+
+static void write_batch(MetaDb *db, MetaChange *changes)
+{
+	Error error = { 0 };
+	bool any = false;
+	int r = meta_run(db, META_BEGIN_WRITE, &error);
+	if (r == 0)
+		r = apply_all(db, changes, &any, &error);
+	if (r < 0) {
+		fail_all(changes, r, &error);
+		return;
 	}
 	r = meta_run(db, any ? META_END : META_UNDO, &error);
 	if (r < 0) {

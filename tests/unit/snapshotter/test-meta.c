@@ -14,7 +14,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-#include "snapshotter/meta.h"
+#include "snapshotter/meta-private.h"
 
 typedef struct Place {
 	char directory[64], path[96];
@@ -294,6 +294,107 @@ static void test_no_database(void **state)
 	assert_non_null(strstr(error.message, "not a database"));
 }
 
+/* Three changes in one transaction: the first waits until the others have come, the second is what undoes all of it. */
+typedef struct Batch {
+	Meta *meta;
+	int results[3];
+} Batch;
+
+static size_t waiting(Meta *meta)
+{
+	size_t count = 0;
+	(void)pthread_mutex_lock(&meta->lock);
+	for (const MetaChange *change = meta->changes; change; change = change->next)
+		count++;
+	(void)pthread_mutex_unlock(&meta->lock);
+	return count;
+}
+
+static int apply_wait(MetaDb *db _unused_, void *arg, Error *error _unused_)
+{
+	while (waiting(arg) < 3)
+		(void)sched_yield();
+	return 0;
+}
+
+static int apply_key(MetaDb *db, void *arg, Error *error)
+{
+	char sql[128];
+	(void)snprintf(sql, sizeof(sql), "INSERT INTO snapshots (key, kind, created, updated) VALUES ('%s', 2, 1, 1)",
+		       (const char *)arg);
+	return sqlite3_exec(db->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : meta_fail(db, error);
+}
+
+/* As SQLite does by itself when the disk is full or fails. */
+static int apply_undo(MetaDb *db, void *arg _unused_, Error *error)
+{
+	assert_int_equal(sqlite3_exec(db->db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+	return error_set(error, -ENOSPC, "the disk is full");
+}
+
+static void *change_before(void *arg)
+{
+	Batch *batch = arg;
+	batch->results[0] = meta_change(batch->meta, apply_key, (void *)(uintptr_t) "before", NULL);
+	return arg;
+}
+
+static void *change_undo(void *arg)
+{
+	Batch *batch = arg;
+	while (waiting(batch->meta) < 1)
+		(void)sched_yield();
+	batch->results[1] = meta_change(batch->meta, apply_undo, NULL, NULL);
+	return arg;
+}
+
+static void *change_after(void *arg)
+{
+	Batch *batch = arg;
+	while (waiting(batch->meta) < 2)
+		(void)sched_yield();
+	batch->results[2] = meta_change(batch->meta, apply_key, (void *)(uintptr_t) "after", NULL);
+	return arg;
+}
+
+static void *change_wait(void *arg)
+{
+	const Batch *batch = arg;
+	return meta_change(batch->meta, apply_wait, batch->meta, NULL) == 0 ? arg : NULL;
+}
+
+static bool is_writing(Meta *meta)
+{
+	(void)pthread_mutex_lock(&meta->lock);
+	bool writing = meta->writing;
+	(void)pthread_mutex_unlock(&meta->lock);
+	return writing;
+}
+
+/* Whoever is told that his change failed finds it not done, and the database serves on. */
+static void test_undone(void **state)
+{
+	static void *(*const functions[])(void *) = { change_before, change_undo, change_after };
+	Batch batch = { .meta = ((Place *)*state)->meta };
+	pthread_t threads[4];
+	MetaInfo info;
+	void *result;
+	assert_int_equal(pthread_create(&threads[3], NULL, change_wait, &batch), 0);
+	while (!is_writing(batch.meta))
+		(void)sched_yield();
+	for (size_t i = 0; i < ELEMENTS(functions); i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, functions[i], &batch), 0);
+	for (size_t i = 0; i < ELEMENTS(threads); i++) {
+		assert_int_equal(pthread_join(threads[i], &result), 0);
+		assert_non_null(result);
+	}
+	assert_int_equal(meta_stat(batch.meta, "before", &info, NULL), -ENOENT);
+	assert_int_equal(meta_stat(batch.meta, "after", &info, NULL), -ENOENT);
+	for (size_t i = 0; i < ELEMENTS(batch.results); i++)
+		assert_int_equal(batch.results[i], -ENOSPC);
+	assert_int_equal(create(batch.meta, 7, "next", NULL), 0);
+}
+
 static int fill_disk(const char *directory)
 {
 	static const char block[4096] = "x";
@@ -355,9 +456,9 @@ static void test_full_disk(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_life),          TEST(test_new_parent),  TEST(test_labels),
-		TEST(test_list),          TEST(test_threads),     TEST(test_later_version),
-		TEST(test_first_version), TEST(test_no_database), TEST(test_full_disk),
+		TEST(test_life),      TEST(test_new_parent),    TEST(test_labels),        TEST(test_list),
+		TEST(test_threads),   TEST(test_later_version), TEST(test_first_version), TEST(test_no_database),
+		TEST(test_full_disk), TEST(test_undone),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
