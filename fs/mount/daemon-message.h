@@ -21,17 +21,18 @@
 #define DAEMON_MESSAGE_ENTRIES 200u /* of one DAEMON_SLOTS */
 
 typedef enum DaemonMessageType {
-	DAEMON_HELLO = 1, /* manager, and the keeper's answer: `count` is the version of its protocol */
-	DAEMON_ATTACH,    /* manager to keeper to server: slot, flags, name; `count` descriptors */
-	DAEMON_MORE,      /* the next descriptors of the same slot */
-	DAEMON_DETACH,    /* manager to keeper to server: slot */
-	DAEMON_LIST,      /* manager: what is attached above `slot`? */
-	DAEMON_SLOTS,     /* its answer: entries; `count` of them; none: that was all */
-	DAEMON_GET,       /* manager: descriptor `count` of a slot; of slot 0: the metrics. The answer carries it */
-	DAEMON_END,       /* manager: unmount, and end */
-	DAEMON_START,     /* keeper to server: all slots are there, take the connections over */
-	DAEMON_READY,     /* the server's answer to that */
-	DAEMON_ANSWER,    /* result 0 or a negative errno, with a sentence */
+	DAEMON_HELLO =
+		1, /* manager, and the keeper's answer: `count` is the version of its protocol; in the answer `slot` is the highest that there ever was */
+	DAEMON_ATTACH, /* manager to keeper to server: slot, flags, name; `count` descriptors */
+	DAEMON_MORE,   /* the next descriptors of the same slot */
+	DAEMON_DETACH, /* manager to keeper to server: slot */
+	DAEMON_LIST,   /* manager: what is attached above `slot`? */
+	DAEMON_SLOTS,  /* its answer: entries; `count` of them; none: that was all */
+	DAEMON_GET,    /* manager: descriptor `count` of a slot; of slot 0: the metrics. The answer carries it */
+	DAEMON_END,    /* manager: unmount, and end */
+	DAEMON_START,  /* keeper to server: all slots are there, take the connections over */
+	DAEMON_READY,  /* the server's answer to that */
+	DAEMON_ANSWER, /* result 0 or a negative errno, with a sentence */
 	DAEMON_MESSAGE_TYPES,
 } DaemonMessageType;
 

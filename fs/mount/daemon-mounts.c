@@ -19,6 +19,7 @@
 
 struct DaemonMounts {
 	int socket;
+	uint32_t highest;
 	DaemonPacket packet; /* the last answer */
 };
 
@@ -93,6 +94,8 @@ static int greet(DaemonMounts *mounts, Error *error)
 		r = error_set(error, -EPROTONOSUPPORT,
 			      "the keeper of the mounts speaks version %u, not %u; end it and start anew",
 			      mounts->packet.message.count, DAEMON_PROTOCOL);
+	if (r == 0)
+		mounts->highest = mounts->packet.message.slot;
 	return r;
 }
 
@@ -153,6 +156,11 @@ DaemonMounts *daemon_mounts_close(DaemonMounts *mounts)
 int daemon_mounts_fd(const DaemonMounts *mounts)
 {
 	return mounts->socket;
+}
+
+uint32_t daemon_mounts_highest(const DaemonMounts *mounts)
+{
+	return mounts->highest;
 }
 
 /* ---- images ---- */

@@ -103,7 +103,7 @@ void keeper_clients_answer(KeeperDaemon *daemon, KeeperSlot *slot, int result, c
 static void greet(KeeperDaemon *daemon, KeeperClient *client, const DaemonMessage *hello)
 {
 	client->greeted = hello->count == DAEMON_PROTOCOL;
-	DaemonMessage message = { .type = DAEMON_HELLO, .count = DAEMON_PROTOCOL };
+	DaemonMessage message = { .type = DAEMON_HELLO, .slot = daemon->highest, .count = DAEMON_PROTOCOL };
 	reply(daemon, client, &message, NULL, 0);
 }
 
@@ -114,6 +114,8 @@ static void attach(KeeperDaemon *daemon, KeeperClient *client)
 	slot->flags = (slot->flags & DAEMON_FLAG_XATTR) | DAEMON_FLAG_FRESH;
 	client->waiting = true;
 	int r = daemon->ending ? -ESHUTDOWN : keeper_slot_add(daemon, slot);
+	if (r == 0 && slot->number > daemon->highest)
+		daemon->highest = slot->number;
 	if (r < 0) {
 		(void)keeper_slot_free(slot);
 		answer(daemon, client, 0, r,
@@ -217,6 +219,7 @@ void keeper_daemon_end(KeeperDaemon *daemon)
 	if (daemon->ending)
 		return;
 	daemon->ending = true;
+	keeper_restore_stop(daemon);
 	for (size_t i = 0; i < 2; i++)
 		keeper_mount_unmount(&daemon->mounts[i]);
 	(void)unlink(daemon->socket_path);

@@ -27,8 +27,9 @@ static int write_all(const KeeperDaemon *daemon, FILE *file)
 			    mount->entry.major, mount->entry.minor) < 0)
 			return -EIO;
 	}
-	if (fprintf(file, "server %d %d\nfds %d %d %d\nending %d\n", daemon->server.pid, daemon->server.program_fd,
-		    daemon->metrics_fd, daemon->listen_fd, daemon->ready_fd, daemon->ending) < 0)
+	if (fprintf(file, "server %d %d\nfds %d %d %d\nending %d\nspares %d %d\nhighest %u\n", daemon->server.pid,
+		    daemon->server.program_fd, daemon->metrics_fd, daemon->listen_fd, daemon->ready_fd, daemon->ending,
+		    daemon->spare_fds[0], daemon->spare_fds[1], daemon->highest) < 0)
 		return -EIO;
 	for (size_t i = 0; i < KEEPER_CLIENTS; i++) {
 		if (daemon->clients[i].fd >= 0 &&
@@ -68,7 +69,8 @@ static void set_inherited(int fd, bool inherit)
 
 void keeper_daemon_inherit(const KeeperDaemon *daemon, bool inherit)
 {
-	const int fds[] = { daemon->server.program_fd, daemon->metrics_fd, daemon->listen_fd, daemon->ready_fd };
+	const int fds[] = { daemon->server.program_fd, daemon->metrics_fd,   daemon->listen_fd,
+			    daemon->ready_fd,          daemon->spare_fds[0], daemon->spare_fds[1] };
 	for (size_t i = 0; i < ELEMENTS(fds); i++)
 		set_inherited(fds[i], inherit);
 	for (size_t i = 0; i < 2; i++) {
@@ -155,7 +157,9 @@ static int read_line(KeeperDaemon *daemon, const char *line)
 	if (strncmp(line, "client ", 7) == 0)
 		return read_client(daemon, line);
 	if (sscanf(line, "server %d %d", &daemon->server.pid, &daemon->server.program_fd) == 2 ||
-	    sscanf(line, "fds %d %d %d", &daemon->metrics_fd, &daemon->listen_fd, &daemon->ready_fd) == 3)
+	    sscanf(line, "fds %d %d %d", &daemon->metrics_fd, &daemon->listen_fd, &daemon->ready_fd) == 3 ||
+	    sscanf(line, "spares %d %d", &daemon->spare_fds[0], &daemon->spare_fds[1]) == 2 ||
+	    sscanf(line, "highest %u", &daemon->highest) == 1)
 		return 0;
 	if (sscanf(line, "ending %d", &ending) != 1)
 		return -EBADMSG;

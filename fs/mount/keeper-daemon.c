@@ -46,6 +46,7 @@ static void init(KeeperDaemon *daemon, char **argv)
 		.ready_fd = -1,
 		.old_program_fd = -1,
 	};
+	keeper_restore_init(daemon);
 	const char *slash = strrchr(daemon->directory, '/');
 	(void)snprintf(daemon->socket_path, sizeof(daemon->socket_path), "%.*s/keeper.sock",
 		       (int)(slash - daemon->directory), daemon->directory);
@@ -159,7 +160,7 @@ static int timeout_of(const KeeperDaemon *daemon)
 	return left < 0 ? 0 : left < TICK_MS ? (int)left : TICK_MS;
 }
 
-enum { POLL_SIGNAL, POLL_LISTEN, POLL_CONTROL, POLL_PLAIN, POLL_XATTR, POLL_CLIENTS };
+enum { POLL_SIGNAL, POLL_LISTEN, POLL_CONTROL, POLL_PLAIN, POLL_XATTR, POLL_TABLE, POLL_CLIENTS };
 
 /* A poll() for the events of a descriptor, none if it is -1. The two connections report their end unasked. */
 static void wait_for_events(KeeperDaemon *daemon)
@@ -170,6 +171,8 @@ static void wait_for_events(KeeperDaemon *daemon)
 		[POLL_LISTEN] = { .fd = deaf ? -1 : daemon->listen_fd, .events = POLLIN },
 		[POLL_CONTROL] = { .fd = daemon->control_fd,
 				   .events = (short)(POLLIN | (daemon->blocked ? POLLOUT : 0)) },
+		/* It goes on being reported until somebody polls: once it is known it need not be. */
+		[POLL_TABLE] = { .fd = daemon->table_changed ? -1 : daemon->table_fd, .events = POLLPRI },
 	};
 	for (size_t i = 0; i < 2; i++) {
 		bool gone = keeper_mount_is_gone(&daemon->mounts[i]); /* it would be reported for ever */
@@ -181,6 +184,8 @@ static void wait_for_events(KeeperDaemon *daemon)
 	}
 	if (poll(fds, ELEMENTS(fds), timeout_of(daemon)) <= 0)
 		return;
+	if (fds[POLL_TABLE].revents)
+		daemon->table_changed = true;
 	if (fds[POLL_CONTROL].revents)
 		keeper_feed_handle(daemon);
 	for (size_t i = 0; i < KEEPER_CLIENTS; i++) {
@@ -199,6 +204,7 @@ static void supervise(KeeperDaemon *daemon)
 		int64_t now = keeper_now();
 		keeper_clients_expire(daemon, now);
 		keeper_feed_expire(daemon, now);
+		keeper_restore(daemon, now);
 		upgrade(daemon);
 		keeper_feed_start(daemon);
 		keeper_feed(daemon);
@@ -314,6 +320,7 @@ int keeper_daemon_main(char **argv)
 	}
 	if (r < 0)
 		return 1;
+	keeper_restore_start(&daemon);
 	supervise(&daemon);
 	return 0;
 }

@@ -56,7 +56,8 @@ typedef struct KeeperDaemon {
 	KeeperClient clients[KEEPER_CLIENTS];
 	KeeperSlot **slots;
 	size_t slot_count;
-	bool ending; /* unmounted, but somebody may still use it */
+	uint32_t highest; /* number of a slot that there ever was on these mounts */
+	bool ending;      /* unmounted, but somebody may still use it */
 
 	KeeperServer server;
 	int control_fd;     /* to the server that runs; -1: there is none */
@@ -72,6 +73,11 @@ typedef struct KeeperDaemon {
 	int64_t trial_until;
 
 	int upgrade_pid, upgrade_number; /* a request that waits until nobody else does; 0: there is none */
+
+	int spare_fds[2]; /* copies of the two mounts that are mounted nowhere; -1: none */
+	int table_fd;     /* of mounts, for poll(); -1: it is not watched */
+	bool table_changed;
+	int64_t look_at, remake_at; /* when it may be looked at, and a mount made anew */
 } KeeperDaemon;
 
 /* keeper-slots.c */
@@ -109,6 +115,14 @@ void keeper_feed_ended(KeeperDaemon *daemon, int status);
 /* An upgrade: the next server is of this program, which has to show that it works. Errors carry a sentence; then all stays as it was. */
 int keeper_feed_try(KeeperDaemon *daemon, Error *error) _must_check_;
 void keeper_feed_expire(KeeperDaemon *daemon, int64_t now);
+
+/* keeper-restore.c: what becomes of the two mounts while they are wanted. */
+
+void keeper_restore_init(KeeperDaemon *daemon);
+void keeper_restore_start(KeeperDaemon *daemon); /* once both are mounted */
+void keeper_restore_stop(KeeperDaemon *daemon);  /* they are not wanted any more; before they are unmounted */
+/* Puts back what somebody has unmounted, and makes anew what was aborted, unless both were. */
+void keeper_restore(KeeperDaemon *daemon, int64_t now);
 
 /* keeper-daemon-state.c: what a keeper passes on to its successor. */
 

@@ -8,7 +8,7 @@
 #include "fs/mount/keeper.h"
 
 /* Counts changes of the second form, and of what keeper-daemon-state.c writes. */
-#define KEEPER_STATE_VERSION 2
+#define KEEPER_STATE_VERSION 3
 
 /* Asked for instead of a mount: prints keeper_state_text(), by which two builds know whether one can go on for the other. */
 #define KEEPER_STATE_OPTION "--state-version"

@@ -34,10 +34,24 @@ static int copy_request(const ControlRequest *request, const char *directory, Co
 	return control_request_parse(json, ret_copy, error);
 }
 
+/* With the mount that the holder leaves, what is mounted below it would go as well. */
+static int check_below(const NodeHolder *holder, const char *path, Error *error)
+{
+	const char *before = holder->bound ? holder->record.request.directory : NULL;
+	size_t length = before ? strlen(before) : 0;
+	if (!before || strncmp(path, before, length) != 0 || path[length] != '/')
+		return 0;
+	return error_set(error, -EBUSY,
+			 "%s is inside what is mounted on %s for the same owner; unmount that first: imgfs umount %s",
+			 path, before, before);
+}
+
 static int check_request(Attach *attach, const ControlRequest *request, Error *error)
 {
 	char path[PATH_MAX];
 	int r = request->directory ? node_bind_check(request->directory, path, error) : 0;
+	if (r == 0 && request->directory)
+		r = check_below(attach->holder, path, error);
 	return r < 0 ? r : copy_request(request, request->directory ? path : NULL, &attach->record.request, error);
 }
 
@@ -111,20 +125,32 @@ static int write_record(Node *node, const NodeRecord *record, Error *error)
 	return r < 0 ? error_set(error, r, "it cannot be remembered in %s: %s", node->options.state, strerror(-r)) : 0;
 }
 
-/* Unmounts what the holder had mounted, if another directory or none is wanted now. */
-static void leave_directory(Node *node, NodeHolder *holder, const NodeRecord *before)
+/* Unmounts what the holder had mounted elsewhere. */
+static void leave_directory(const NodeHolder *holder, const NodeRecord *before)
 {
 	const char *now = holder->record.request.directory, *then = before->request.directory;
-	if (!then || !holder->bound || (now && strcmp(now, then) == 0))
-		return;
 	Error error = { 0 };
-	if (node_unbind(then, &before->chain_id, true, &error) < 0)
+	if (then && !(now && strcmp(now, then) == 0) && node_unbind(then, &before->chain_id, true, &error) < 0)
 		log_warning("%s owner=%s", error.message, holder->owner);
-	if (!now)
+}
+
+/* From where the holder's image was mounted to where it is wanted now, if anywhere. What cannot be mounted there leaves all as it was. */
+static int change_directory(Node *node, NodeHolder *holder, const NodeRecord *before, Error *error)
+{
+	bool bound = holder->bound != 0;
+	if (holder->record.request.directory) {
+		int r = node_holder_bind(node, holder, error);
+		if (r < 0)
+			return r;
+	} else if (bound) {
 		node_mark_set(node, holder->owner, false);
-	node_lock(node);
-	holder->bound = 0;
-	node_unlock(node);
+		node_lock(node);
+		holder->bound = 0;
+		node_unlock(node);
+	}
+	if (bound)
+		leave_directory(holder, before);
+	return 0;
 }
 
 /*
@@ -140,9 +166,7 @@ static int put_in_place(Attach *attach, Error *error)
 		r = node_record_bring(node, attach->image, &attach->record, &attach->files, error);
 	if (r == 0) {
 		swap(node, holder, &attach->record, &attach->image);
-		leave_directory(node, holder, &attach->record);
-		if (holder->record.request.directory)
-			r = node_holder_bind(node, holder, error);
+		r = change_directory(node, holder, &attach->record, error);
 		if (r < 0)
 			swap(node, holder, &attach->record, &attach->image);
 	}

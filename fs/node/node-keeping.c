@@ -86,12 +86,14 @@ static bool note_slot(Node *node, const DaemonSlot *slot)
 	return wanted;
 }
 
-/* The kernel may still know files by the numbers that the keeper has, though the file of slots was lost: they are not given out again. */
-static void raise_last(Node *node, const DaemonSlot *slots, size_t count)
+/* The kernel may still know files by the numbers that the keeper has or had, though the file of slots was lost: they are not given out again. */
+static void raise_last(Node *node, uint32_t highest, const DaemonSlot *slots, size_t count)
 {
 	node_lock(node);
 	while (node->slots_taken)
 		(void)pthread_cond_wait(&node->changed, &node->mutex);
+	if (highest > node->slots.last)
+		node->slots.last = highest;
 	for (size_t i = 0; i < count; i++)
 		if (slots[i].slot > node->slots.last)
 			node->slots.last = slots[i].slot;
@@ -108,7 +110,7 @@ static int reconcile(Node *node, Error *error)
 	if (r < 0)
 		return r;
 	r = daemon_mounts_list(mounts, &slots, &count, error);
-	raise_last(node, slots, count);
+	raise_last(node, daemon_mounts_highest(mounts), slots, count);
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		if (note_slot(node, &slots[i]))
 			continue;
@@ -132,17 +134,24 @@ static bool is_here(Node *node, const NodeHolder *holder)
 	return here;
 }
 
-/* Is what is mounted for the holder of the keeper that lives? */
-static bool is_alive(Node *node, const NodeHolder *holder)
+/* Where the shared mount is that has the holder's image, as mountinfo has it; malloc'ed. NULL: it cannot be said. */
+static char *shared_mount(Node *node, const NodeHolder *holder)
 {
-	char runtime[PATH_MAX];
-	_cleanup_free_ char *path = NULL;
+	char runtime[PATH_MAX], *path;
 	node_lock(node);
 	bool xattr = holder->image->xattr;
 	node_unlock(node);
-	return mount_table_path(node->options.runtime, runtime) == 0 &&
-	       asprintf(&path, "%s/fs/%s", runtime, xattr ? "xattr" : "plain") >= 0 &&
-	       node_bound_same(holder->record.request.directory, path);
+	if (mount_table_path(node->options.runtime, runtime) < 0 ||
+	    asprintf(&path, "%s/fs/%s", runtime, xattr ? "xattr" : "plain") < 0)
+		return NULL;
+	return path;
+}
+
+/* Is what is mounted for the holder of the keeper that lives? */
+static bool is_alive(Node *node, const NodeHolder *holder)
+{
+	_cleanup_free_ char *path = shared_mount(node, holder);
+	return path && node_bound_same(holder->record.request.directory, path);
 }
 
 /* A keeper has it: was it unmounted while no manager looked, or is it still to be mounted? */
@@ -327,14 +336,36 @@ static void recover(Node *node)
 	bring_back(node, true);
 }
 
+/*
+ * The keeper has made one of its mounts anew, since it was aborted: binds of the old one are dead. While it is not there, nothing is said of them.
+ */
+static void look_after(Node *node, NodeHolder *holder, const char *table)
+{
+	const char *directory = holder->record.request.directory;
+	_cleanup_free_ char *whole = shared_mount(node, holder), *copy = strdup(table);
+	Error error = { 0 };
+	MountEntry entry;
+	if (!whole || !copy || !is_here(node, holder) || mount_table_search(copy, whole, &entry) < 0 ||
+	    node_bound_in(table, directory, whole) || !node_bound(directory, &holder->record.chain_id) ||
+	    is_alive(node, holder)) /* the table may be older than the bind */
+		return;
+	if (bind_again(node, holder, &error) < 0)
+		log_error("%s owner=%s", error.message, holder->owner);
+	else
+		log_info("is mounted again, since what it was of was aborted owner=%s", holder->owner);
+}
+
 static void reap_one(Node *node, NodeHolder *holder, void *arg)
 {
 	const char *table = arg, *directory = holder->record.request.directory;
 	Error error = { 0 };
 	bool lingering = false;
-	if (!directory || !node_holder_is_bound(node, holder) ||
-	    node_bound_search(table, directory, &holder->record.chain_id))
+	if (!directory || !node_holder_is_bound(node, holder))
 		return;
+	if (node_bound_search(table, directory, &holder->record.chain_id)) {
+		look_after(node, holder, table);
+		return;
+	}
 	/* The table was read before this holder was taken: it may have been mounted since. */
 	_cleanup_free_ char *again = node_mount_table();
 	if (!again || node_bound_search(again, directory, &holder->record.chain_id))

@@ -13,11 +13,13 @@
 struct DaemonMounts {
 	int fd;          /* the manager's end */
 	unsigned keeper; /* which one it speaks to */
+	uint32_t highest;
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static DaemonSlot slots[SLOTS];
 static size_t slot_count;
+static uint32_t highest;
 static FakeKeeperCounts counts;
 static unsigned keeper; /* counts those that have lived */
 static int own_fd = -1; /* the keeper's end */
@@ -40,6 +42,7 @@ static void unlock(void)
 static void die(void)
 {
 	slot_count = 0;
+	highest = 0;
 	keeper++;
 	close_p(&own_fd);
 	own_fd = -1;
@@ -97,6 +100,7 @@ void fake_keeper_add(uint32_t slot, const char *chain_id)
 	lock();
 	DaemonSlot *added = &slots[slot_count++];
 	*added = (DaemonSlot){ .slot = slot };
+	highest = slot > highest ? slot : highest;
 	(void)snprintf(added->chain_id, sizeof(added->chain_id), "%s", chain_id);
 	unlock();
 }
@@ -148,7 +152,7 @@ int daemon_mounts_open(_unused_ const DaemonMountsOptions *options, DaemonMounts
 	lock();
 	close_p(&own_fd);
 	own_fd = ends[1];
-	*mounts = (DaemonMounts){ .fd = ends[0], .keeper = keeper };
+	*mounts = (DaemonMounts){ .fd = ends[0], .keeper = keeper, .highest = highest };
 	unlock();
 	*ret_mounts = mounts;
 	return 0;
@@ -165,6 +169,11 @@ DaemonMounts *daemon_mounts_close(DaemonMounts *mounts)
 int daemon_mounts_fd(const DaemonMounts *mounts)
 {
 	return mounts->fd;
+}
+
+uint32_t daemon_mounts_highest(const DaemonMounts *mounts)
+{
+	return mounts->highest;
 }
 
 /* Fails the test when two threads are in at once. */
@@ -203,6 +212,7 @@ static int attach(const DaemonMounts *mounts, const DaemonAttach *wanted, Daemon
 	if (slot_count == SLOTS)
 		abort();
 	slots[slot_count++] = slot;
+	highest = slot.slot > highest ? slot.slot : highest;
 	*ret_slot = slot;
 	return 0;
 }

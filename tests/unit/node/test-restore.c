@@ -83,6 +83,28 @@ static void test_slots_lost(void **state)
 	assert_int_equal(node_fixture_attach(fixture, "you", "b:1"), 9);
 }
 
+/* The same of an image that is detached already: the keeper says which was the highest that it ever had. */
+static void test_state_lost(void **state)
+{
+	NodeFixture *fixture = *state;
+	char path[160];
+	node_fixture_start(fixture);
+	for (int i = 1; i < 4; i++) {
+		assert_int_equal(node_fixture_attach(fixture, "me", "a:1"), i);
+		assert_int_equal(node_fixture_detach(fixture, "me"), 0);
+	}
+	node_fixture_stop(fixture);
+	(void)snprintf(path, sizeof(path), "%s/slots", fixture->state);
+	assert_int_equal(unlink(path), 0);
+	node_fixture_start(fixture);
+	assert_int_equal(node_fixture_attach(fixture, "me", "b:1"), 4);
+	/* Another keeper has other mounts, but the file is there again. */
+	node_fixture_stop(fixture);
+	fake_keeper_die();
+	node_fixture_start(fixture);
+	assert_int_equal(node_fixture_attach(fixture, "you", "c:1"), 5);
+}
+
 /* The first file of a directory that is none of the owner's. */
 static void spoil(const NodeFixture *fixture, const char *owner, const char *text)
 {
@@ -245,6 +267,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_reboot, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_strangers_go, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_slots_lost, node_fixture_set_up, node_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_state_lost, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_damaged_state, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_one_manager_at_a_time, node_fixture_set_up,
 						node_fixture_tear_down),

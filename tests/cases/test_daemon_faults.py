@@ -1,0 +1,95 @@
+"""What is done to the node daemon by hand, and what it makes of it."""
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import machine
+from daemon import Daemon
+from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
+from test_daemon import check_content, make_daemon, make_reference, mounts_at  # noqa: F401 # pylint: disable=unused-import # fixtures
+
+
+def test_a_directory_inside_the_mount(daemon, reference, image, work):
+    """With the mount that is left, what is inside of it would go: nothing changes."""
+    daemon.start()
+    daemon.mount(reference, work / "a")
+    owner = str(work / "a")
+    answer = daemon.call(call="attach", owner=owner, reference=reference, plain_http=True, directory=str(work / "a/usr"))
+    assert answer["error"]["code"] == "EBUSY" and owner in answer["error"]["text"], answer
+    check_content(work / "a", image)
+    entry = daemon.list()[owner]
+    assert entry["mounted"] and entry["directory"] == owner
+
+
+def test_an_owner_moves(daemon, reference, image, work):
+    """The new mount is there before the old one goes."""
+    daemon.start()
+    daemon.mount(reference, work / "a")
+    (work / "b").mkdir()
+    answer = daemon.call(call="attach", owner=str(work / "a"), reference=reference, plain_http=True, directory=str(work / "b"))
+    assert "ok" in answer, answer
+    check_content(work / "b", image)
+    assert not mounts_at(work / "a") and daemon.list()[str(work / "a")]["directory"] == str(work / "b")
+    daemon.kill()
+    daemon.start()
+    assert daemon.list()[str(work / "a")]["mounted"] and len(mounts_at(work / "b")) == 1
+
+
+@pytest.mark.parametrize("how", ["", "--lazy"])
+def test_a_shared_mount_is_unmounted(daemon, reference, image, work, how):
+    """It is put back; mounts of its images never notice, and its other images are found where they were."""
+    daemon.start()
+    daemon.mount(reference, work / "a")
+    path = Path(daemon.imgfs("attach", "--owner", "me", reference).stdout.strip())
+    keeper, server = daemon.keeper(), daemon.server()
+    for name in ("plain", "xattr", "plain"):
+        subprocess.run(["umount", *how.split(), daemon.runtime / "fs" / name], check=True)
+        machine.wait_until(lambda name=name: mounts_at(daemon.runtime / "fs" / name), "the mount")
+    check_content(path, image)
+    check_content(work / "a", image)
+    assert daemon.keeper() == keeper and daemon.server() == server
+    assert "is mounted again" in daemon.log.read_text()
+    daemon.imgfs("umount", work / "a")
+    daemon.mount(reference, work / "b")
+    check_content(work / "b", image)
+
+
+def test_a_shared_mount_is_aborted(daemon, reference, image, work):
+    """It is made anew with all its images, and what is mounted of it; the other one goes on."""
+    daemon.start()
+    daemon.mount(reference, work / "a")
+    path = Path(daemon.imgfs("attach", "--owner", "me", reference).stdout.strip())
+    keeper = daemon.keeper()
+    (line,) = mounts_at(daemon.runtime / "fs/plain")
+    subprocess.run(["umount", "--force", daemon.runtime / "fs/plain"], check=True)
+    machine.wait_until(lambda: "made anew" in daemon.log.read_text(), "the log")
+    machine.wait_until(path.exists, "the image")
+    check_content(path, image)
+
+    def is_back():
+        lines = mounts_at(work / "a")
+        return len(lines) == 1 and lines[0].split()[2] != line.split()[2]
+
+    machine.wait_until(is_back, "the mount of the image")
+    check_content(work / "a", image)
+    assert daemon.keeper() == keeper
+    daemon.imgfs("umount", work / "a")
+
+
+def test_the_state_is_lost(daemon, reference, work):
+    """The keeper knows which numbers the kernel may still remember, also one that was replaced meanwhile."""
+    daemon.start()
+    for _ in range(3):
+        slot = daemon.call(call="attach", owner="me", reference=reference, plain_http=True)["ok"]["slot"]
+        daemon.imgfs("detach", "me")
+    assert slot == 3
+    daemon.mount(reference, work / "a")
+    daemon.imgfs("upgrade", work / "a", timeout=120)
+    daemon.manager.expect("READY=1")
+    daemon.imgfs("umount", work / "a")
+    daemon.kill()
+    shutil.rmtree(daemon.state)
+    daemon.start()
+    assert daemon.call(call="attach", owner="me", reference=reference, plain_http=True)["ok"]["slot"] == 5
