@@ -111,6 +111,34 @@ CacheTag *cache_contents_tags_free(CacheTag *tags, size_t count)
 	return NULL;
 }
 
+int cache_contents_tag_find(CacheStore *store, const char *name, const char *tag, Digest *ret_manifest)
+{
+	_cleanup_closedir_ DIR *hosts = NULL;
+	Reference reference = { 0 };
+	Digest found, one;
+	bool has_found = false;
+	int r = open_directory(store->dirfd, "tags", &hosts);
+	if (r < 0)
+		return r;
+	if (!reference_name_valid(name) || !reference_tag_valid(tag))
+		return -ENOENT;
+	(void)snprintf(reference.name, sizeof(reference.name), "%s", name);
+	(void)snprintf(reference.tag, sizeof(reference.tag), "%s", tag);
+	for (struct dirent *host; (host = readdir(hosts));) {
+		(void)snprintf(reference.host, sizeof(reference.host), "%s", host->d_name);
+		if (cache_store_tag_get(store, &reference, &one) < 0)
+			continue;
+		if (has_found && !digest_equal(&found, &one))
+			return -ENOTUNIQ;
+		found = one;
+		has_found = true;
+	}
+	if (!has_found)
+		return -ENOENT;
+	*ret_manifest = found;
+	return 0;
+}
+
 int cache_contents_tag_remove(CacheStore *store, const CacheTag *tag)
 {
 	Reference reference;
@@ -140,9 +168,9 @@ int cache_contents_list(CacheStore *store, CacheKind kind, CacheObject **ret_obj
 	size_t count = 0, room = 0;
 	time_t now = time(NULL);
 	int r = open_directory(store->dirfd, cache_kind_directories[kind], &directory);
-	if (r < 0)
+	if (r < 0 && r != -ENOENT)
 		return r;
-	for (struct dirent *entry; (entry = readdir(directory));) {
+	for (struct dirent *entry; directory && (entry = readdir(directory));) {
 		CacheObject object = { .age = INT64_MAX };
 		if (digest_from_hex(entry->d_name, &object.digest) < 0)
 			continue;

@@ -12,6 +12,9 @@ typedef struct CacheTag {
 /* All tags, by reference. What is no tag is passed over. Errors: -ENOMEM, opendir's. */
 int cache_contents_tags(CacheStore *store, CacheTag **ret_tags, size_t *ret_count) _must_check_;
 CacheTag *cache_contents_tags_free(CacheTag *tags, size_t count);
+
+/* What a tag of a repository was last seen to mean, at whatever host. Errors: -ENOENT (never seen), -ENOTUNIQ (not the same everywhere), opendir's. */
+int cache_contents_tag_find(CacheStore *store, const char *name, const char *tag, Digest *ret_manifest) _must_check_;
 int cache_contents_tag_remove(CacheStore *store, const CacheTag *tag) _must_check_;
 
 typedef struct CacheObject {

@@ -3,7 +3,7 @@
 
 #include "fs/cache/cache-store.h"
 
-#define CACHE_KINDS          6u
+#define CACHE_KINDS          7u
 #define CACHE_DIRECTORY_MODE 0700 /* images may hold secrets */
 #define CACHE_FILE_MODE      0600
 

@@ -22,8 +22,9 @@
 #define HEARSAY       "hearsay\n"
 
 const char *const cache_kind_directories[CACHE_KINDS] = {
-	[CACHE_INDEX] = "indexes", [CACHE_VIEW] = "views",      [CACHE_MANIFEST] = "manifests",
-	[CACHE_BLOB] = "blobs",    [CACHE_DECODED] = "decoded", [CACHE_PROFILE] = "profiles",
+	[CACHE_INDEX] = "indexes",  [CACHE_VIEW] = "views",      [CACHE_MANIFEST] = "manifests",
+	[CACHE_BLOB] = "blobs",     [CACHE_DECODED] = "decoded", [CACHE_PROFILE] = "profiles",
+	[CACHE_CONFIG] = "configs",
 };
 
 /* Is the directory empty, but for what an interrupted creation may have left? */
@@ -118,7 +119,9 @@ static int prepare_directories(int dirfd)
 	if (mkdirat(dirfd, "tags", CACHE_DIRECTORY_MODE) < 0 && errno != EEXIST)
 		return -errno;
 	for (size_t i = 0; i < CACHE_KINDS; i++) {
-		if (mkdirat(dirfd, cache_kind_directories[i], CACHE_DIRECTORY_MODE) < 0 && errno != EEXIST)
+		/* A cache that cannot be written, of an older build, lacks those that came later, and is as good. */
+		if (mkdirat(dirfd, cache_kind_directories[i], CACHE_DIRECTORY_MODE) < 0 && errno != EEXIST &&
+		    errno != EROFS)
 			return -errno;
 		sweep(dirfd, cache_kind_directories[i]);
 	}

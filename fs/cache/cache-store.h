@@ -8,12 +8,13 @@
  *   indexes/<index digest hex>       decompressed index image
  *   views/<chain ID hex>             view
  *   manifests/<digest hex>           manifest, byte for byte
+ *   configs/<digest hex>             config of an image, byte for byte: what a client that is none of imgfs wants of a mirror
  *   profiles/<manifest hex>          start-up profile of that image
  *   decoded/<diffID hex>             the layer's tar with sums of its pages (cache-decoded.h)
  *   tags/<host>/<name>/_tags/<tag>   digest a tag was last seen to mean, as text; a second line "hearsay" if only a mirror said so
  *   pins/, seals/                    what stays (cache-pins.h); durable
  *
- * Everything else but blobs is written to a temporary and renamed, without fsync: who reads a manifest checks its digest, who opens
+ * Everything else but blobs is written to a temporary and renamed, without fsync: who reads a manifest or a config checks its digest, who opens
  * an index or a view checks its page sums, and what a power cut left torn or empty is got or built again. So a mount
  * never waits for the disk, and one cut of power costs a fetch at most. All calls may block on the disk.
  */
@@ -29,7 +30,15 @@
 typedef struct CacheStore CacheStore;
 
 /* A blob is a directory: cache_store_blob(); the others are files. */
-typedef enum CacheKind { CACHE_INDEX, CACHE_VIEW, CACHE_MANIFEST, CACHE_BLOB, CACHE_DECODED, CACHE_PROFILE } CacheKind;
+typedef enum CacheKind {
+	CACHE_INDEX,
+	CACHE_VIEW,
+	CACHE_MANIFEST,
+	CACHE_BLOB,
+	CACHE_DECODED,
+	CACHE_PROFILE,
+	CACHE_CONFIG
+} CacheKind;
 
 /*
  * Opens or creates the cache at `path`, and sweeps temporaries that a crash left long ago. Errors: -EEXIST (a directory that is

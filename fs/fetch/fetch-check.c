@@ -10,6 +10,7 @@
 #include "fs/cache/cache-decoded.h"
 #include "fs/cache/cache-evict.h"
 #include "fs/cache/cache-pins.h"
+#include "fs/fetch/fetch-config.h"
 #include "fs/fetch/fetch-layer.h"
 #include "fs/fetch/fetch-manifest.h"
 
@@ -86,6 +87,21 @@ static int check_manifest(Checking *checking, const Digest *digest)
 	return 0;
 }
 
+static int check_config(Checking *checking, const Digest *digest)
+{
+	_cleanup_free_ char *config = NULL;
+	size_t size;
+	int r = fetch_config_cached(checking->cache, digest, &config, &size);
+	return r == -ENOENT ? -EBADMSG : r;
+}
+
+static int check_object(Checking *checking, CacheKind kind, const Digest *digest)
+{
+	if (kind == CACHE_MANIFEST)
+		return check_manifest(checking, digest);
+	return kind == CACHE_CONFIG ? check_config(checking, digest) : check_tree(checking, kind, digest);
+}
+
 static bool is_there(Checking *checking, CacheKind kind, const Digest *digest)
 {
 	_cleanup_close_ int fd = -1;
@@ -114,9 +130,7 @@ static int check_kind(Checking *checking, CacheKind kind)
 	int r = cache_contents_list(checking->cache, kind, &objects, &count);
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		const Digest *digest = &objects[i].digest;
-		r = judge(checking, kind, digest,
-			  kind == CACHE_MANIFEST ? check_manifest(checking, digest)
-						 : check_tree(checking, kind, digest));
+		r = judge(checking, kind, digest, check_object(checking, kind, digest));
 		tell_progress(checking, objects[i].bytes);
 	}
 	return r;
@@ -248,7 +262,7 @@ static int check_seals(Checking *checking, Error *error)
 
 int fetch_check(CacheStore *cache, const FetchCheck *check, FetchChecked *ret_checked, Error *error)
 {
-	static const CacheKind kinds[] = { CACHE_MANIFEST, CACHE_INDEX, CACHE_VIEW };
+	static const CacheKind kinds[] = { CACHE_MANIFEST, CACHE_CONFIG, CACHE_INDEX, CACHE_VIEW };
 	_cleanup_(checking_done) Checking checking = { .cache = cache, .options = check };
 	Error own = { 0 };
 	checking.frame = malloc(FORMAT_FRAME_MAX);

@@ -1,5 +1,8 @@
 #include "fs/fetch/fetch-config.h"
 
+#include <sys/stat.h>
+
+#include "fs/base/fd.h"
 #include "fs/fetch/fetch-manifest.h"
 #include "fs/net/net-registry.h"
 
@@ -37,4 +40,38 @@ int fetch_config(const FetchRemote *remote, const Digest *config, uint8_t **ret_
 	*ret_config = response.body;
 	*ret_size = response.size;
 	return 0;
+}
+
+int fetch_config_cached(CacheStore *cache, const Digest *config, char **ret_config, size_t *ret_size)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat status;
+	Digest found;
+	if (cache_store_get(cache, CACHE_CONFIG, config, &fd) < 0 || fstat(fd, &status) < 0 || status.st_size <= 0 ||
+	    status.st_size > (off_t)MANIFEST_SIZE_MAX)
+		return -ENOENT;
+	size_t size = (size_t)status.st_size;
+	_cleanup_free_ char *data = malloc(size);
+	if (!data)
+		return -ENOMEM;
+	if (fd_pread_all(fd, data, size, 0) < 0 || digest_of(data, size, &found) < 0 || !digest_equal(&found, config))
+		return -ENOENT;
+	*ret_config = TAKE_PTR(data);
+	*ret_size = size;
+	return 0;
+}
+
+NetRequest fetch_config_request(const char *url, uint64_t size)
+{
+	return (NetRequest){ .url = url, .size = size, .optional = true };
+}
+
+void fetch_config_keep(CacheStore *cache, const Digest *config, const NetResponse *response)
+{
+	Digest found;
+	if (!response->body || digest_of(response->body, response->size, &found) < 0 || !digest_equal(&found, config))
+		return;
+	/* Mounts do without it. */
+	int r = cache_store_put(cache, CACHE_CONFIG, config, response->body, response->size, NULL);
+	(void)r;
 }

@@ -56,7 +56,7 @@ int fetch_contents_describe(CacheStore *cache, const Digest *manifest, FetchCont
 	return 0;
 }
 
-/* Manifest, blobs, indexes and view of an image. One whose manifest is not there keeps nothing. */
+/* Manifest, config, blobs, indexes and view of an image. One whose manifest is not there keeps nothing. */
 static int keep_image(CacheStore *cache, const Digest *manifest, DigestList *keep)
 {
 	_cleanup_(fetch_manifest_done) FetchManifest image = { 0 };
@@ -66,6 +66,8 @@ static int keep_image(CacheStore *cache, const Digest *manifest, DigestList *kee
 	size_t count = image.manifest.layer_count;
 	_cleanup_free_ Digest *diff_ids = calloc(count + 1, sizeof(*diff_ids));
 	r = diff_ids ? digest_list_add(keep, manifest) : -ENOMEM;
+	if (r == 0)
+		r = digest_list_add(keep, &image.manifest.config);
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		diff_ids[i] = image.manifest.layers[i].diff_id;
 		r = digest_list_add(keep, &image.manifest.layers[i].blob);
@@ -128,7 +130,7 @@ static int prune_kind(CacheStore *cache, CacheKind kind, const FetchPrune *prune
 int fetch_contents_prune(CacheStore *cache, const FetchPrune *prune, FetchPruned *ret_pruned, Error *error)
 {
 	/* Manifests first: who finds one expects the rest to be worth looking for. */
-	static const CacheKind kinds[] = { CACHE_MANIFEST, CACHE_PROFILE, CACHE_VIEW,
+	static const CacheKind kinds[] = { CACHE_MANIFEST, CACHE_CONFIG,  CACHE_PROFILE, CACHE_VIEW,
 					   CACHE_INDEX,    CACHE_DECODED, CACHE_BLOB };
 	DigestList keep = { 0 };
 	FetchPruned pruned = { 0 };

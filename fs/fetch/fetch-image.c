@@ -6,6 +6,7 @@
 
 #include "fs/base/bytes.h"
 #include "fs/cache/cache-seal.h"
+#include "fs/fetch/fetch-config.h"
 #include "fs/fetch/fetch-layer.h"
 #include "fs/fetch/fetch-manifest.h"
 #include "fs/fetch/fetch-profile.h"
@@ -13,13 +14,15 @@
 #include "fs/net/net-registry.h"
 
 #define PROBE_SIZE 4096u /* of an index: enough to see that somebody has it */
+#define EXTRAS     2u    /* requests beside those for indexes: add_extras() */
 
 /* An image being put together. */
 typedef struct Assembly {
 	CacheStore *cache;
 	const Manifest *manifest;
-	FetchIndex *indexes; /* a layer each; fd -1 and no map until it is open */
-	uint8_t **raw;       /* of each that was fetched just now: as it stands in the blob; NULL: of none */
+	FetchIndex *indexes;            /* a layer each; fd -1 and no map until it is open */
+	uint8_t **raw;                  /* of each that was fetched just now: as it stands in the blob; NULL: of none */
+	char *profile_url, *config_url; /* of a whole image from a host */
 	FetchImage image;
 } Assembly;
 
@@ -61,6 +64,8 @@ static void assembly_done(Assembly *assembly)
 	for (size_t i = 0; assembly->raw && i < assembly->manifest->layer_count; i++)
 		free(assembly->raw[i]);
 	free((void *)assembly->raw);
+	free(assembly->profile_url);
+	free(assembly->config_url);
 	free(assembly->indexes);
 	fetch_image_done(&assembly->image);
 }
@@ -160,22 +165,35 @@ static bool has_manifest(const Assembly *assembly)
 	return !digest_equal(&assembly->image.manifest, &(Digest){ 0 });
 }
 
-/* Of an image that is new here the start-up profile is asked for as well: it may fail, and costs no round trip of its own. */
-static int perform(Assembly *assembly, NetHttp *http, const char *base, NetRequest *requests, size_t count,
-		   NetResponse *responses, Error *error)
+/*
+ * Of an image that is new here its start-up profile and its config, which a mirror has to have, are asked for as well: they may fail, and cost no
+ * round trip of their own. Puts the requests behind `count` others, and returns how many there are then.
+ */
+static size_t add_extras(const Assembly *assembly, NetRequest *requests, size_t count)
 {
-	const Digest *manifest = &assembly->image.manifest;
-	bool wants_profile = has_manifest(assembly);
-	_cleanup_free_ char *url = wants_profile ? fetch_profile_url(base, manifest) : NULL;
-	if (wants_profile && !url)
-		return error_set(error, -ENOMEM, "out of memory");
-	if (wants_profile)
-		requests[count] = fetch_profile_request(url);
-	int r = net_http_perform(http, requests, count + wants_profile, responses, error);
-	if (r == 0 && wants_profile) {
-		fetch_profile_keep(assembly->cache, manifest, &responses[count]);
-		net_response_done(&responses[count]);
-	}
+	if (!has_manifest(assembly))
+		return count;
+	requests[count++] = fetch_profile_request(assembly->profile_url);
+	requests[count++] = fetch_config_request(assembly->config_url, assembly->manifest->config_size);
+	return count;
+}
+
+static void keep_extras(Assembly *assembly, NetResponse *responses)
+{
+	if (!has_manifest(assembly))
+		return;
+	fetch_profile_keep(assembly->cache, &assembly->image.manifest, &responses[0]);
+	fetch_config_keep(assembly->cache, &assembly->manifest->config, &responses[1]);
+	for (size_t i = 0; i < EXTRAS; i++)
+		net_response_done(&responses[i]);
+}
+
+static int perform(Assembly *assembly, NetHttp *http, NetRequest *requests, size_t count, NetResponse *responses,
+		   Error *error)
+{
+	int r = net_http_perform(http, requests, add_extras(assembly, requests, count), responses, error);
+	if (r == 0)
+		keep_extras(assembly, responses + count);
 	return r;
 }
 
@@ -183,23 +201,25 @@ static int perform(Assembly *assembly, NetHttp *http, const char *base, NetReque
 static void fetch_from_mirror(Assembly *assembly, const NetMirror *mirror, NetHttp *http, NetRequest *requests,
 			      NetResponse *responses, size_t *layers)
 {
-	char **urls = calloc(assembly->manifest->layer_count + 1, sizeof(char *));
+	char **urls = calloc(assembly->manifest->layer_count + EXTRAS, sizeof(char *));
 	size_t count = urls ? list_missing(assembly, requests, layers) : 0;
+	size_t total = count > 0 ? add_extras(assembly, requests, count) : 0;
 	bool named = count > 0;
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < total; i++) {
 		urls[i] = net_mirror_url(mirror, requests[i].url);
 		requests[i].url = urls[i];
 		requests[i].optional = true;
 		named &= urls[i] != NULL;
 	}
-	if (named && net_http_perform(http, requests, count, responses, NULL) == 0) {
+	if (named && net_http_perform(http, requests, total, responses, NULL) == 0) {
 		for (size_t i = 0; i < count; i++) {
 			if (responses[i].body && add_index(assembly, layers[i], &responses[i], NULL) < 0)
 				assembly->indexes[layers[i]] = (FetchIndex){ .fd = -1 };
 			net_response_done(&responses[i]);
 		}
+		keep_extras(assembly, responses + count);
 	}
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < total; i++)
 		free(urls[i]);
 	free((void *)urls);
 }
@@ -213,15 +233,15 @@ static void fetch_from_mirrors(Assembly *assembly, const FetchRemote *remote, co
 			return;
 		fetch_from_mirror(assembly, &access->mirrors[i], http, requests, responses, layers);
 	}
-	memset(requests, 0, (assembly->manifest->layer_count + 1) * sizeof(*requests));
+	memset(requests, 0, (assembly->manifest->layer_count + EXTRAS) * sizeof(*requests));
 }
 
 static int fetch_missing_indexes(Assembly *assembly, const FetchRemote *remote, const Source *source, Error *error)
 {
 	NetHttp *http = remote->offline ? NULL : source->http;
 	size_t total = assembly->manifest->layer_count;
-	_cleanup_free_ NetRequest *requests = calloc(total + 1, sizeof(*requests));
-	_cleanup_free_ NetResponse *responses = calloc(total + 1, sizeof(*responses));
+	_cleanup_free_ NetRequest *requests = calloc(total + EXTRAS, sizeof(*requests));
+	_cleanup_free_ NetResponse *responses = calloc(total + EXTRAS, sizeof(*responses));
 	_cleanup_free_ size_t *layers = calloc(total, sizeof(*layers));
 	if (!requests || !responses || !layers)
 		return error_set(error, -ENOMEM, "out of memory");
@@ -234,7 +254,7 @@ static int fetch_missing_indexes(Assembly *assembly, const FetchRemote *remote, 
 	if (!http)
 		return error_set(error, -ENODATA, "the cache does not have the index of layer %s",
 				 digest_text(&assembly->manifest->layers[layers[0]].diff_id, text));
-	int r = perform(assembly, http, source->base, requests, count, responses, error);
+	int r = perform(assembly, http, requests, count, responses, error);
 	if (r < 0)
 		return error_prefix(error, r, "cannot get the index of a layer");
 	for (size_t i = 0; i < count; i++) {
@@ -262,7 +282,11 @@ static int name_sources(Assembly *assembly, const char *base, const char *name, 
 		if (!files->url)
 			return error_set(error, -ENOMEM, "out of memory");
 	}
-	return 0;
+	if (!has_manifest(assembly))
+		return 0;
+	assembly->profile_url = fetch_profile_url(base, &assembly->image.manifest);
+	assembly->config_url = net_registry_blob_url(base, name, &assembly->manifest->config);
+	return assembly->profile_url && assembly->config_url ? 0 : error_set(error, -ENOMEM, "out of memory");
 }
 
 static bool is_sealed(const Assembly *assembly)

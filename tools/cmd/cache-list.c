@@ -70,8 +70,9 @@ int cache_action_size(const CacheArguments *arguments, CacheStore *cache, Error 
 		const char *name;
 		CacheKind kind;
 	} kinds[] = {
-		{ "blobs", CACHE_BLOB }, { "decoded", CACHE_DECODED },    { "indexes", CACHE_INDEX },
-		{ "views", CACHE_VIEW }, { "manifests", CACHE_MANIFEST }, { "profiles", CACHE_PROFILE },
+		{ "blobs", CACHE_BLOB },     { "decoded", CACHE_DECODED },    { "indexes", CACHE_INDEX },
+		{ "views", CACHE_VIEW },     { "manifests", CACHE_MANIFEST }, { "profiles", CACHE_PROFILE },
+		{ "configs", CACHE_CONFIG },
 	};
 	json_t *sizes = json_object();
 	uint64_t total = 0;

@@ -26,6 +26,8 @@ static const char *kind_name(CacheKind kind)
 		return "decoded copy";
 	case CACHE_PROFILE:
 		return "start-up profile";
+	case CACHE_CONFIG:
+		return "config";
 	}
 	return "object";
 }

@@ -159,7 +159,8 @@ void blob_fixture_publish(const BlobFixture *fixture, const char *directory)
 void blob_fixture_publish_image(const BlobFixture *fixtures, size_t count, const char *directory, const char *tag,
 				Digest *ret_manifest)
 {
-	Manifest manifest = { .config = fixtures[0].layer.diff_id, .config_size = 10, .layer_count = count };
+	Manifest manifest = { .config_size = strlen(BLOB_FIXTURE_CONFIG), .layer_count = count };
+	assert_int_equal(digest_of(BLOB_FIXTURE_CONFIG, manifest.config_size, &manifest.config), 0);
 	manifest.layers = calloc(count, sizeof(*manifest.layers));
 	assert_non_null(manifest.layers);
 	for (size_t i = 0; i < count; i++)
@@ -168,6 +169,7 @@ void blob_fixture_publish_image(const BlobFixture *fixtures, size_t count, const
 	size_t size;
 	assert_int_equal(manifest_encode(&manifest, &json, &size), 0);
 	assert_int_equal(digest_of(json, size, ret_manifest), 0);
+	write_file(directory, "blobs", digest_text(&manifest.config, text), BLOB_FIXTURE_CONFIG, manifest.config_size);
 	write_file(directory, "manifests", tag, json, size);
 	write_file(directory, "manifests", digest_text(ret_manifest, text), json, size);
 	free(json);

@@ -29,7 +29,9 @@ void blob_fixture_done(BlobFixture *fixture);
 /* Writes the blob to DIRECTORY/v2/app/blobs/sha256:... */
 void blob_fixture_publish(const BlobFixture *fixture, const char *directory);
 
-/* Writes a manifest of the layers to DIRECTORY/v2/app/manifests/, as TAG and by its digest. */
+#define BLOB_FIXTURE_CONFIG "{\"os\":\"linux\"}"
+
+/* Writes a manifest of the layers to DIRECTORY/v2/app/manifests/, as TAG and by its digest, and its config to the blobs. */
 void blob_fixture_publish_image(const BlobFixture *fixtures, size_t count, const char *directory, const char *tag,
 				Digest *ret_manifest);
 

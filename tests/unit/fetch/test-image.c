@@ -169,7 +169,7 @@ static void test_first_time(void **state)
 	ImageFixture *fixture = *state;
 	get(fixture, false);
 	FakeCounts counts = counts_of(fixture);
-	assert_int_equal(counts.requests, 1 + LAYERS + 1); /* the last one for the start-up profile */
+	assert_int_equal(counts.requests, 1 + LAYERS + 2); /* the last ones for start-up profile and config */
 	assert_int_equal(counts.heads, 0);
 	assert_false(counts.accept_encoding);
 }
