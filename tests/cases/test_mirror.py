@@ -1,5 +1,6 @@
 """Mirrors of a registry: asked first, passed over when they die, lie, stall or lack something, and told nothing that is for others."""
 import base64
+import http.client
 import json
 import os
 import time
@@ -8,7 +9,7 @@ import pytest
 
 import front as fake
 import machine
-from endpoint import NAME, TAG, digest_of, serving
+from endpoint import NAME, TAG, digest_of, need, run, serving
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
 
 
@@ -182,3 +183,89 @@ def test_a_node_that_lacks_or_has_wrong(fronts, node, beside, image, work):
     assert blobs(fronts[0])
     mounted.unmount()
     assert "rotten" not in mounted.log.read_text()
+
+
+@pytest.fixture(name="sibling")
+def make_sibling(fronts, work):
+    """A node that has the image whole and sealed; the build host is gone."""
+    machine.imgfs("pull", "--quiet", "--seal", "--cache", work / "theirs", f"{fronts[0].host}/{NAME}:{TAG}")
+    for front in fronts:
+        front.kill()
+    with serving(work / "theirs", work / "sibling.log", "--listen", "127.0.0.1:0", what="--cache") as server:
+        yield server
+
+
+def layers_of(sibling):
+    return json.loads(sibling.ask(f"/v2/{NAME}/manifests/{TAG}")[1])["layers"]
+
+
+def test_a_node_pulls_from_its_sibling_alone(sibling, image, mount, work):
+    """And is then as good a sibling itself."""
+    reference = f"{sibling.address}/{NAME}:{TAG}"
+    machine.imgfs("pull", "--quiet", "--seal", "--cache", work / "ours", reference)
+    listed = [json.loads(machine.imgfs("cache", "--json", "--cache", work / cache, "ls").stdout)[0] for cache in ("theirs", "ours")]
+    assert listed[0]["manifest"] == listed[1]["manifest"] and listed[1]["sealed"]
+    assert sorted(path.name for path in (work / "theirs/configs").iterdir()) == [image.id.removeprefix("sha256:")]
+    sibling.process.terminate()
+    sibling.process.wait(60)
+    mounted = mount("--cache", work / "ours", "--deadline", "10", reference)
+    compare(mounted, image)
+    mounted.unmount()
+    with serving(work / "ours", work / "third.log", "--listen", "127.0.0.1:0", what="--cache") as third:
+        machine.imgfs("pull", "--quiet", "--seal", "--cache", work / "third", f"{third.address}/{NAME}:{TAG}")
+
+
+def test_a_sibling_gives_everything_by_digest(sibling, image):
+    """Plain GETs: blobs with their footers, the tars of the layers, the config; and what HTTP has beside them."""
+    layers = layers_of(sibling)
+    whole = {image.id: image.config, **dict(zip(image.diff_ids, image.layers))}
+    for layer in layers:
+        blob = layer["annotations"]["containerd.io/snapshot/imgfs.blob.digest"]
+        reply, body = sibling.ask(f"/imgfs/blobs/{blob}")
+        assert reply.status == 200 and digest_of(body) == blob
+        whole[blob] = body
+    for digest, data in whole.items():
+        for path in (f"/v2/{NAME}/blobs/{digest}", f"/imgfs/blobs/{digest}"):
+            reply, body = sibling.ask(path)
+            assert reply.status == 200 and body == data and reply.headers["Docker-Content-Digest"] == digest
+            reply, body = sibling.ask(path, method="HEAD")
+            assert reply.status == 200 and not body and int(reply.headers["Content-Length"]) == len(data)
+            assert sibling.ask(path, If_None_Match=f'"{digest}"')[0].status == 304
+            reply, body = sibling.ask(path, Range="bytes=-200")
+            assert reply.status == 206 and body == data[-200:]
+            reply, body = sibling.ask(path, Range="bytes=0-9", If_Range='"other"')
+            assert reply.status == 200 and body == data
+            assert sibling.ask(path, Range=f"bytes={len(data)}-")[0].status == 416
+    reply, _ = sibling.ask(f"/v2/{NAME}/manifests/{TAG}")
+    assert sibling.ask(f"/v2/{NAME}/manifests/{TAG}", If_None_Match=reply.headers["ETag"])[0].status == 304
+
+
+def test_skopeo_copies_from_a_sibling(sibling, image, work):
+    need("skopeo")
+    run("skopeo", "copy", "--src-tls-verify=false", f"docker://{sibling.address}/{NAME}:{TAG}", f"dir:{work}/copy")
+    have = {path.name for path in (work / "copy").iterdir()}
+    for digest in (image.id, *image.diff_ids):
+        assert digest.removeprefix("sha256:") in have and digest_of((work / "copy" / digest.removeprefix("sha256:")).read_bytes()) == digest
+
+
+def test_a_sibling_that_rots_or_is_evicted(sibling, image, work):
+    """A transfer that meets rot is cut, never wrong; what is not whole is not offered whole."""
+    blob = max((work / "theirs/blobs").glob("*/data"), key=lambda path: path.stat().st_size)
+    layer = next(layer for layer in layers_of(sibling) if blob.parent.name in json.dumps(layer))
+    digest = f"sha256:{blob.parent.name}"
+    assert sibling.ask(f"/imgfs/blobs/{digest}", method="HEAD")[0].status == 200
+    with open(blob, "r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"rotten")
+    for path in (f"/imgfs/blobs/{digest}", f"/v2/{NAME}/blobs/{layer['digest']}"):
+        with pytest.raises(http.client.IncompleteRead) as cut:
+            sibling.ask(path)
+        assert b"rotten" not in cut.value.partial
+    machine.imgfs("cache", "--cache", work / "theirs", "verify", check=False)
+    end = time.monotonic() + 60
+    while sibling.ask(f"/imgfs/blobs/{digest}", method="HEAD")[0].status != 404:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert sibling.ask(f"/imgfs/blobs/{digest}")[0].status == 404
+    assert sibling.ask(f"/v2/{NAME}/blobs/{image.diff_ids[0]}", method="HEAD")[0].status == 404
+    assert sibling.ask(f"/imgfs/blobs/{digest}", Range="bytes=0-99")[0].status == 206

@@ -37,6 +37,7 @@ void serve_blob_done(ServeBlob *blob)
 		(void)close(blob->fd);
 	blob->fd = -1;
 	blob->tar = tar_stream_unref(blob->tar);
+	blob->shared = fetch_share_blob_close(blob->shared);
 }
 
 static void body_free(void *arg)
@@ -94,7 +95,7 @@ static void add_parts(Body *body, const ServeRanges *ranges, const char *boundar
 static ssize_t fault(const Body *body, int code, const Error *error)
 {
 	serve_metrics_add(&body->server->metrics.frames_failed, 1);
-	log_error("transfer cut short: %s", error_text(error, code));
+	log_error("transfer cut short: %s; %s", error_text(error, code), serve_way_out(body->server));
 	return MHD_CONTENT_READER_END_WITH_ERROR;
 }
 
@@ -111,8 +112,16 @@ static ssize_t read_tar(Body *body, uint64_t offset, char *buffer, size_t size)
 	return fault(body, (int)count, &error);
 }
 
+static ssize_t read_shared(Body *body, uint64_t offset, char *buffer, size_t size)
+{
+	int r = fetch_share_blob_read(body->blob.shared, offset, size, buffer);
+	return r < 0 ? fault(body, r, NULL) : (ssize_t)size;
+}
+
 static ssize_t read_blob(Body *body, uint64_t offset, char *buffer, size_t size)
 {
+	if (body->blob.shared)
+		return read_shared(body, offset, buffer, size);
 	if (body->blob.fd < 0)
 		return read_tar(body, offset, buffer, size);
 	ssize_t count;
@@ -196,7 +205,10 @@ struct MHD_Response *serve_body_new(struct Server *server, ServeBlob *blob, cons
 		body_free(body);
 		return NULL;
 	}
-	body->blob = (ServeBlob){ .fd = TAKE_FD(blob->fd), .tar = TAKE_PTR(blob->tar), .size = blob->size };
+	body->blob = (ServeBlob){ .fd = TAKE_FD(blob->fd),
+				  .tar = TAKE_PTR(blob->tar),
+				  .shared = TAKE_PTR(blob->shared),
+				  .size = blob->size };
 	*ret_length = body->length;
 	return response;
 }

@@ -1,8 +1,9 @@
-/* Bodies of replies that are a blob, or ranges of one: from a file of the store or a tar that is made while it is sent. */
+/* Bodies of replies that are a blob, or ranges of one: from a file of the store, from a cache, or of a tar that is made while it is sent. */
 #pragma once
 
 #include <microhttpd.h>
 
+#include "fs/fetch/fetch-share.h"
 #include "tools/serve/serve-range.h"
 #include "tools/serve/tar-stream.h"
 
@@ -10,8 +11,9 @@ struct Server;
 
 /* What a blob's bytes come from. */
 typedef struct ServeBlob {
-	int fd; /* -1 for a tar; owned */
-	TarStream *tar;
+	int fd;                 /* of a file; owned; -1: one of these */
+	TarStream *tar;         /* owned */
+	FetchShareBlob *shared; /* of a cache; owned */
 	uint64_t size;
 } ServeBlob;
 

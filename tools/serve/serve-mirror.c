@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
+#include "fs/base/fd.h"
 #include "fs/format/manifest.h"
 #include "tools/serve/serve-range.h"
 #include "tools/serve/serve-request.h"
@@ -20,18 +22,13 @@ static enum MHD_Result send_lacking(ServeRequest *request, unsigned status)
 
 static enum MHD_Result send_manifest(ServeRequest *request, const Digest *digest)
 {
-	char text[DIGEST_TEXT_SIZE], *json;
+	char *json;
 	size_t size;
 	int r = fetch_share_manifest(request->server->share, digest, &json, &size);
 	if (r == -ENOENT)
 		return serve_send_error(request, MHD_HTTP_NOT_FOUND, "MANIFEST_UNKNOWN",
 					"this node has no such manifest; ask another");
-	if (r < 0)
-		return serve_send_fault(request, r, NULL);
-	ServeReply reply = serve_reply_make(MHD_HTTP_OK, serve_response_of(json, size), size);
-	serve_reply_header(&reply, MHD_HTTP_HEADER_CONTENT_TYPE, MANIFEST_MEDIA_TYPE);
-	serve_reply_header(&reply, "Docker-Content-Digest", digest_text(digest, text));
-	return serve_reply_send(request, &reply);
+	return r < 0 ? serve_send_fault(request, r, NULL) : serve_send_manifest(request, digest, json, size);
 }
 
 static enum MHD_Result send_tag(ServeRequest *request)
@@ -89,21 +86,90 @@ static enum MHD_Result send_part(ServeRequest *request, const ServeRange *range,
 	return serve_reply_send(request, &reply);
 }
 
-/* One range of a blob; the whole of one is nothing that those who know of a cache ask for. */
-static enum MHD_Result send_blob(ServeRequest *request)
+/* A config or a manifest; engines ask for either as a blob. */
+static int open_small(FetchShare *share, const Digest *digest, ServeBlob *blob)
+{
+	_cleanup_free_ char *data = NULL;
+	size_t size = 0;
+	int r = fetch_share_config(share, digest, &data, &size);
+	if (r == -ENOENT)
+		r = fetch_share_manifest(share, digest, &data, &size);
+	if (r < 0)
+		return r;
+	_cleanup_close_ int fd = memfd_create("imgfs-serve", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = fd_write_all(fd, data, size);
+	if (r < 0)
+		return r;
+	blob->fd = TAKE_FD(fd);
+	blob->size = size;
+	return 0;
+}
+
+/* A layer as the tar that other engines want. */
+static int open_tar(struct Server *server, const Digest *diff_id, ServeBlob *blob, Error *error)
+{
+	ManifestLayer layer;
+	int r = fetch_share_layer(server->share, diff_id, &layer);
+	if (r == 0)
+		r = tar_cache_get(server->tars, &layer, &blob->tar, error);
+	if (r == 0)
+		blob->size = tar_stream_size(blob->tar);
+	return r;
+}
+
+/* What is whole here. Errors: -ENOENT. */
+static int open_whole(struct Server *server, const Digest *digest, ServeBlob *blob, Error *error)
+{
+	int r = fetch_share_blob_open(server->share, digest, &blob->shared);
+	if (r == 0)
+		blob->size = fetch_share_blob_size(blob->shared);
+	if (r == -ENOENT)
+		r = open_tar(server, digest, blob, error);
+	return r == -ENOENT ? open_small(server->share, digest, blob) : r;
+}
+
+/* What the Range header of a GET means for a blob that need not be whole. */
+static ServeRangeKind wanted_range(const ServeRequest *request, ServeRange *ret_range, uint64_t *ret_size)
 {
 	ServeRanges ranges;
-	uint64_t size;
-	int r = fetch_share_size(request->server->share, &request->route.digest, &size);
+	const char *range = request->head ? NULL : serve_request_header(request, MHD_HTTP_HEADER_RANGE);
+	if (!range || serve_request_header(request, MHD_HTTP_HEADER_IF_RANGE) ||
+	    serve_request_header(request, MHD_HTTP_HEADER_IF_NONE_MATCH) ||
+	    fetch_share_size(request->server->share, &request->route.digest, ret_size) < 0)
+		return SERVE_RANGE_WHOLE;
+	serve_range_parse(range, *ret_size, &ranges);
+	if (ranges.kind == SERVE_RANGE_PART)
+		*ret_range = ranges.ranges[0];
+	return ranges.kind;
+}
+
+/* One range, as imgfs asks for it, as far as its chunks are here; all else of what is whole. */
+static enum MHD_Result send_blob(ServeRequest *request)
+{
+	ServeRange range = { 0 };
+	uint64_t size = 0;
+	Error error = { 0 };
+	_cleanup_(serve_blob_done) ServeBlob blob = { .fd = -1 };
+	ServeRangeKind kind = wanted_range(request, &range, &size);
+	if (kind == SERVE_RANGE_PART && range.length <= RANGE_MAX)
+		return send_part(request, &range, size);
+	int r = open_whole(request->server, &request->route.digest, &blob, &error);
+	if (r == -ENOENT)
+		return send_lacking(request,
+				    kind == SERVE_RANGE_WHOLE ? MHD_HTTP_NOT_FOUND : MHD_HTTP_RANGE_NOT_SATISFIABLE);
+	return r < 0 ? serve_send_fault(request, r, &error) : serve_send_blob(request, &request->route.digest, &blob);
+}
+
+static enum MHD_Result send_profile(ServeRequest *request)
+{
+	uint8_t *data;
+	size_t size;
+	int r = fetch_share_profile(request->server->share, &request->route.digest, &data, &size);
 	if (r == -ENOENT)
 		return send_lacking(request, MHD_HTTP_NOT_FOUND);
-	if (r < 0)
-		return serve_send_fault(request, r, NULL);
-	serve_range_parse(request->head ? NULL : serve_request_header(request, MHD_HTTP_HEADER_RANGE), size, &ranges);
-	if (ranges.kind == SERVE_RANGE_PART && ranges.ranges[0].length <= RANGE_MAX)
-		return send_part(request, &ranges.ranges[0], size);
-	return send_lacking(request,
-			    ranges.kind == SERVE_RANGE_WHOLE ? MHD_HTTP_NOT_FOUND : MHD_HTTP_RANGE_NOT_SATISFIABLE);
+	return r < 0 ? serve_send_fault(request, r, NULL) : serve_send_profile(request, data, size);
 }
 
 bool serve_mirror_answer(ServeRequest *request, enum MHD_Result *ret_result)
@@ -118,9 +184,11 @@ bool serve_mirror_answer(ServeRequest *request, enum MHD_Result *ret_result)
 	case SERVE_ROUTE_BLOB:
 		*ret_result = send_blob(request);
 		return true;
+	case SERVE_ROUTE_PROFILE:
+		*ret_result = send_profile(request);
+		return true;
 	case SERVE_ROUTE_CATALOG:
 	case SERVE_ROUTE_TAGS:
-	case SERVE_ROUTE_PROFILE:
 		*ret_result = serve_send_error(request, MHD_HTTP_NOT_FOUND, "UNSUPPORTED",
 					       "a node's cache lists nothing; ask the registry itself");
 		return true;

@@ -37,8 +37,7 @@ static enum MHD_Result send_not_modified(ServeRequest *request, const Digest *di
 	return serve_reply_send(request, &reply);
 }
 
-/* Takes `json` over. */
-static enum MHD_Result send_manifest(ServeRequest *request, const Digest *digest, char *json, size_t size)
+enum MHD_Result serve_send_manifest(ServeRequest *request, const Digest *digest, char *json, size_t size)
 {
 	char etag[ETAG_SIZE];
 	etag_of(digest, etag);
@@ -73,7 +72,7 @@ enum MHD_Result serve_manifest_by_tag(ServeRequest *request, const ServeRoute *r
 		free(json);
 		return serve_send_fault(request, r, NULL);
 	}
-	return send_manifest(request, &digest, json, size);
+	return serve_send_manifest(request, &digest, json, size);
 }
 
 /* Reads an object of blobs/ that is small enough for a manifest; checks its digest. Errors: -EFBIG, -EBADMSG, -ENOENT. */
@@ -127,7 +126,7 @@ enum MHD_Result serve_manifest_by_digest(ServeRequest *request, const ServeRoute
 		return serve_send_fault(request, r, &error);
 	if (!is_manifest(json, size))
 		return send_manifest_unknown(request);
-	return send_manifest(request, &route->digest, TAKE_PTR(json), size);
+	return serve_send_manifest(request, &route->digest, TAKE_PTR(json), size);
 }
 
 static int blob_open(struct Server *server, const Digest *digest, ServeBlob *ret_blob, Error *error)
@@ -191,7 +190,7 @@ static ServeReply reply_with(struct Server *server, ServeBlob *blob, const Serve
 	return reply;
 }
 
-static enum MHD_Result send_blob(ServeRequest *request, const Digest *digest, ServeBlob *blob)
+enum MHD_Result serve_send_blob(ServeRequest *request, const Digest *digest, ServeBlob *blob)
 {
 	char etag[ETAG_SIZE];
 	ServeRanges ranges;
@@ -217,5 +216,5 @@ enum MHD_Result serve_blob(ServeRequest *request, const ServeRoute *route)
 		return serve_send_error(request, MHD_HTTP_NOT_FOUND, "BLOB_UNKNOWN", "the store has no such blob");
 	if (r < 0)
 		return serve_send_fault(request, r, &error);
-	return send_blob(request, &route->digest, &blob);
+	return serve_send_blob(request, &route->digest, &blob);
 }

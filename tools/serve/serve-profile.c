@@ -11,6 +11,15 @@ static enum MHD_Result send_unknown(ServeRequest *request)
 				"the store has no start-up profile of this image");
 }
 
+enum MHD_Result serve_send_profile(ServeRequest *request, uint8_t *data, size_t size)
+{
+	ServeReply reply = serve_reply_make(MHD_HTTP_OK, serve_response_of((char *)data, size), size);
+	serve_reply_header(&reply, MHD_HTTP_HEADER_CONTENT_TYPE, PROFILE_MEDIA_TYPE);
+	/* Another may take its place. */
+	serve_reply_header(&reply, MHD_HTTP_HEADER_CACHE_CONTROL, "no-cache");
+	return serve_reply_send(request, &reply);
+}
+
 enum MHD_Result serve_profile(ServeRequest *request, const ServeRoute *route)
 {
 	uint8_t *data;
@@ -18,13 +27,7 @@ enum MHD_Result serve_profile(ServeRequest *request, const ServeRoute *route)
 	int r = store_profile_get(request->server->store, &route->digest, &data, &size);
 	if (r == -ENOENT)
 		return send_unknown(request);
-	if (r < 0)
-		return serve_send_fault(request, r, NULL);
-	ServeReply reply = serve_reply_make(MHD_HTTP_OK, serve_response_of((char *)data, size), size);
-	serve_reply_header(&reply, MHD_HTTP_HEADER_CONTENT_TYPE, PROFILE_MEDIA_TYPE);
-	/* Another may take its place. */
-	serve_reply_header(&reply, MHD_HTTP_HEADER_CACHE_CONTROL, "no-cache");
-	return serve_reply_send(request, &reply);
+	return r < 0 ? serve_send_fault(request, r, NULL) : serve_send_profile(request, data, size);
 }
 
 /* One profile for each image of the store, so that what may be written is bounded. */

@@ -73,6 +73,12 @@ enum MHD_Result serve_send_error(ServeRequest *request, unsigned status, const c
 	return serve_reply_send(request, &reply);
 }
 
+const char *serve_way_out(const struct Server *server)
+{
+	return server->share ? "`imgfs cache verify` drops what is rotten"
+			     : "see what else is by `imgfs verify --all`, and export the image again";
+}
+
 enum MHD_Result serve_send_fault(ServeRequest *request, int code, const Error *error)
 {
 	log_error("request failed path=%s error=\"%s\"", request->path, error_text(error, code));

@@ -11,6 +11,7 @@
 #include "tools/serve/chunk-cache.h"
 #include "tools/serve/connections.h"
 #include "tools/serve/serve-auth.h"
+#include "tools/serve/serve-body.h"
 #include "tools/serve/serve-metrics.h"
 #include "tools/serve/serve-route.h"
 #include "tools/serve/serve-tls.h"
@@ -89,8 +90,18 @@ enum MHD_Result serve_send_error(ServeRequest *request, unsigned status, const c
 /* 500 for a fault of this side, logged with its sentence. */
 enum MHD_Result serve_send_fault(ServeRequest *request, int code, const Error *error);
 
+/* What the operator can do about a corrupt object of what is served; for the log. */
+const char *serve_way_out(const struct Server *server);
+
+/* A manifest, or a blob with its ranges, whosever it is. `json`, and what `blob` has, are taken over. */
+enum MHD_Result serve_send_manifest(ServeRequest *request, const Digest *digest, char *json, size_t size);
+enum MHD_Result serve_send_blob(ServeRequest *request, const Digest *digest, ServeBlob *blob);
+
 /* Answers from a cache what depends on what is served (serve-mirror.c); false: it does not. */
 bool serve_mirror_answer(ServeRequest *request, enum MHD_Result *ret_result);
+
+/* A start-up profile; `data` is taken over. */
+enum MHD_Result serve_send_profile(ServeRequest *request, uint8_t *data, size_t size);
 
 /* What the routes answer. */
 enum MHD_Result serve_manifest_by_tag(ServeRequest *request, const ServeRoute *route);

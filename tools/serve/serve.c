@@ -84,6 +84,17 @@ static unsigned count_decoders(void)
 	return 2 * (unsigned long)processors < DECODERS_MAX ? 2 * (unsigned)processors : DECODERS_MAX;
 }
 
+static int open_in_store(void *arg, const Digest *blob, int *ret_fd)
+{
+	uint64_t size;
+	return store_blob_open(arg, blob, ret_fd, &size);
+}
+
+static int open_in_cache(void *arg, const Digest *blob, int *ret_fd)
+{
+	return fetch_share_file(arg, blob, ret_fd);
+}
+
 static int make_parts(Server *server, const ServeOptions *options)
 {
 	ConnectionsOptions times = {
@@ -92,7 +103,9 @@ static int make_parts(Server *server, const ServeOptions *options)
 	};
 	int r = options->cache ? fetch_share_new(options->cache, &server->share) : 0;
 	if (r == 0)
-		r = tar_cache_new(options->store, TAR_STREAMS_MAX, TAR_MEMORY_MAX, &server->tars);
+		r = tar_cache_new(server->share ? open_in_cache : open_in_store,
+				  server->share ? (void *)server->share : (void *)options->store, TAR_STREAMS_MAX,
+				  TAR_MEMORY_MAX, &server->tars);
 	if (r == 0)
 		r = chunk_cache_new(CHUNKS, count_decoders(), &server->chunks);
 	if (r == 0)

@@ -12,7 +12,8 @@ typedef struct Entry {
 } Entry;
 
 struct TarCache {
-	Store *store; /* not owned */
+	TarCacheOpen *open_blob;
+	void *arg;
 	unsigned streams_max;
 	size_t memory_max;
 
@@ -23,12 +24,13 @@ struct TarCache {
 	size_t memory;
 };
 
-int tar_cache_new(Store *store, unsigned streams, size_t memory, TarCache **ret_cache)
+int tar_cache_new(TarCacheOpen *open_blob, void *arg, unsigned streams, size_t memory, TarCache **ret_cache)
 {
 	TarCache *cache = calloc(1, sizeof(*cache));
 	if (!cache)
 		return -ENOMEM;
-	cache->store = store;
+	cache->open_blob = open_blob;
+	cache->arg = arg;
 	cache->streams_max = streams;
 	cache->memory_max = memory;
 	(void)pthread_mutex_init(&cache->lock, NULL);
@@ -89,15 +91,14 @@ static void shrink(TarCache *cache)
 	}
 }
 
-static int open_layer(Store *store, const ManifestLayer *layer, TarStream **ret_stream, Error *error)
+static int open_layer(const TarCache *cache, const ManifestLayer *layer, TarStream **ret_stream, Error *error)
 {
 	char text[DIGEST_TEXT_SIZE];
 	_cleanup_close_ int fd = -1;
-	uint64_t size;
-	int r = store_blob_open(store, &layer->blob, &fd, &size);
+	int r = cache->open_blob(cache->arg, &layer->blob, &fd);
 	if (r < 0)
-		return error_set(error, r, "blob %s of the store cannot be opened: %s; export the image again",
-				 digest_text(&layer->blob, text), error_text(NULL, r));
+		return error_set(error, r, "blob %s cannot be opened: %s", digest_text(&layer->blob, text),
+				 error_text(NULL, r));
 	r = tar_stream_open(fd, layer, ret_stream, error);
 	if (r == 0)
 		(void)TAKE_FD(fd);
@@ -152,7 +153,7 @@ int tar_cache_get(TarCache *cache, const ManifestLayer *layer, TarStream **ret_s
 	if (r < 0)
 		return error_set(error, r, "no memory to open a layer");
 	if (entry) {
-		r = open_layer(cache->store, layer, &stream, error);
+		r = open_layer(cache, layer, &stream, error);
 		settle(cache, entry, stream);
 		if (r < 0)
 			return r;

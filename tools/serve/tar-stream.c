@@ -206,8 +206,7 @@ static int chunk_error(const TarStream *stream, uint32_t number, const Chunk *ch
 		       Error *error)
 {
 	char text[DIGEST_TEXT_SIZE];
-	return error_set(error, code,
-			 "blob %s is corrupt: chunk %" PRIu32 " at offset %" PRIu64 ": %s; export the image again",
+	return error_set(error, code, "blob %s is corrupt: chunk %" PRIu32 " at offset %" PRIu64 ": %s",
 			 digest_text(&stream->layer.blob, text), number, chunk->blob_offset, what);
 }
 
