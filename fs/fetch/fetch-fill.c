@@ -30,6 +30,8 @@ typedef struct Job {
 	int seal_fd;
 	FetchFillState state;
 	_Atomic bool dropped; /* what it waits for is to end */
+	FetchFillGone *gone;  /* of one that was removed under way: whom the thread tells once it is at its end */
+	void *gone_arg;
 } Job;
 
 /* A run of chunks that is asked for. */
@@ -428,6 +430,21 @@ static Job *next_job(const FetchFill *fill)
 	return job;
 }
 
+static void job_free(Job *job)
+{
+	close_p(&job->seal_fd);
+	free(job);
+}
+
+/* It was removed meanwhile. */
+static void part_with(Job *job)
+{
+	FetchFillGone *gone = job->gone;
+	void *arg = job->gone_arg;
+	job_free(job);
+	gone(arg);
+}
+
 static void *fill_thread(void *arg)
 {
 	FetchFill *fill = arg;
@@ -444,16 +461,14 @@ static void *fill_thread(void *arg)
 		settle(fill, job, try(fill, job));
 		(void)pthread_mutex_lock(&fill->mutex);
 		fill->current = NULL;
-		(void)pthread_cond_broadcast(&fill->changed);
+		if (!job->gone)
+			continue;
+		(void)pthread_mutex_unlock(&fill->mutex);
+		part_with(job);
+		(void)pthread_mutex_lock(&fill->mutex);
 	}
 	(void)pthread_mutex_unlock(&fill->mutex);
 	return NULL;
-}
-
-static void job_free(Job *job)
-{
-	close_p(&job->seal_fd);
-	free(job);
 }
 
 static void fill_dispose(FetchFill *fill)
@@ -564,7 +579,7 @@ int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int 
 	return 0;
 }
 
-void fetch_fill_remove(FetchFill *fill, const FetchBlob *blob)
+void fetch_fill_remove(FetchFill *fill, const FetchBlob *blob, FetchFillGone *gone, void *arg)
 {
 	(void)pthread_mutex_lock(&fill->mutex);
 	Job **link = &fill->jobs;
@@ -574,11 +589,18 @@ void fetch_fill_remove(FetchFill *fill, const FetchBlob *blob)
 	if (job) {
 		*link = job->next;
 		drop(fill, job);
-		while (fill->current == job)
-			(void)pthread_cond_wait(&fill->changed, &fill->mutex);
-		job_free(job);
+	}
+	bool under_way = job && fill->current == job;
+	if (under_way) {
+		job->gone = gone;
+		job->gone_arg = arg;
 	}
 	(void)pthread_mutex_unlock(&fill->mutex);
+	if (under_way)
+		return;
+	if (job)
+		job_free(job);
+	gone(arg);
 }
 
 FetchFillState fetch_fill_state(FetchFill *fill, const FetchBlob *blob)

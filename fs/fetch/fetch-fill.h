@@ -33,8 +33,12 @@ void fetch_fill_set_rate(FetchFill *fill, uint64_t rate);
  */
 int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int seal_fd) _must_check_;
 
-/* Lets a blob go, in whatever state; to be called before fetcher_remove_blob(). One that it does not have is no error. Waits as fetch_fill_free() does. */
-void fetch_fill_remove(FetchFill *fill, const FetchBlob *blob);
+/*
+ * Lets a blob go, in whatever state, and waits for nobody: gone(arg) is called once the fill does not use it any more, before this returns or later by the fill's
+ * thread, at the latest within fetch_fill_free(). Only then fetcher_remove_blob() may be called. A blob that the fill does not have is gone already.
+ */
+typedef void FetchFillGone(void *arg);
+void fetch_fill_remove(FetchFill *fill, const FetchBlob *blob, FetchFillGone *gone, void *arg);
 
 typedef enum FetchFillState {
 	FETCH_FILL_NONE,     /* not in its hands */

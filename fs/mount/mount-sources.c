@@ -126,16 +126,6 @@ static void start_fill(MountLayer *layer, MountPlanLayer *plan, const Digest *di
 		log_warning("a layer is not filled reason=\"%s\"", strerror(-r));
 }
 
-static void stop_fill(MountLayer *layer)
-{
-	MountSources *sources = layer->source->sources;
-	(void)pthread_mutex_lock(&sources->lock);
-	FetchFill *fill = sources->fill; /* stays for as long as there are layers */
-	(void)pthread_mutex_unlock(&sources->lock);
-	if (fill)
-		fetch_fill_remove(fill, layer->blob);
-}
-
 static bool same_text(const char *left, const char *right)
 {
 	return left && right ? strcmp(left, right) == 0 : left == right;
@@ -304,17 +294,32 @@ static int open_blob(MountLayer *layer, MountPlanLayer *plan, const Digest *diff
 	return r;
 }
 
+/* The fill has done with it. By whichever thread. */
+static void layer_gone(void *arg)
+{
+	MountLayer *layer = arg;
+	MountSource *source = layer->listed ? layer->source : NULL;
+	if (layer->blob)
+		fetcher_remove_blob(layer->blob); /* before the table that it uses */
+	fd_unmap(&layer->map);
+	free(layer->url);
+	free(layer);
+	mount_source_put(source);
+}
+
+/* Does not wait for the fill, which may be waiting for the disk: so that other images can come and go meanwhile. */
 static MountLayer *layer_free(MountLayer *layer)
 {
-	if (layer) {
-		if (layer->blob) {
-			stop_fill(layer);
-			fetcher_remove_blob(layer->blob); /* before the table that it uses */
-		}
-		fd_unmap(&layer->map);
-		free(layer->url);
-		free(layer);
-	}
+	if (!layer)
+		return NULL;
+	MountSources *sources = layer->source->sources;
+	(void)pthread_mutex_lock(&sources->lock);
+	FetchFill *fill = layer->blob ? sources->fill : NULL; /* stays for as long as there are layers */
+	(void)pthread_mutex_unlock(&sources->lock);
+	if (fill)
+		fetch_fill_remove(fill, layer->blob, layer_gone, layer);
+	else
+		layer_gone(layer);
 	return NULL;
 }
 DEFINE_CLEANUP(MountLayer, layer_free);
@@ -361,6 +366,7 @@ static int get_layer(MountSource *source, MountPlanLayer *plan, const Digest *di
 		layer->next = source->layers;
 		source->layers = layer;
 		source->references++;
+		layer->listed = true;
 	}
 	(void)pthread_mutex_unlock(lock);
 	*ret_layer = layer;
@@ -415,8 +421,6 @@ void mount_layer_put(MountLayer *layer)
 		*link = layer->next;
 	}
 	(void)pthread_mutex_unlock(lock);
-	if (last) {
+	if (last)
 		(void)layer_free(layer);
-		mount_source_put(source);
-	}
 }

@@ -24,6 +24,7 @@ typedef struct MountLayer {
 	FdMap map;
 	ChunkTable chunks;
 	FetchBlob *blob;
+	bool listed; /* in its source, which it holds then */
 } MountLayer;
 
 /* `metrics` (may be NULL) must outlive it. Errors: -ENOMEM. */

@@ -11,7 +11,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fs/cache/cache-present.h"
 #include "fs/cache/cache-seal.h"
@@ -20,6 +22,23 @@
 
 #define CHUNKS   20u
 #define PATIENCE 60000
+
+static void pause_shortly(void)
+{
+	struct timespec pause = { .tv_nsec = 2000000 };
+	(void)nanosleep(&pause, NULL);
+}
+
+/* In libc's place: a disk that takes its time. */
+static _Atomic bool slow, syncing;
+
+int syncfs(int fd)
+{
+	syncing = true;
+	while (slow)
+		pause_shortly();
+	return (int)syscall(SYS_syncfs, fd);
+}
 
 typedef struct Filled {
 	FetchFixture fetch;
@@ -69,12 +88,6 @@ static void stop(Filled *filled)
 	(void)close(filled->seal_fd);
 }
 
-static void pause_shortly(void)
-{
-	struct timespec pause = { .tv_nsec = 2000000 };
-	(void)nanosleep(&pause, NULL);
-}
-
 static void await_state(Filled *filled, FetchFillState state)
 {
 	while (fetch_fill_state(filled->fill, filled->fetch.blob) != state)
@@ -100,6 +113,19 @@ static void assert_whole(Filled *filled)
 	filled->fill = NULL;
 	fetch_fixture_restart(&filled->fetch, true);
 	assert_int_equal(fetch_and_compare(&filled->fetch, 0, CHUNKS * CHUNK_SIZE, PATIENCE), 0);
+}
+
+static void note_gone(void *arg)
+{
+	*(_Atomic bool *)arg = true;
+}
+
+static void remove_and_wait(Filled *filled)
+{
+	_Atomic bool gone = false;
+	fetch_fill_remove(filled->fill, filled->fetch.blob, note_gone, (void *)(uintptr_t)&gone);
+	while (!gone)
+		pause_shortly();
 }
 
 static void test_fills_and_seals(void **state _unused_)
@@ -378,14 +404,14 @@ static void test_removal(void **state _unused_)
 	fake_server_hold(filled.fetch.server, true);
 	fill(&filled);
 	await_requests(&filled.fetch, 1);
-	fetch_fill_remove(filled.fill, filled.fetch.blob);
+	remove_and_wait(&filled);
 	assert_int_equal(fetch_fill_state(filled.fill, filled.fetch.blob), FETCH_FILL_NONE);
-	fetch_fill_remove(filled.fill, filled.fetch.blob);
+	remove_and_wait(&filled);
 	fake_server_hold(filled.fetch.server, false);
 	const Digest *diff_id = &filled.fetch.layer.layer.diff_id;
 	assert_int_equal(fetch_fill_add(filled.fill, filled.fetch.blob, diff_id, dup(filled.seal_fd)), 0);
 	await_state(&filled, FETCH_FILL_SEALED);
-	fetch_fill_remove(filled.fill, filled.fetch.blob);
+	remove_and_wait(&filled);
 	assert_int_equal(fetch_fill_add(filled.fill, filled.fetch.blob, diff_id, -1), -EBADF);
 	assert_int_equal(fetch_and_compare(&filled.fetch, 0, CHUNKS * CHUNK_SIZE, PATIENCE), 0);
 	stop(&filled);
@@ -398,6 +424,41 @@ static void test_end_under_way(void **state _unused_)
 	fake_server_fault(filled.fetch.server, FAKE_STALL_BODY, 0);
 	fill(&filled);
 	await_requests(&filled.fetch, 1);
+	stop(&filled);
+}
+
+/* Nobody who takes an image away waits for the disk; the blob is the fill's until that has answered. */
+static void test_removed_while_the_disk_syncs(void **state _unused_)
+{
+	Filled filled;
+	_Atomic bool gone = false;
+	start_plain(&filled);
+	slow = true;
+	syncing = false;
+	fill(&filled);
+	while (!syncing)
+		pause_shortly();
+	fetch_fill_remove(filled.fill, filled.fetch.blob, note_gone, (void *)(uintptr_t)&gone);
+	assert_false(gone);
+	assert_int_equal(fetch_fill_state(filled.fill, filled.fetch.blob), FETCH_FILL_NONE);
+	slow = false;
+	while (!gone)
+		pause_shortly();
+	/* And at the end of the fill at the latest. */
+	gone = false;
+	slow = true;
+	syncing = false;
+	assert_int_equal(cache_seal_clear(filled.seal_fd), 0);
+	assert_int_equal(
+		fetch_fill_add(filled.fill, filled.fetch.blob, &filled.fetch.layer.layer.diff_id, dup(filled.seal_fd)),
+		0);
+	while (!syncing)
+		pause_shortly();
+	fetch_fill_remove(filled.fill, filled.fetch.blob, note_gone, (void *)(uintptr_t)&gone);
+	slow = false;
+	assert_null(fetch_fill_free(filled.fill));
+	assert_true(gone);
+	filled.fill = NULL;
 	stop(&filled);
 }
 
@@ -420,6 +481,7 @@ int main(void)
 		cmocka_unit_test(test_rate),
 		cmocka_unit_test(test_removal),
 		cmocka_unit_test(test_end_under_way),
+		cmocka_unit_test(test_removed_while_the_disk_syncs),
 	};
 	fetch_set_quiet(100);
 	return cmocka_run_group_tests(tests, NULL, NULL);
