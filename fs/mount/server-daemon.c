@@ -175,6 +175,18 @@ static int read_plan(Incoming *incoming, MountPlan *ret_plan, Error *error)
 	return 0;
 }
 
+/*
+ * An image that there was before, and that cannot even be added: what the kernel knows of it is answered with EIO, not with ESTALE as if it had been taken
+ * away, and its name does not vanish.
+ */
+static void add_refused(Daemon *daemon, const MountPlace *place)
+{
+	MountPlan none = MOUNT_PLAN_NULL;
+	_cleanup_(mount_image_unref_p) MountImage *image = NULL;
+	if (mount_server_add(daemon->server, place, &none, &image) == 0)
+		mount_image_refuse(image);
+}
+
 static int add_image(Daemon *daemon, Error *error)
 {
 	const DaemonMessage *attach = &daemon->incoming.attach;
@@ -186,6 +198,8 @@ static int add_image(Daemon *daemon, Error *error)
 	MountPlan plan;
 	_cleanup_(mount_image_unref_p) MountImage *image = NULL;
 	int r = read_plan(&daemon->incoming, &plan, error);
+	if (r < 0 && !(attach->flags & DAEMON_FLAG_FRESH))
+		add_refused(daemon, &place);
 	if (r < 0)
 		return r;
 	r = mount_server_add(daemon->server, &place, &plan, &image);

@@ -1,5 +1,10 @@
 """What is done to the node daemon by hand, and what it makes of it."""
+import errno
+import os
 import shutil
+import signal
+import socket
+import struct
 import subprocess
 from pathlib import Path
 
@@ -93,3 +98,56 @@ def test_the_state_is_lost(daemon, reference, work):
     shutil.rmtree(daemon.state)
     daemon.start()
     assert daemon.call(call="attach", owner="me", reference=reference, plain_http=True)["ok"]["slot"] == 5
+
+
+class Manager:
+    """The keeper's socket, spoken to by daemon-message.h alone."""
+
+    HEADER = struct.Struct("<IIIiI64s")
+    HELLO, ATTACH, DETACH, GET, ANSWER = 1, 2, 4, 7, 11
+
+    def __init__(self, runtime):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(60)
+        self.socket.connect(str(runtime / "keeper.sock"))
+        assert self.ask(self.HELLO, count=1)[0] == self.HELLO
+
+    def ask(self, kind, slot=0, count=0, name=b"", fds=()):
+        """Type, result and descriptors of the answer."""
+        socket.send_fds(self.socket, [self.HEADER.pack(kind, slot, 0, 0, count, name)], fds)
+        data, received, _, _ = socket.recv_fds(self.socket, 1 << 14, 200)
+        answer, _, _, result, _, _ = self.HEADER.unpack(data[:self.HEADER.size])
+        return answer, result, received
+
+    def descriptors(self, slot):
+        """The plan of an image and what it names."""
+        found = []
+        while (answer := self.ask(self.GET, slot, len(found)))[1] == 0:
+            found += answer[2]
+        return found
+
+
+def test_a_plan_that_cannot_be_read_any_more(daemon, reference):
+    """The next server knows nothing of such an image, but that it is there: EIO, and never that it has gone."""
+    daemon.start()
+    path = Path(daemon.imgfs("attach", "--owner", "me", reference).stdout.strip())
+    daemon.kill()
+    manager = Manager(daemon.runtime)
+    fds = manager.descriptors(1)
+    assert manager.ask(manager.DETACH, 1)[1] == 0 and not path.exists()
+    plan = os.memfd_create("plan")
+    os.write(plan, os.pread(fds[0], 1 << 20, 0))
+    assert manager.ask(manager.ATTACH, 9, len(fds), path.name.encode(), [plan, *fds[1:]])[1] == 0
+    assert (path / "usr").is_dir()
+    os.pwrite(plan, b"?", 0)
+    server = daemon.server()
+    os.kill(server, signal.SIGKILL)
+    daemon.server(other_than=server)
+    for name in ("etc", "bin", "no/such"):
+        with pytest.raises(OSError) as fault:
+            os.stat(path / name)
+        assert fault.value.errno == errno.EIO, fault.value
+    assert manager.ask(manager.DETACH, 9)[1] == 0 and not path.exists()
+    for fd in (plan, *fds):
+        os.close(fd)
+    manager.socket.close()
