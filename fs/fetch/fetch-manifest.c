@@ -59,12 +59,21 @@ int fetch_manifest_cached(CacheStore *cache, const Digest *digest, FetchManifest
 	return 0;
 }
 
+/*
+ * An image that is none of imgfs's is asked for as well, so that the sentence can say that it is one: registries answer 400 or 404 to who does not take
+ * the type they have, docker-registry 2.8 after an attempt at schema version 1.
+ */
+#define ACCEPT                                                                             \
+	MANIFEST_MEDIA_TYPE ", application/vnd.docker.distribution.manifest.v2+json;q=0.5" \
+			    ", application/vnd.oci.image.index.v1+json;q=0.2"              \
+			    ", application/vnd.docker.distribution.manifest.list.v2+json;q=0.2"
+
 /* Gets the manifest from the registry, makes sure it is of use here, and keeps it. */
 static int get_remote(const FetchRemote *remote, NetHttp *http, const char *url, const Digest *wanted,
 		      FetchManifest *manifest, Error *error)
 {
-	int r = net_registry_manifest(http, url, MANIFEST_MEDIA_TYPE, MANIFEST_SIZE_MAX, wanted, &manifest->json,
-				      &manifest->size, &manifest->digest, error);
+	int r = net_registry_manifest(http, url, ACCEPT, MANIFEST_SIZE_MAX, wanted, &manifest->json, &manifest->size,
+				      &manifest->digest, error);
 	if (r < 0)
 		return r;
 	r = manifest_parse(manifest->json, manifest->size, &manifest->manifest, error);
@@ -121,7 +130,7 @@ static int ask_head(const FetchRemote *remote, NetHttp *http, const char *url, c
 	_cleanup_free_ char *reference = reference_text(remote->reference);
 	bool brief = remote->timeout > BRIEF_TIMEOUT && fetch_seal_check(remote->cache, known, reference ?: "");
 	int64_t timeout = net_http_set_timeout(http, brief ? BRIEF_TIMEOUT : remote->timeout);
-	int r = net_registry_head(http, url, MANIFEST_MEDIA_TYPE, ret_digest, error);
+	int r = net_registry_head(http, url, ACCEPT, ret_digest, error);
 	(void)net_http_set_timeout(http, timeout);
 	return r;
 }

@@ -92,7 +92,7 @@ static int parse_layer(const json_t *json, size_t number, ManifestLayer *ret_lay
 		return error_set(
 			error, -ENODATA,
 			"%s of the manifest has no imgfs annotations, so this is not an imgfs image; make one of "
-			"it with imgfs export",
+			"it with `imgfs export`, and name the `imgfs serve` that has it",
 			what);
 	if (strcmp(version, "1") != 0)
 		return error_set(error, -EPROTONOSUPPORT,
@@ -144,8 +144,10 @@ static int check_type(const json_t *root, Error *error)
 		return 0;
 	const char *text = json_string_value(type);
 	if (!text || (strcmp(text, MANIFEST_MEDIA_TYPE) != 0 && strcmp(text, DOCKER_MEDIA_TYPE) != 0))
-		return error_set(error, -EBADMSG,
-				 "the manifest is of type \"%s\", not an image manifest; name one image, not a list",
+		return error_set(error, -ENODATA,
+				 "the manifest is of type \"%s\", which is not an image manifest, so this is not an "
+				 "imgfs image; make one of it with "
+				 "`imgfs export`, and name the `imgfs serve` that has it",
 				 text ? text : "");
 	return 0;
 }

@@ -134,6 +134,10 @@ int net_status_error(unsigned status, Error *error)
 			error, -EACCES,
 			"the server does not allow it (status 403); if it wants a client certificate, put client.cert "
 			"and client.key into its directory of certs.d");
+	case 405:
+		return error_set(error, -EPROTO, "the server does not take that (status 405)");
+	case 409:
+		return error_set(error, -EEXIST, "the server has another one already (status 409)");
 	case 429:
 		return error_set(error, -EREMOTEIO, "the server is too busy (status %u)", status);
 	default:

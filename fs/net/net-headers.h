@@ -45,7 +45,7 @@ int net_content_range_parse(const char *value, size_t size, NetContentRange *ret
 int net_headers_check_range(const NetHeaders *headers, uint64_t offset, uint64_t size, Error *error) _must_check_;
 
 /*
- * What a status means that is not the one wanted: -ENOENT (404, 410), -EACCES (401, 403), -EREMOTEIO (429, 5xx), or
+ * What a status means that is not the one wanted: -ENOENT (404, 410), -EACCES (401, 403), -EREMOTEIO (429, 5xx), -EEXIST (409), or
  * -EPROTO, with a sentence that does not name the URL.
  */
 int net_status_error(unsigned status, Error *error) _must_check_;

@@ -296,6 +296,8 @@ def test_handed_in(image, work, mount):
 
     with serving(image.store, work / "off.log", "--listen", "127.0.0.1:0", "--htpasswd", users) as server:
         assert put(server, good.read_bytes()) == 405
+        refused = machine.imgfs("profile", "push", "--user", "node:bar", good, server.address, check=False)
+        assert refused.returncode == 1 and "the server does not take that" in refused.stderr
     with serving(image.store, work / "on.log", "--listen", "127.0.0.1:0", "--htpasswd", users, "--accept-profiles") as server:
         assert put(server, good.read_bytes(), login=None) == 401 and put(server, good.read_bytes(), login="node:foo") == 401
         assert put(server, b"nonsense") == 400 and put(server, bytes(500_000)) == 413
@@ -313,7 +315,7 @@ def test_handed_in(image, work, mount):
         assert decode(kept.read_bytes())[2] == recorded[2]
         # The first stays; one that was carried over gives way.
         refused = machine.imgfs("profile", "push", "--user", "node:bar", good, server.address, check=False)
-        assert refused.returncode == 1 and "409" in refused.stderr and decode(kept.read_bytes())[2] == recorded[2]
+        assert refused.returncode == 1 and "another one already (status 409)" in refused.stderr and decode(kept.read_bytes())[2] == recorded[2]
         make_profile(kept, image.exported["manifest"], [(1, 0, 1)], flags=1)
         machine.imgfs("profile", "push", "--user", "node:bar", good, server.address)
         assert kept.read_bytes() == good.read_bytes()

@@ -182,7 +182,9 @@ static int put(const Arguments *arguments, const char *host, const Profile *prof
 	NetResponse response = { 0 };
 	r = net_http_perform(http, &request, 1, &response, error);
 	net_response_done(&response);
-	return r;
+	if (r == -EEXIST)
+		return error_prefix(error, r, "`imgfs profile import` on the build host replaces the one there");
+	return r == -EPROTO ? error_prefix(error, r, "`imgfs serve --accept-profiles` takes profiles") : r;
 }
 
 /* The host of a reference, without what is behind its first slash. */

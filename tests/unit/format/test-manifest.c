@@ -212,7 +212,7 @@ static const struct {
 	{ "\"schemaVersion\":2", "\"a\":2", -EBADMSG, "no schemaVersion" },
 	{ "\"schemaVersion\":2", "\"schemaVersion\":\"2\"", -EBADMSG, "no schemaVersion" },
 	{ "\"schemaVersion\":2", "\"schemaVersion\":1", -EPROTONOSUPPORT, "schema version 1" },
-	{ "image.manifest.v1", "image.index.v1", -EBADMSG, "not an image manifest" },
+	{ "image.manifest.v1", "image.index.v1", -ENODATA, "not an image manifest" },
 	{ "\"application/vnd.oci.image.manifest.v1+json\"", "7", -EBADMSG, "not an image manifest" },
 	{ "\"config\":{", "\"c\":{", -EBADMSG, "no object \"config\"" },
 	{ "image.config.v1", "empty.v1", -EBADMSG, "config of the manifest is of type" },
