@@ -1,6 +1,7 @@
 #include "fs/control/control-client.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -100,6 +101,16 @@ int control_connect(const char *socket, ControlClient **ret_client, Error *error
 		return r;
 	*ret_client = TAKE_PTR(client);
 	return 0;
+}
+
+int control_wait_end(ControlClient *client, int timeout)
+{
+	struct pollfd waited = { .fd = client->fd, .events = POLLRDHUP };
+	int r;
+	do
+		r = poll(&waited, 1, timeout);
+	while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : r == 0 ? -ETIMEDOUT : 0;
 }
 
 static int await(ControlClient *client, ControlProgress *progress, void *arg, json_t **ret_answer, Error *error)

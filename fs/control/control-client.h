@@ -17,6 +17,12 @@ int control_connect(const char *socket, ControlClient **ret_client, Error *error
 ControlClient *control_client_free(ControlClient *client);
 DEFINE_CLEANUP(ControlClient, control_client_free);
 
+/*
+ * Waits until the daemon has ended this connection, for `timeout` milliseconds at most; for who has asked it to end or to go on as another
+ * program. Afterwards the client is of no use but to be freed. Errors: -ETIMEDOUT.
+ */
+int control_wait_end(ControlClient *client, int timeout) _must_check_;
+
 /* `progress` is the call's, valid only until the function returns. */
 typedef void ControlProgress(void *arg, const json_t *progress);
 

@@ -787,6 +787,7 @@ def test_upgrade(work, reference, image):
         for build in (other, machine.BUILD):
             install(build)
             assert "upgraded imgfsd" in daemon.imgfs("upgrade", work / "a", timeout=120).stdout
+            assert daemon.call(call="ping")["ok"]["pid"] == manager, "it answers as soon as the command has ended"
             server = daemon.server(other_than=server)
             for pid, name in ((keeper, "imgfs-keeper"), (server, "imgfs-server"), (manager, "imgfs")):
                 machine.wait_until(lambda pid=pid, name=name: os.path.samefile(f"/proc/{pid}/exe", bin_dir / name), f"the new {name}")

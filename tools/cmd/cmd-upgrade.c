@@ -1,5 +1,6 @@
 /* imgfs upgrade: lets mounts go on under these programs, while they are in use. */
 #include <getopt.h>
+#include <poll.h>
 #include <string.h>
 
 #include "fs/mount/mount-table.h"
@@ -7,6 +8,9 @@
 #include "tools/cmd/daemon-client.h"
 
 #define VERB "upgrade"
+
+#define BACK_SECONDS 60
+#define BACK_PAUSE   5 /* milliseconds */
 
 const VerbOption cmd_upgrade_options[] = {
 	DAEMON_OPTIONS,
@@ -24,6 +28,21 @@ static void print_upgraded(void *arg, const char *directory, const Error *error)
 	*status = VERB_FAILURE;
 }
 
+/* The manager executes its new program after it has answered; whoever speaks to it next is to find it. */
+static int wait_back(const char *socket, ControlClient *client, Error *error)
+{
+	int r = control_wait_end(client, BACK_SECONDS * 1000);
+	for (int tries = 0; r == 0 && tries < BACK_SECONDS * 1000 / BACK_PAUSE; tries++) {
+		_cleanup_(control_client_free_p) ControlClient *next = NULL;
+		if (daemon_client_connect(socket, &next, NULL) == 0)
+			return 0;
+		(void)poll(NULL, 0, BACK_PAUSE);
+	}
+	return error_set(error, -ETIMEDOUT,
+			 "it has not come back within %d s after keeper and server were upgraded; its log says why",
+			 BACK_SECONDS);
+}
+
 /* Returns 1 when there was an imgfsd, which goes on with keeper and server as what is installed in its place now (`ret_keeper`: its keeper's process, or 0); 0 when there was none. */
 static int upgrade_daemon(const char *socket, pid_t *ret_keeper, Error *error)
 {
@@ -33,11 +52,12 @@ static int upgrade_daemon(const char *socket, pid_t *ret_keeper, Error *error)
 		return r;
 	json_t *answer = NULL;
 	r = daemon_client_call(client, json_pack("{s:s}", "call", "upgrade"), &answer, error);
-	if (r < 0)
-		return error_prefix(error, r, "imgfsd");
-	*ret_keeper = (pid_t)json_integer_value(json_object_get(answer, "keeper"));
-	json_decref(answer);
-	return 1;
+	if (r == 0) {
+		*ret_keeper = (pid_t)json_integer_value(json_object_get(answer, "keeper"));
+		json_decref(answer);
+		r = wait_back(socket, client, error);
+	}
+	return r < 0 ? error_prefix(error, r, "imgfsd") : 1;
 }
 
 /* Is it a directory where imgfsd has mounted something? */
