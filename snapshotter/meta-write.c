@@ -286,20 +286,19 @@ typedef struct Update {
 static int update_path(const MetaUpdate *what, const char *path, MetaLabels *labels, Error *error)
 {
 	static const char one[] = "labels.";
-	int r = 0;
 	if (strcmp(path, "labels") == 0) {
+		int r = 0;
 		meta_labels_done(labels);
 		for (size_t i = 0; r == 0 && i < what->labels->count; i++)
-			r = meta_labels_add(labels, what->labels->labels[i].name, what->labels->labels[i].value);
-	} else if (strncmp(path, one, sizeof(one) - 1) == 0) {
-		const char *name = path + sizeof(one) - 1, *value = meta_labels_get(what->labels, name);
-		meta_labels_remove(labels, name);
-		r = value ? meta_labels_add(labels, name, value) : 0;
-	} else {
-		return error_set(error, -EINVAL, "the field \"%s\" of snapshot %s cannot be changed, only its labels",
-				 path, what->key);
+			r = meta_labels_set(labels, what->labels->labels[i].name, what->labels->labels[i].value, error);
+		return r;
 	}
-	return r < 0 ? error_set(error, r, "out of memory") : 0;
+	if (strncmp(path, one, sizeof(one) - 1) == 0) {
+		const char *name = path + sizeof(one) - 1;
+		return meta_labels_set(labels, name, meta_labels_get(what->labels, name) ?: "", error);
+	}
+	return error_set(error, -EINVAL, "the field \"%s\" of snapshot %s cannot be changed, only its labels", path,
+			 what->key);
 }
 
 static int apply_update(MetaDb *db, void *arg, Error *error)

@@ -31,10 +31,8 @@ void meta_chain_done(MetaChain *chain)
 	*chain = (MetaChain){ 0 };
 }
 
-int meta_labels_add(MetaLabels *labels, const char *name, const char *value)
+static int append_label(MetaLabels *labels, const char *name, const char *value)
 {
-	if (!value[0])
-		return 0;
 	MetaLabel *larger = reallocarray(labels->labels, labels->count + 1, sizeof(*larger));
 	if (!larger)
 		return -ENOMEM;
@@ -46,7 +44,32 @@ int meta_labels_add(MetaLabels *labels, const char *name, const char *value)
 		return -ENOMEM;
 	}
 	labels->labels[labels->count++] = label;
+	labels->size += strlen(name) + strlen(value) + META_LABEL_COST;
 	return 0;
+}
+
+static void remove_label(MetaLabels *labels, const char *name)
+{
+	for (size_t i = 0; i < labels->count; i++) {
+		if (strcmp(labels->labels[i].name, name) != 0)
+			continue;
+		labels->size -= strlen(name) + strlen(labels->labels[i].value) + META_LABEL_COST;
+		free(labels->labels[i].name);
+		free(labels->labels[i].value);
+		labels->labels[i] = labels->labels[--labels->count];
+		return;
+	}
+}
+
+int meta_labels_set(MetaLabels *labels, const char *name, const char *value, Error *error)
+{
+	remove_label(labels, name);
+	if (!value[0])
+		return 0;
+	if (labels->size + strlen(name) + strlen(value) + META_LABEL_COST > META_LABELS_MAX)
+		return error_set(error, -EINVAL, "a snapshot has at most %u bytes of labels, each with %u more",
+				 META_LABELS_MAX, META_LABEL_COST);
+	return append_label(labels, name, value) < 0 ? error_set(error, -ENOMEM, "out of memory") : 0;
 }
 
 const char *meta_labels_get(const MetaLabels *labels, const char *name)
@@ -55,18 +78,6 @@ const char *meta_labels_get(const MetaLabels *labels, const char *name)
 		if (strcmp(labels->labels[i].name, name) == 0)
 			return labels->labels[i].value;
 	return NULL;
-}
-
-void meta_labels_remove(MetaLabels *labels, const char *name)
-{
-	for (size_t i = 0; i < labels->count; i++) {
-		if (strcmp(labels->labels[i].name, name) != 0)
-			continue;
-		free(labels->labels[i].name);
-		free(labels->labels[i].value);
-		labels->labels[i] = labels->labels[--labels->count];
-		return;
-	}
 }
 
 static char *column_text(sqlite3_stmt *statement, int column)
@@ -126,7 +137,7 @@ int meta_db_labels(MetaDb *db, uint64_t id, MetaLabels *ret_labels, Error *error
 	while ((r = meta_step(db, statement, error)) == 1) {
 		const char *name = (const char *)sqlite3_column_text(statement, 0);
 		const char *value = (const char *)sqlite3_column_text(statement, 1);
-		if (name && value && meta_labels_add(ret_labels, name, value) == 0)
+		if (name && value && append_label(ret_labels, name, value) == 0)
 			continue;
 		(void)sqlite3_reset(statement);
 		return error_set(error, -ENOMEM, "out of memory");

@@ -23,7 +23,16 @@ typedef struct MetaLabel {
 typedef struct MetaLabels {
 	size_t count;
 	MetaLabel *labels;
+	size_t size; /* as META_LABELS_MAX counts */
 } MetaLabels;
+
+/*
+ * Limits, since what a snapshot is called and labelled with comes from images too (annotations of layers), and each answer of List has a hundred
+ * snapshots, together less than WIRE_MESSAGE_MAX: bytes of all labels of a snapshot, names and values and META_LABEL_COST for each; and of a key.
+ */
+#define META_LABELS_MAX 98304u
+#define META_LABEL_COST 64u
+#define META_KEY_MAX    32768u
 
 typedef struct MetaInfo {
 	uint64_t id;
@@ -51,10 +60,9 @@ void meta_labels_done(MetaLabels *labels); /* these three are safe on zeroed one
 void meta_info_done(MetaInfo *info);
 void meta_chain_done(MetaChain *chain);
 
-/* Adds copies; empty values are left out, as containerd does. Errors: -ENOMEM. */
-int meta_labels_add(MetaLabels *labels, const char *name, const char *value) _must_check_;
+/* Puts copies there in place of one with that name; an empty value is none, as containerd has it. Errors: -EINVAL (too many), -ENOMEM. */
+int meta_labels_set(MetaLabels *labels, const char *name, const char *value, Error *error) _must_check_;
 const char *meta_labels_get(const MetaLabels *labels, const char *name); /* NULL: none */
-void meta_labels_remove(MetaLabels *labels, const char *name);
 
 typedef struct Meta Meta;
 

@@ -11,12 +11,18 @@ _Static_assert(sizeof(Snapshots__CreateRequest__LabelsEntry) == sizeof(Snapshots
 static int copy_labels(Snapshots__CreateRequest__LabelsEntry *const *entries, size_t count, MetaLabels *ret_labels,
 		       Error *error)
 {
-	for (size_t i = 0; i < count; i++) {
-		/* Of an entry that comes twice the last one counts. */
-		meta_labels_remove(ret_labels, entries[i]->key);
-		if (meta_labels_add(ret_labels, entries[i]->key, entries[i]->value) < 0)
-			return error_set(error, -ENOMEM, "out of memory");
-	}
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < count; i++)
+		r = meta_labels_set(ret_labels, entries[i]->key, entries[i]->value, error);
+	return r;
+}
+
+static int check_key(const char *key, Error *error)
+{
+	if (!key[0])
+		return error_set(error, -EINVAL, "a snapshot needs a key");
+	if (strlen(key) > META_KEY_MAX)
+		return error_set(error, -EINVAL, "a snapshot's key has at most %u bytes", META_KEY_MAX);
 	return 0;
 }
 
@@ -112,9 +118,9 @@ static int create_snapshot(Service *service, WireCall *call, const Snapshots__Cr
 	MetaCreate create = {
 		.kind = kind, .key = request->key, .parent = or_null(request->parent), .labels = &labels
 	};
-	if (!request->key[0])
-		return error_set(error, -EINVAL, "a snapshot needs a key");
-	int r = copy_labels(request->labels, request->n_labels, &labels, error);
+	int r = check_key(create.key, error);
+	if (r == 0)
+		r = copy_labels(request->labels, request->n_labels, &labels, error);
 	if (r == 0 && kind == META_ACTIVE && service->lazy)
 		r = service_lazy_prepare(service, create.key, create.parent, &labels, error);
 	if (r == 0)
@@ -163,10 +169,10 @@ static int commit_snapshot(Service *service, WireCall *call, const Snapshots__Co
 	MetaCommit commit = {
 		.key = request->key, .name = request->name, .parent = or_null(request->parent), .labels = &labels
 	};
-	if (!request->name[0])
-		return error_set(error, -EINVAL, "a snapshot needs a name");
-	int r = copy_labels((Snapshots__CreateRequest__LabelsEntry *const *)request->labels, request->n_labels, &labels,
-			    error);
+	int r = check_key(commit.name, error);
+	if (r == 0)
+		r = copy_labels((Snapshots__CreateRequest__LabelsEntry *const *)request->labels, request->n_labels,
+				&labels, error);
 	if (r < 0)
 		return r;
 	r = meta_stat(service->meta, request->key, &active, NULL);

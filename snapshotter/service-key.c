@@ -83,11 +83,11 @@ static int update_snapshot(Service *service, WireCall *call, const Snapshots__Up
 	const Snapshots__Info *wanted = request->info;
 	if (!wanted)
 		return error_set(error, -EINVAL, "the request names no snapshot");
-	for (size_t i = 0; i < wanted->n_labels; i++) {
-		meta_labels_remove(&labels, wanted->labels[i]->key);
-		if (meta_labels_add(&labels, wanted->labels[i]->key, wanted->labels[i]->value) < 0)
-			return error_set(error, -ENOMEM, "out of memory");
-	}
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < wanted->n_labels; i++)
+		r = meta_labels_set(&labels, wanted->labels[i]->key, wanted->labels[i]->value, error);
+	if (r < 0)
+		return r;
 	const MetaUpdate update = {
 		.key = wanted->name,
 		.labels = &labels,
@@ -95,7 +95,7 @@ static int update_snapshot(Service *service, WireCall *call, const Snapshots__Up
 		.path_count = request->update_mask ? request->update_mask->n_paths : 0,
 		.now = service_now(),
 	};
-	int r = meta_update(service->meta, &update, &info, error);
+	r = meta_update(service->meta, &update, &info, error);
 	return r < 0 ? r : service_reply_info(call, &info, error);
 }
 

@@ -139,7 +139,7 @@ static int update(Meta *meta, const char *key, const char *name, const char *val
 	MetaLabels labels = { 0 };
 	MetaInfo info;
 	char *paths[] = { (char *)(uintptr_t)path };
-	assert_int_equal(meta_labels_add(&labels, name, value), 0);
+	assert_int_equal(meta_labels_set(&labels, name, value, NULL), 0);
 	const MetaUpdate what = {
 		.key = key, .labels = &labels, .paths = paths, .path_count = path ? 1 : 0, .now = 50
 	};
