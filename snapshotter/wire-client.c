@@ -244,6 +244,8 @@ static int send_all(WireClient *client, const uint8_t *data, size_t size, int64_
 			continue;
 		}
 		int r = wait_for(client, true, deadline);
+		if (r > 0 && r & POLLIN)
+			r = read_some(client);
 		if (r < 0)
 			return r;
 	}

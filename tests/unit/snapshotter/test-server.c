@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -301,6 +302,62 @@ static void test_garbage(void **state)
 	assert_int_equal(call(client, "/t/Echo", 5, &size, &count, NULL), 0);
 }
 
+/* A peer that reads nothing before all of what it sends itself has been taken, and then answers the first call. */
+#define FRAME_SIZE 16384
+
+static bool write_frame(int fd, uint8_t type, uint8_t flags, uint8_t stream, const void *payload, size_t size)
+{
+	const uint8_t head[] = { 0, (uint8_t)(size >> 8), (uint8_t)size, type, flags, 0, 0, 0, stream };
+	return send(fd, head, sizeof(head), MSG_NOSIGNAL) == sizeof(head) &&
+	       send(fd, payload, size, MSG_NOSIGNAL) == (ssize_t)size;
+}
+
+static void *talk_first(void *arg)
+{
+	static const uint8_t window[] = { 0, 4, 0x7f, 0xff, 0xff, 0xff }, more[] = { 0x7f, 0xfe, 0, 0 };
+	static const uint8_t answer[] = "\x88\x00\x0bgrpc-status\x01"
+					"0";
+	static const uint8_t unknown[FRAME_SIZE], preface = 24;
+	const Place *place = arg;
+	uint8_t head[9] = { 0 }, bytes[FRAME_SIZE];
+	_cleanup_close_ int fd = accept4(place->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	bool ok = write_frame(fd, 4, 0, 0, window, sizeof(window)) && write_frame(fd, 8, 0, 0, more, sizeof(more));
+	for (int i = 0; ok && i < 200; i++)
+		ok = write_frame(fd, 0xfa, 0, 0, unknown, sizeof(unknown));
+	ok = ok && recv(fd, bytes, preface, MSG_WAITALL) == preface;
+	/* DATA with END_STREAM ends the request. */
+	while (ok && !(head[3] == 0 && head[4] & 1)) {
+		ok = recv(fd, head, sizeof(head), MSG_WAITALL) == sizeof(head);
+		ssize_t size = head[1] << 8 | head[2];
+		ok = ok && (size == 0 || recv(fd, bytes, (size_t)size, MSG_WAITALL) == size);
+	}
+	ok = ok && write_frame(fd, 1, 5, 1, answer, sizeof(answer) - 1);
+	while (ok && recv(fd, bytes, sizeof(bytes), 0) > 0)
+		;
+	return ok ? arg : NULL;
+}
+
+static void test_peer_that_talks_first(void **state)
+{
+	Place place = *(Place *)*state;
+	pthread_t thread;
+	void *result;
+	size_t size;
+	unsigned count;
+	(void)snprintf(place.path, sizeof(place.path), "%s/peer", place.directory);
+	assert_int_equal(wire_listen(place.path, &place.listen_fd, NULL), 0);
+	assert_int_equal(fcntl(place.listen_fd, F_SETFL, 0), 0);
+	assert_int_equal(pthread_create(&thread, NULL, talk_first, &place), 0);
+	WireClient *client = connect_client(&place);
+	int r = call(client, "/t/Echo", 4 << 20, &size, &count, NULL);
+	client = wire_client_close(client);
+	wire_listen_unlink(place.path, place.listen_fd);
+	(void)close(place.listen_fd);
+	assert_int_equal(r, 0);
+	assert_int_equal(pthread_join(thread, &result), 0);
+	assert_non_null(result);
+}
+
 static void test_listen(void **state)
 {
 	const Place *place = *state;
@@ -347,8 +404,15 @@ static void test_out_of_descriptors(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_calls), TEST(test_stream),  TEST(test_refused), TEST(test_slow),
-		TEST(test_gone),  TEST(test_garbage), TEST(test_listen),  TEST(test_out_of_descriptors),
+		TEST(test_calls),
+		TEST(test_stream),
+		TEST(test_refused),
+		TEST(test_slow),
+		TEST(test_gone),
+		TEST(test_garbage),
+		TEST(test_listen),
+		TEST(test_peer_that_talks_first),
+		TEST(test_out_of_descriptors),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
