@@ -71,14 +71,21 @@ static int judge(Service *service, Wanted *wanted, Error *error)
 	return 0;
 }
 
+/* A daemon that hangs must not take all threads of the pool: containerd waits for Commit with its own database locked. */
 static int attach_layers(Service *service, uint64_t id, const char *reference, const MetaLayers *below,
 			 const char *layer, char **ret_path, Error *error)
 {
+	int r;
 	char owner[OWNER_SIZE];
 	json_auto_t *layers = join_layers(below, layer);
 	if (!layers)
 		return error_set(error, -ENOMEM, "out of memory");
-	return service->lazy->attach(service->lazy->arg, owner_of(id, owner), reference, layers, ret_path, error);
+	if (atomic_fetch_add(&service->lazy_waiting, 1) >= SERVICE_LAZY_WAITING_MAX)
+		r = error_set(error, -EAGAIN, "%u calls wait for the node daemon already", SERVICE_LAZY_WAITING_MAX);
+	else
+		r = service->lazy->attach(service->lazy->arg, owner_of(id, owner), reference, layers, ret_path, error);
+	atomic_fetch_sub(&service->lazy_waiting, 1);
+	return r;
 }
 
 static void let_go(Service *service, uint64_t id)

@@ -8,11 +8,14 @@
 
 #define SERVICE_PATH "/containerd.services.snapshots.v1.Snapshots/"
 
+#define SERVICE_LAZY_WAITING_MAX 128u /* well below WIRE_THREADS_MAX */
+
 struct Service {
 	Meta *meta;
 	const Mounts *mounts;
 	const LazyBackend *lazy;                      /* NULL: none */
 	atomic_ullong lazy_outcomes[LAZY_REASONS];    /* of Prepares that ask for a layer */
+	atomic_uint lazy_waiting;                     /* calls that wait for the backend to show a tree */
 	atomic_ullong lazy_unreachable, lazy_removed; /* calls that answered Unavailable; trees let go of */
 	const char *metrics;
 	const char *whole_file; /* NULL: none */

@@ -11,7 +11,7 @@
 #include "fs/base/error.h"
 #include "fs/format/buffer.h"
 
-#define WIRE_THREADS_MAX 64
+#define WIRE_THREADS_MAX 192
 
 /* One call, owned by the server; the handler's while it runs. */
 typedef struct WireCall {

@@ -25,6 +25,10 @@
 typedef struct Fake {
 	char tree[96];
 	bool fails, hidden;
+	bool blocks; /* attach() waits as long as that is set; under the lock, as is the next */
+	unsigned waiting;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
 	unsigned attached;
 	uint64_t owners[8];
 	size_t owner_count;
@@ -47,6 +51,13 @@ static int fake_attach(void *arg, const char *owner, const char *reference, cons
 {
 	Fake *fake = arg;
 	uint64_t id = strtoull(owner + sizeof(LAZY_OWNER_PREFIX) - 1, NULL, 10);
+	(void)pthread_mutex_lock(&fake->lock);
+	fake->waiting++;
+	(void)pthread_cond_broadcast(&fake->changed);
+	while (fake->blocks)
+		(void)pthread_cond_wait(&fake->changed, &fake->lock);
+	fake->waiting--;
+	(void)pthread_mutex_unlock(&fake->lock);
 	if (fake->fails)
 		return error_set(error, -EHOSTUNREACH, "the build host is asleep");
 	fake->attached++;
@@ -115,6 +126,8 @@ static int setup(void **state)
 		.metrics = place.metrics,
 		.whole = place.whole,
 	};
+	(void)pthread_mutex_init(&place.fake.lock, NULL);
+	(void)pthread_cond_init(&place.fake.changed, NULL);
 	*state = &place;
 	return service_new(&options, &place.service, NULL);
 }
@@ -380,6 +393,52 @@ static void test_shown(void **state)
 	assert_int_equal(place->fake.attached, 1);
 }
 
+typedef struct Caller {
+	Place *place;
+	char key[16];
+	unsigned *done; /* under the fake's lock */
+	int result;
+} Caller;
+
+static void *call_prepare(void *arg)
+{
+	Caller *caller = arg;
+	Fake *fake = &caller->place->fake;
+	caller->result = prepare(caller->place, caller->key, "", (Labels){ REF, ONE, BLOB }, NULL, NULL);
+	(void)pthread_mutex_lock(&fake->lock);
+	++*caller->done;
+	(void)pthread_cond_broadcast(&fake->changed);
+	(void)pthread_mutex_unlock(&fake->lock);
+	return NULL;
+}
+
+/* A daemon that hangs has some calls wait, and not all that come: threads are left for what needs it not. */
+static void test_daemon_hangs(void **state)
+{
+	Place *place = *state;
+	Fake *fake = &place->fake;
+	Caller callers[SERVICE_LAZY_WAITING_MAX + 1];
+	pthread_t threads[ELEMENTS(callers)];
+	unsigned done = 0;
+	fake->blocks = fake->fails = true;
+	for (unsigned i = 0; i < ELEMENTS(callers); i++) {
+		callers[i] = (Caller){ .place = place, .done = &done };
+		(void)snprintf(callers[i].key, sizeof(callers[i].key), "key-%u", i);
+		assert_int_equal(pthread_create(&threads[i], NULL, call_prepare, &callers[i]), 0);
+	}
+	(void)pthread_mutex_lock(&fake->lock);
+	while (fake->waiting + done < ELEMENTS(callers))
+		(void)pthread_cond_wait(&fake->changed, &fake->lock);
+	assert_int_equal(done, 1);
+	fake->blocks = false;
+	(void)pthread_cond_broadcast(&fake->changed);
+	(void)pthread_mutex_unlock(&fake->lock);
+	for (unsigned i = 0; i < ELEMENTS(callers); i++) {
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+		assert_int_equal(callers[i].result, 0); /* pulled whole */
+	}
+}
+
 /* A crash between tree and row leaves an owner without a snapshot. */
 static void test_orphan(void **state)
 {
@@ -398,9 +457,9 @@ static void test_orphan(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_two_layers),        TEST(test_matrix), TEST(test_ordinary_parent),
-		TEST(test_fallback),          TEST(test_whole),  TEST(test_unreachable),
-		TEST(test_unreachable_below), TEST(test_shown),  TEST(test_orphan),
+		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent),   TEST(test_fallback),
+		TEST(test_whole),      TEST(test_unreachable), TEST(test_unreachable_below), TEST(test_daemon_hangs),
+		TEST(test_shown),      TEST(test_orphan),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
