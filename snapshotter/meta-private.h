@@ -57,11 +57,14 @@ typedef struct MetaChange {
 	bool done;
 } MetaChange;
 
+#define META_READERS_KEPT 16 /* each has a cache of up to 1 MiB */
+
 struct Meta {
 	char *path;
 	pthread_mutex_t lock;
 	pthread_cond_t written;
-	MetaDb *readers;     /* free ones, under the lock */
+	MetaDb *readers; /* free ones, under the lock, as is their count */
+	size_t reader_count;
 	MetaChange *changes; /* that wait, under the lock */
 	bool writing;        /* a thread does its and others' changes; `writer` is its */
 	MetaDb *writer;

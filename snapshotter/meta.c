@@ -210,8 +210,10 @@ static int take_reader(Meta *meta, MetaDb **ret_db, Error *error)
 {
 	(void)pthread_mutex_lock(&meta->lock);
 	MetaDb *db = meta->readers;
-	if (db)
+	if (db) {
 		meta->readers = db->next;
+		meta->reader_count--;
+	}
 	(void)pthread_mutex_unlock(&meta->lock);
 	if (!db)
 		return meta_db_open(meta->path, ret_db, error);
@@ -222,9 +224,15 @@ static int take_reader(Meta *meta, MetaDb **ret_db, Error *error)
 static void return_reader(Meta *meta, MetaDb *db)
 {
 	(void)pthread_mutex_lock(&meta->lock);
-	db->next = meta->readers;
-	meta->readers = db;
+	bool keep = meta->reader_count < META_READERS_KEPT;
+	if (keep) {
+		db->next = meta->readers;
+		meta->readers = db;
+		meta->reader_count++;
+	}
 	(void)pthread_mutex_unlock(&meta->lock);
+	if (!keep)
+		(void)meta_db_close(db);
 }
 
 int meta_read(Meta *meta, MetaRead *function, void *arg, Error *error)

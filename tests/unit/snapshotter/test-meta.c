@@ -395,6 +395,46 @@ static void test_undone(void **state)
 	assert_int_equal(create(batch.meta, 7, "next", NULL), 0);
 }
 
+#define READERS 40
+
+typedef struct Readers {
+	Meta *meta;
+	pthread_barrier_t all;
+} Readers;
+
+static int read_together(MetaDb *db _unused_, void *arg, Error *error _unused_)
+{
+	Readers *readers = arg;
+	(void)pthread_barrier_wait(&readers->all);
+	return 0;
+}
+
+static void *read_once(void *arg)
+{
+	Readers *readers = arg;
+	return meta_read(readers->meta, read_together, readers, NULL) == 0 ? arg : NULL;
+}
+
+/* Many at a time leave few connections open. */
+static void test_readers(void **state)
+{
+	Readers readers = { .meta = ((Place *)*state)->meta };
+	pthread_t threads[READERS];
+	size_t count = 0;
+	assert_int_equal(pthread_barrier_init(&readers.all, NULL, READERS), 0);
+	for (size_t i = 0; i < READERS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, read_once, &readers), 0);
+	for (size_t i = 0; i < READERS; i++) {
+		void *result;
+		assert_int_equal(pthread_join(threads[i], &result), 0);
+		assert_non_null(result);
+	}
+	for (const MetaDb *db = readers.meta->readers; db; db = db->next)
+		count++;
+	assert_int_equal(count, META_READERS_KEPT);
+	(void)pthread_barrier_destroy(&readers.all);
+}
+
 static int fill_disk(const char *directory)
 {
 	static const char block[4096] = "x";
@@ -458,7 +498,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_life),      TEST(test_new_parent),    TEST(test_labels),        TEST(test_list),
 		TEST(test_threads),   TEST(test_later_version), TEST(test_first_version), TEST(test_no_database),
-		TEST(test_full_disk), TEST(test_undone),
+		TEST(test_full_disk), TEST(test_undone),        TEST(test_readers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
