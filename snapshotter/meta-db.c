@@ -71,8 +71,6 @@ static const char *const statements[META_STATEMENTS] = {
 	[META_HAS_CHILD] = "SELECT 1 FROM snapshots WHERE parent = ?1 LIMIT 1",
 	[META_ADD_LABEL] = "INSERT OR REPLACE INTO labels (snapshot, name, value) VALUES (?1, ?2, ?3)",
 	[META_DROP_LABELS] = "DELETE FROM labels WHERE snapshot = ?1",
-	[META_INSERT_LAZY] = ("INSERT INTO snapshots (id, key, parent, kind, created, updated)"
-			      " VALUES (?1, ?2, ?3, 3, ?4, ?4)"),
 	[META_ADD_LAZY] = "INSERT INTO lazy (snapshot, layer, reference, path) VALUES (?1, ?2, ?3, ?4)",
 	[META_MOVE_LAZY] = "UPDATE lazy SET path = ?2 WHERE snapshot = ?1",
 	[META_LAYERS] = ("WITH RECURSIVE chain(id, depth) AS (SELECT id, 0 FROM snapshots WHERE key = ?1"

@@ -45,22 +45,6 @@ int meta_has_ref(Meta *meta, const char *parent, const char *ref, Error *error)
 	return r < 0 ? r : question.found;
 }
 
-static int insert_snapshot(MetaDb *db, const MetaLazy *what, uint64_t parent, Error *error)
-{
-	sqlite3_stmt *statement = meta_statement(db, META_INSERT_LAZY, error);
-	if (!statement)
-		return -EIO;
-	(void)sqlite3_bind_int64(statement, 1, (int64_t)what->id);
-	int r = meta_bind_text(db, statement, 2, what->name, error);
-	if (r < 0)
-		return r;
-	if (what->parent)
-		(void)sqlite3_bind_int64(statement, 3, (int64_t)parent);
-	(void)sqlite3_bind_int64(statement, 4, what->now);
-	r = meta_step(db, statement, error);
-	return r < 0 ? r : meta_add_labels(db, what->id, what->labels, error);
-}
-
 static int insert_lazy(MetaDb *db, const MetaLazy *what, Error *error)
 {
 	sqlite3_stmt *statement = meta_statement(db, META_ADD_LAZY, error);
@@ -79,8 +63,10 @@ static int apply_lazy(MetaDb *db, void *arg, Error *error)
 {
 	const MetaLazy *what = arg;
 	const char *ref = meta_labels_get(what->labels, META_REF_LABEL);
-	uint64_t parent = 0;
-	int r = what->parent ? meta_find_parent(db, what->parent, -EINVAL, &parent, error) : 0;
+	MetaRow row = {
+		.id = what->id, .key = what->name, .kind = META_COMMITTED, .labels = what->labels, .now = what->now
+	};
+	int r = meta_find_parent(db, what->parent, -EINVAL, &row.parent, error);
 	if (r == 0)
 		r = meta_db_has_ref(db, what->parent, ref, error);
 	if (r == 1)
@@ -88,7 +74,7 @@ static int apply_lazy(MetaDb *db, void *arg, Error *error)
 	if (r == 0)
 		r = meta_refuse_existing(db, what->name, error);
 	if (r == 0)
-		r = insert_snapshot(db, what, parent, error);
+		r = meta_insert_row(db, &row, error);
 	return r < 0 ? r : insert_lazy(db, what, error);
 }
 

@@ -31,7 +31,6 @@ typedef enum MetaStatement {
 	META_HAS_CHILD,
 	META_ADD_LABEL,
 	META_DROP_LABELS,
-	META_INSERT_LAZY,
 	META_ADD_LAZY,
 	META_MOVE_LAZY,
 	META_LAYERS,
@@ -105,7 +104,19 @@ int meta_read(Meta *meta, MetaRead *read, void *arg, Error *error);
 
 int meta_bind_text(MetaDb *db, sqlite3_stmt *statement, int at, const char *text, Error *error);
 int meta_add_labels(MetaDb *db, uint64_t id, const MetaLabels *labels, Error *error);
+/* `name` may be NULL: 0. */
 int meta_find_parent(MetaDb *db, const char *name, int not_committed, uint64_t *ret_id, Error *error);
+
+/* A new row of any kind, with its labels. */
+typedef struct MetaRow {
+	uint64_t id;
+	const char *key;
+	uint64_t parent; /* 0: none */
+	MetaKind kind;
+	const MetaLabels *labels;
+	int64_t now;
+} MetaRow;
+int meta_insert_row(MetaDb *db, const MetaRow *row, Error *error);
 int meta_refuse_existing(MetaDb *db, const char *key, Error *error);
 
 /* Does a change in the next transaction; returns once it is durable. */

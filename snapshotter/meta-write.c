@@ -154,42 +154,44 @@ typedef struct Create {
 int meta_find_parent(MetaDb *db, const char *name, int not_committed, uint64_t *ret_id, Error *error)
 {
 	_cleanup_(meta_info_done) MetaInfo parent = { 0 };
-	int r = meta_db_find(db, name, &parent, error);
+	int r = name ? meta_db_find(db, name, &parent, error) : 0;
 	if (r < 0)
 		return error_prefix(error, r, "the parent is missing");
-	if (parent.kind != META_COMMITTED)
+	if (name && parent.kind != META_COMMITTED)
 		return error_set(error, not_committed, "the parent %s is not a committed snapshot", name);
-	*ret_id = parent.id;
+	*ret_id = parent.id; /* 0 without a name */
 	return 0;
 }
 
-static int insert(MetaDb *db, const MetaCreate *what, uint64_t parent, Error *error)
+int meta_insert_row(MetaDb *db, const MetaRow *row, Error *error)
 {
 	sqlite3_stmt *statement = meta_statement(db, META_INSERT, error);
 	if (!statement)
 		return -EIO;
-	(void)sqlite3_bind_int64(statement, 1, (int64_t)what->id);
-	int r = meta_bind_text(db, statement, 2, what->key, error);
+	(void)sqlite3_bind_int64(statement, 1, (int64_t)row->id);
+	int r = meta_bind_text(db, statement, 2, row->key, error);
 	if (r < 0)
 		return r;
-	if (what->parent)
-		(void)sqlite3_bind_int64(statement, 3, (int64_t)parent);
-	(void)sqlite3_bind_int(statement, 4, what->kind);
-	(void)sqlite3_bind_int64(statement, 5, what->now);
+	if (row->parent)
+		(void)sqlite3_bind_int64(statement, 3, (int64_t)row->parent);
+	(void)sqlite3_bind_int(statement, 4, row->kind);
+	(void)sqlite3_bind_int64(statement, 5, row->now);
 	r = meta_step(db, statement, error);
-	return r < 0 ? r : meta_add_labels(db, what->id, what->labels, error);
+	return r < 0 ? r : meta_add_labels(db, row->id, row->labels, error);
 }
 
 static int apply_create(MetaDb *db, void *arg, Error *error)
 {
 	const Create *create = arg;
 	const MetaCreate *what = create->what;
-	uint64_t parent = 0;
-	int r = what->parent ? meta_find_parent(db, what->parent, -EINVAL, &parent, error) : 0;
+	MetaRow row = {
+		.id = what->id, .key = what->key, .kind = what->kind, .labels = what->labels, .now = what->now
+	};
+	int r = meta_find_parent(db, what->parent, -EINVAL, &row.parent, error);
 	if (r == 0)
 		r = meta_refuse_existing(db, what->key, error);
 	if (r == 0)
-		r = insert(db, what, parent, error);
+		r = meta_insert_row(db, &row, error);
 	return r < 0 ? r : meta_db_ancestors(db, what->id, create->ret_chain, error);
 }
 

@@ -56,41 +56,46 @@ static int add(Usage *usage, const struct stat *status)
 	return r < 0 ? r : 0;
 }
 
-static int walk(Usage *usage, int fd, unsigned depth);
+/* What is done with an entry of a directory that is `depth` levels below the top. */
+typedef int TreeEntry(void *arg, int dirfd, const char *name, unsigned depth);
 
-static int walk_entry(Usage *usage, int dirfd, const char *name, unsigned depth)
+/* Takes `fd`, or the error that there is instead. What vanishes meanwhile is no error. */
+static int walk(int fd, TreeEntry *each, void *arg, unsigned depth)
 {
-	struct stat status;
-	if (fstatat(dirfd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (status.st_dev != usage->device)
-		return 0;
-	int r = add(usage, &status);
-	if (r < 0 || !S_ISDIR(status.st_mode) || depth == USAGE_DEPTH_MAX)
-		return r;
-	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT ? 0 : -errno;
-	return walk(usage, fd, depth + 1);
-}
-
-/* Takes `fd`. */
-static int walk(Usage *usage, int fd, unsigned depth)
-{
-	_cleanup_closedir_ DIR *directory = fdopendir(fd);
+	_cleanup_closedir_ DIR *directory = fd < 0 ? NULL : fdopendir(fd);
 	if (!directory) {
-		int r = -errno;
-		(void)close(fd);
+		int r = fd < 0 ? fd : -errno;
+		close_p(&fd);
 		return r;
 	}
 	for (struct dirent *entry; (errno = 0, entry = readdir(directory));) {
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
-		int r = walk_entry(usage, fd, entry->d_name, depth);
-		if (r < 0)
+		int r = each(arg, dirfd(directory), entry->d_name, depth);
+		if (r < 0 && r != -ENOENT)
 			return r;
 	}
 	return -errno;
+}
+
+static int open_below(int dirfd, const char *name)
+{
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int count_entry(void *arg, int dirfd, const char *name, unsigned depth)
+{
+	Usage *usage = arg;
+	struct stat status;
+	if (fstatat(dirfd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (status.st_dev != usage->device)
+		return 0;
+	int r = add(usage, &status);
+	if (r < 0 || !S_ISDIR(status.st_mode) || depth == USAGE_DEPTH_MAX)
+		return r;
+	return walk(open_below(dirfd, name), count_entry, usage, depth + 1);
 }
 
 int mounts_tree_usage(int fd, int64_t *ret_size, int64_t *ret_inodes)
@@ -105,7 +110,7 @@ int mounts_tree_usage(int fd, int64_t *ret_size, int64_t *ret_inodes)
 	usage.device = status.st_dev;
 	int r = add(&usage, &status);
 	if (r == 0)
-		r = walk(&usage, fd, 1);
+		r = walk(fd, count_entry, &usage, 1);
 	else
 		(void)close(fd);
 	Seen *seen, *next;
@@ -126,8 +131,6 @@ typedef struct Removal {
 	unsigned moved; /* entries that were too deep and went there */
 } Removal;
 
-static int remove_entries(Removal *removal, int fd, unsigned depth);
-
 static int move_up(Removal *removal, int dirfd, const char *name)
 {
 	char new_name[32];
@@ -138,51 +141,31 @@ static int move_up(Removal *removal, int dirfd, const char *name)
 	return renameat(dirfd, name, removal->top, new_name) < 0 ? -errno : 0;
 }
 
-static int remove_entry(Removal *removal, int dirfd, const char *name, unsigned depth)
+static int remove_entry(void *arg, int dirfd, const char *name, unsigned depth)
 {
+	Removal *removal = arg;
 	if (unlinkat(dirfd, name, 0) == 0)
 		return 0;
 	if (errno != EISDIR && errno != EPERM)
 		return -errno;
 	if (depth == REMOVE_DEPTH_MAX)
 		return move_up(removal, dirfd, name);
-	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	int r = fd < 0 ? -errno : remove_entries(removal, fd, depth + 1);
+	int r = walk(open_below(dirfd, name), remove_entry, removal, depth + 1);
 	if (r < 0)
 		return r;
 	return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
 }
 
-/* Takes `fd`. */
-static int remove_entries(Removal *removal, int fd, unsigned depth)
-{
-	_cleanup_closedir_ DIR *directory = fdopendir(fd);
-	if (!directory) {
-		int r = -errno;
-		(void)close(fd);
-		return r;
-	}
-	for (struct dirent *entry; (errno = 0, entry = readdir(directory));) {
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		int r = remove_entry(removal, fd, entry->d_name, depth);
-		if (r < 0 && r != -ENOENT)
-			return r;
-	}
-	return -errno;
-}
-
 int mounts_tree_remove(int dirfd, const char *name)
 {
 	int r = 0;
-	_cleanup_close_ int top = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	_cleanup_close_ int top = open_below(dirfd, name);
 	if (top < 0)
-		return -errno;
+		return top;
 	Removal removal = { .top = top };
 	do {
 		removal.moved = 0;
-		int fd = openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		r = fd < 0 ? -errno : remove_entries(&removal, fd, 0);
+		r = walk(open_below(top, "."), remove_entry, &removal, 0);
 	} while (r == 0 && removal.moved > 0);
 	if (r < 0)
 		return r;
