@@ -1,4 +1,5 @@
 /* The node daemon as backend. A connection a call: it may end and start again at any time. */
+#include <errno.h>
 #include <inttypes.h>
 #include <linux/magic.h>
 #include <string.h>
@@ -41,6 +42,18 @@ static int detach(void *arg, const char *owner, Error *error)
 	return call(arg, request, &answer, error);
 }
 
+/* Ids are SQLite's: positive, 63 bits. Other owners may have any name. */
+static bool read_owner(const char *owner, uint64_t *ret_id)
+{
+	static const size_t prefix = sizeof(LAZY_OWNER_PREFIX) - 1;
+	char *end;
+	if (!owner || strncmp(owner, LAZY_OWNER_PREFIX, prefix) != 0 || owner[prefix] < '1' || owner[prefix] > '9')
+		return false;
+	errno = 0;
+	*ret_id = strtoull(owner + prefix, &end, 10);
+	return errno == 0 && *end == '\0' && *ret_id < INT64_MAX;
+}
+
 /* Puts the ids of a page of the list into `ids`. */
 static int add_owners(const json_t *answer, uint64_t **ids, size_t *count)
 {
@@ -48,14 +61,14 @@ static int add_owners(const json_t *answer, uint64_t **ids, size_t *count)
 	const json_t *one, *list = json_object_get(answer, "attached");
 	json_array_foreach(list, i, one)
 	{
-		const char *owner = json_string_value(json_object_get(one, "owner"));
-		if (!owner || strncmp(owner, LAZY_OWNER_PREFIX, sizeof(LAZY_OWNER_PREFIX) - 1) != 0)
+		uint64_t id;
+		if (!read_owner(json_string_value(json_object_get(one, "owner")), &id))
 			continue;
 		uint64_t *larger = reallocarray(*ids, *count + 1, sizeof(*larger));
 		if (!larger)
 			return -ENOMEM;
 		*ids = larger;
-		larger[(*count)++] = strtoull(owner + sizeof(LAZY_OWNER_PREFIX) - 1, NULL, 10);
+		larger[(*count)++] = id;
 	}
 	return 0;
 }

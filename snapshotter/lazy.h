@@ -21,7 +21,7 @@ typedef struct LazyBackend {
 	int (*attach)(void *arg, const char *owner, const char *reference, const json_t *layers, char **ret_path,
 		      Error *error);
 	int (*detach)(void *arg, const char *owner, Error *error); /* -ENOENT: holds nothing */
-	/* The numbers behind LAZY_OWNER_PREFIX of all owners; the caller's. */
+	/* The numbers behind LAZY_OWNER_PREFIX of all owners, below INT64_MAX; the caller's. */
 	int (*owners)(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error);
 	/* Does the directory show a tree now? Cheap. */
 	bool (*shown)(void *arg, const char *path);

@@ -60,6 +60,7 @@ static const char *const statements[META_STATEMENTS] = {
 		 " UNION ALL SELECT s.parent, depth + 1 FROM snapshots s JOIN chain c ON s.id = c.id)"
 		 " SELECT id, path FROM chain LEFT JOIN lazy ON snapshot = id WHERE id IS NOT NULL ORDER BY depth"),
 	[META_IDS] = "SELECT id FROM snapshots ORDER BY id",
+	[META_LAZY_IDS] = "SELECT snapshot FROM lazy ORDER BY snapshot",
 	[META_DIRECTORY_IDS] = "SELECT id FROM snapshots WHERE id NOT IN (SELECT snapshot FROM lazy) ORDER BY id",
 	[META_LAST_ID] = "SELECT seq FROM sqlite_sequence WHERE name = 'snapshots'",
 	[META_INSERT] =

@@ -336,37 +336,42 @@ int meta_list(Meta *meta, uint64_t after, const char *ref, size_t limit, MetaInf
 	return r;
 }
 
-static int read_all_ids(MetaDb *db, void *arg, Error *error)
+typedef struct Ids {
+	MetaStatement which;
+	MetaChain found;
+} Ids;
+
+static int read_which(MetaDb *db, void *arg, Error *error)
 {
-	sqlite3_stmt *statement = meta_statement(db, META_IDS, error);
-	return statement ? read_ids(db, statement, arg, error) : -EIO;
+	Ids *ids = arg;
+	sqlite3_stmt *statement = meta_statement(db, ids->which, error);
+	return statement ? read_ids(db, statement, &ids->found, error) : -EIO;
 }
 
-static int read_directory_ids(MetaDb *db, void *arg, Error *error)
+static int ids_of(Meta *meta, MetaStatement which, uint64_t **ret_ids, size_t *ret_count, Error *error)
 {
-	sqlite3_stmt *statement = meta_statement(db, META_DIRECTORY_IDS, error);
-	return statement ? read_ids(db, statement, arg, error) : -EIO;
-}
-
-static int ids_of(Meta *meta, MetaRead *read, uint64_t **ret_ids, size_t *ret_count, Error *error)
-{
-	MetaChain ids = { 0 };
-	int r = meta_read(meta, read, &ids, error);
+	Ids ids = { .which = which };
+	int r = meta_read(meta, read_which, &ids, error);
 	if (r < 0)
 		return r;
-	*ret_ids = ids.ids;
-	*ret_count = ids.count;
+	*ret_ids = ids.found.ids;
+	*ret_count = ids.found.count;
 	return 0;
 }
 
 int meta_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error)
 {
-	return ids_of(meta, read_all_ids, ret_ids, ret_count, error);
+	return ids_of(meta, META_IDS, ret_ids, ret_count, error);
+}
+
+int meta_lazy_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error)
+{
+	return ids_of(meta, META_LAZY_IDS, ret_ids, ret_count, error);
 }
 
 int meta_directory_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error)
 {
-	return ids_of(meta, read_directory_ids, ret_ids, ret_count, error);
+	return ids_of(meta, META_DIRECTORY_IDS, ret_ids, ret_count, error);
 }
 
 static int read_last_id(MetaDb *db, void *arg, Error *error)

@@ -159,7 +159,8 @@ int meta_list(Meta *meta, uint64_t after, const char *ref, size_t limit, MetaInf
 /* All ids, in order; owned by the caller. */
 int meta_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error) _must_check_;
 
-/* Those of snapshots that are not lazy. */
+/* Those of snapshots that are lazy, and that are not. */
+int meta_lazy_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error) _must_check_;
 int meta_directory_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error) _must_check_;
 
 /* The mappings of ids that snapshots have by their labels, each pair once; the caller's, an array of texts of which one may be NULL. */

@@ -52,6 +52,18 @@ static bool in_user_namespace(void)
 	return inside != 0 || outside != 0 || count != UINT32_MAX;
 }
 
+/* What a crash has left of files that were being replaced; with the lock held nobody writes one. */
+static int sweep(const Mounts *mounts, Error *error)
+{
+	_cleanup_closedir_ DIR *directory = opendir(mounts->root);
+	if (!directory)
+		return fail(error, -errno, "reading", mounts->root);
+	for (struct dirent *entry; (entry = readdir(directory));)
+		if (strncmp(entry->d_name, ".tmp-", 5) == 0)
+			(void)unlinkat(dirfd(directory), entry->d_name, 0);
+	return 0;
+}
+
 int mounts_open(const char *root, Mounts *ret_mounts, Error *error)
 {
 	_cleanup_(mounts_close) Mounts mounts = { .lock_fd = -1, .snapshots_fd = -1 };
@@ -65,6 +77,8 @@ int mounts_open(const char *root, Mounts *ret_mounts, Error *error)
 	if (strpbrk(mounts.root, ":,\\"))
 		return error_set(error, -EINVAL, "the root %s must not have ':', ',' or '\\' in its path", mounts.root);
 	r = take_lock(&mounts, error);
+	if (r == 0)
+		r = sweep(&mounts, error);
 	if (r < 0)
 		return r;
 	if (mkdir(mounts.snapshots, 0700) < 0 && errno != EEXIST)

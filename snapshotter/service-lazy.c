@@ -210,10 +210,16 @@ int service_lazy_ensure(Service *service, MetaChain *chain, Error *error)
 	return error_set(error, -EAGAIN, "the lazy parent cannot be had now: %s", error_text(&why, r));
 }
 
-int service_lazy_reconcile(Service *service, uint64_t next, const uint64_t *spared, size_t spared_count, Error *error)
+/*
+ * In this order: what is held, then ids that begin, then rows. So what is held for an id that neither begins nor has a lazy row is of a call that
+ * failed, of a snapshot that was removed, or of a predecessor that was killed before the row was there. Nobody gets such an id meanwhile,
+ * since from the second step on those given out are above all that is held.
+ */
+int service_lazy_reconcile(Service *service, Error *error)
 {
-	_cleanup_free_ uint64_t *owners = NULL, *rows = NULL;
-	size_t owner_count, row_count;
+	_cleanup_free_ uint64_t *owners = NULL, *spared = NULL, *rows = NULL;
+	size_t owner_count, spared_count, row_count;
+	uint64_t highest = 0, next;
 	Error why = { 0 };
 	int r = service->lazy->owners(service->lazy->arg, &owners, &owner_count, &why);
 	/* Without a daemon nothing is held; what it remembers is seen by the next Cleanup. */
@@ -221,13 +227,15 @@ int service_lazy_reconcile(Service *service, uint64_t next, const uint64_t *spar
 		log_info("the node daemon was not asked what it holds reason=\"%s\"", error_text(&why, r));
 		return 0;
 	}
-	r = meta_ids(service->meta, &rows, &row_count, error);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < owner_count; i++) {
+	for (size_t i = 0; i < owner_count; i++)
+		highest = owners[i] > highest ? owners[i] : highest;
+	r = service_ids_spared(service, highest, &next, &spared, &spared_count, error);
+	if (r == 0)
+		r = meta_lazy_ids(service->meta, &rows, &row_count, error);
+	for (size_t i = 0; r == 0 && i < owner_count; i++) {
 		uint64_t id = owners[i];
-		if (id < next && !service_has_id(spared, spared_count, id) && !service_has_id(rows, row_count, id))
+		if (!service_has_id(spared, spared_count, id) && !service_has_id(rows, row_count, id))
 			let_go(service, id);
 	}
-	return 0;
+	return r;
 }

@@ -25,15 +25,35 @@ static void write_all(FILE *file, Service *service)
 		      atomic_load(&service->lazy_removed));
 }
 
-void service_write_metrics(Service *service)
+/* Through one temporary, so that what a crash leaves is taken away by the next write. The lock keeps their order, too. */
+static int replace_file(const char *path, const char *text, size_t size)
+{
+	_cleanup_free_ char *temporary = NULL;
+	if (asprintf(&temporary, "%s.new", path) < 0)
+		return -ENOMEM;
+	_cleanup_close_ int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+	int r = fd < 0 ? -errno : fd_write_all(fd, text, size);
+	return r == 0 && rename(temporary, path) < 0 ? -errno : r;
+}
+
+static int write_file(Service *service)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t size;
-	FILE *file = service->metrics ? open_memstream(&text, &size) : NULL;
+	FILE *file = open_memstream(&text, &size);
 	if (!file)
-		return;
+		return -ENOMEM;
 	write_all(file, service);
-	int r = fclose(file) == 0 ? fd_replace_file(AT_FDCWD, service->metrics, text, size, 0644) : -ENOMEM;
+	return fclose(file) == 0 ? replace_file(service->metrics, text, size) : -ENOMEM;
+}
+
+void service_write_metrics(Service *service)
+{
+	if (!service->metrics)
+		return;
+	(void)pthread_mutex_lock(&service->metrics_lock);
+	int r = write_file(service);
+	(void)pthread_mutex_unlock(&service->metrics_lock);
 	if (r < 0)
 		log_warning("the metrics cannot be written file=%s reason=\"%s\"", service->metrics, strerror(-r));
 }

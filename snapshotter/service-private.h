@@ -18,7 +18,8 @@ struct Service {
 	atomic_uint lazy_waiting;                     /* calls that wait for the backend to show a tree */
 	atomic_ullong lazy_unreachable, lazy_removed; /* calls that answered Unavailable; trees let go of */
 	const char *metrics;
-	const char *whole_file; /* NULL: none */
+	pthread_mutex_t metrics_lock; /* of writing that file */
+	const char *whole_file;       /* NULL: none */
 	pthread_mutex_t whole_lock;
 	json_t *whole; /* under that lock */
 	pthread_mutex_t lock;
@@ -53,8 +54,15 @@ int service_lazy_prepare(Service *service, const char *key, const char *parent, 
 /* Sees to it that the tree at the end of a chain is shown; may change chain->lazy_path. -EAGAIN when it cannot be had now. */
 int service_lazy_ensure(Service *service, MetaChain *chain, Error *error);
 
-/* Lets go of trees that no snapshot has. `rows`: all ids, sorted, read after what `spared` says. */
-int service_lazy_reconcile(Service *service, uint64_t next, const uint64_t *spared, size_t spared_count, Error *error);
+/* Lets go of trees that no lazy snapshot has. */
+int service_lazy_reconcile(Service *service, Error *error);
+
+/*
+ * What Cleanup must spare: ids given out after this, all of which are above `above` and not below *ret_next, and those whose row may come yet,
+ * sorted; the caller's. Errors: -ENOMEM.
+ */
+int service_ids_spared(Service *service, uint64_t above, uint64_t *ret_next, uint64_t **ret_ids, size_t *ret_count,
+		       Error *error);
 
 /* Writes the file of metrics, if there is to be one. */
 void service_write_metrics(Service *service);

@@ -59,10 +59,12 @@ bool service_has_id(const uint64_t *ids, size_t count, uint64_t id)
 	return count > 0 && bsearch(&id, ids, count, sizeof(*ids), compare_ids);
 }
 
-/* What Cleanup must spare: ids given out after this, and those whose row may come yet. */
-static int spared_ids(Service *service, uint64_t *ret_next, uint64_t **ret_ids, size_t *ret_count)
+int service_ids_spared(Service *service, uint64_t above, uint64_t *ret_next, uint64_t **ret_ids, size_t *ret_count,
+		       Error *error)
 {
 	(void)pthread_mutex_lock(&service->lock);
+	if (service->next_id <= above)
+		service->next_id = above + 1;
 	size_t count = service->beginning_count;
 	uint64_t *ids = calloc(count ? count : 1, sizeof(*ids));
 	if (ids && count > 0)
@@ -70,7 +72,7 @@ static int spared_ids(Service *service, uint64_t *ret_next, uint64_t **ret_ids, 
 	*ret_next = service->next_id;
 	(void)pthread_mutex_unlock(&service->lock);
 	if (!ids)
-		return -ENOMEM;
+		return error_set(error, -ENOMEM, "out of memory");
 	if (count > 0)
 		qsort(ids, count, sizeof(*ids), compare_ids);
 	*ret_ids = ids;
@@ -87,9 +89,9 @@ int service_reconcile(Service *service, size_t *ret_count, Error *error)
 	_cleanup_free_ uint64_t *spared = NULL, *directories = NULL, *rows = NULL;
 	size_t spared_count, directory_count, row_count, removed = 0;
 	uint64_t next;
-	if (spared_ids(service, &next, &spared, &spared_count) < 0)
-		return error_set(error, -ENOMEM, "out of memory");
-	int r = mounts_ids(service->mounts, &directories, &directory_count, error);
+	int r = service_ids_spared(service, 0, &next, &spared, &spared_count, error);
+	if (r == 0)
+		r = mounts_ids(service->mounts, &directories, &directory_count, error);
 	if (r == 0)
 		r = meta_ids(service->meta, &rows, &row_count, error);
 	if (r < 0)
@@ -105,7 +107,7 @@ int service_reconcile(Service *service, size_t *ret_count, Error *error)
 	int mappings = service_clean_mappings(service, r == 0 ? error : NULL);
 	r = r < 0 ? r : mappings;
 	if (service->lazy) {
-		int lazy = service_lazy_reconcile(service, next, spared, spared_count, r == 0 ? error : NULL);
+		int lazy = service_lazy_reconcile(service, r == 0 ? error : NULL);
 		r = r < 0 ? r : lazy;
 	}
 	if (r == 0)
@@ -158,6 +160,7 @@ int service_new(const ServiceOptions *options, Service **ret_service, Error *err
 	service->whole_file = options->whole;
 	(void)pthread_mutex_init(&service->lock, NULL);
 	(void)pthread_mutex_init(&service->whole_lock, NULL);
+	(void)pthread_mutex_init(&service->metrics_lock, NULL);
 	service_whole_load(service);
 	int r = choose_first_id(service, error);
 	if (r < 0)
@@ -172,6 +175,7 @@ Service *service_free(Service *service)
 		return NULL;
 	(void)pthread_mutex_destroy(&service->lock);
 	(void)pthread_mutex_destroy(&service->whole_lock);
+	(void)pthread_mutex_destroy(&service->metrics_lock);
 	json_decref(service->whole);
 	free(service->beginning);
 	free(service);

@@ -452,6 +452,31 @@ static void test_orphan(void **state)
 	assert_int_equal(place->fake.owners[0], 1);
 }
 
+/* What a predecessor held has a number that was not written down: nothing keeps it, also when a snapshot of another kind has got the number. */
+static void test_orphan_of_a_crash(void **state)
+{
+	Place *place = *state;
+	size_t count;
+	uint64_t id;
+	assert_int_equal(prepare(place, "x", "", (Labels){ 0 }, NULL, NULL), 0);
+	place->fake.owners[0] = 1; /* that snapshot's number */
+	place->fake.owners[1] = 70;
+	place->fake.owner_count = 2;
+	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(place->fake.owner_count, 0);
+	/* It was let go of under this number, so nobody may have got it in between. */
+	assert_int_equal(service_id_begin(place->service, &id, NULL), 0);
+	assert_int_equal(id, 71);
+	/* One that begins is spared. */
+	place->fake.owners[0] = id;
+	place->fake.owner_count = 1;
+	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(place->fake.owner_count, 1);
+	service_id_end(place->service, id);
+	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(place->fake.owner_count, 0);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -459,7 +484,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent),   TEST(test_fallback),
 		TEST(test_whole),      TEST(test_unreachable), TEST(test_unreachable_below), TEST(test_daemon_hangs),
-		TEST(test_shown),      TEST(test_orphan),
+		TEST(test_shown),      TEST(test_orphan),      TEST(test_orphan_of_a_crash),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,11 +115,26 @@ static void test_alone(void **state)
 	(void)rmdir("/tmp/a:b");
 }
 
+/* A file that was being replaced when its writer was killed. */
+static void test_swept(void **state)
+{
+	Place *place = *state;
+	char left[96], kept[96];
+	(void)snprintf(left, sizeof(left), "%s/.tmp-0123456789abcdef", place->root);
+	(void)snprintf(kept, sizeof(kept), "%s/whole.json", place->root);
+	assert_int_equal(close(creat(left, 0600)), 0);
+	assert_int_equal(close(creat(kept, 0600)), 0);
+	mounts_close(&place->mounts);
+	assert_int_equal(mounts_open(place->root, &place->mounts, NULL), 0);
+	assert_int_equal(access(left, F_OK), -1);
+	assert_int_equal(access(kept, F_OK), 0);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = { TEST(test_directories), TEST(test_usage), TEST(test_deep),
-					    TEST(test_alone) };
+					    TEST(test_alone), TEST(test_swept) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
