@@ -10,6 +10,7 @@ import pytest
 
 import machine
 from container import Container
+from containerd import Node
 from tap import Tap
 from tree import scan_apart
 
@@ -191,6 +192,18 @@ def container(work, mount):  # pylint: disable=unused-argument # containers go b
     yield make
     for one in reversed(containers):
         one.close()
+
+
+@pytest.fixture
+def node():
+    """A node daemon below a short path that its server may enter."""
+    with tempfile.TemporaryDirectory(prefix="imgfs-n-", dir="/var/tmp") as root:
+        os.chmod(root, 0o711)
+        one = Node(root)
+        yield one
+        one.stop()
+        for point in machine.mount_points(root):
+            machine.run("umount", "--lazy", point, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """A containerd of one's own with imgfs-snapshotter as its plugin, on private directories and sockets."""
 import contextlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -42,8 +43,6 @@ def host_tree(*programs):
 
 def oci_archive(path, images):
     """An OCI layout in a tar, as `ctr images import` takes it: `images` are (Image, name) pairs."""
-    import json  # pylint: disable=import-outside-toplevel
-
     blobs, manifests = {}, []
 
     def add(data, kind, **more):
@@ -169,3 +168,34 @@ class Containerd:
             self.stop_snapshotter()
         for point in machine.mount_points(self.root):
             machine.run("umount", "--lazy", point, check=False)
+
+
+class Node:
+    """A node daemon with directories of its own."""
+
+    def __init__(self, root, options=()):
+        self.root, self.options = Path(root), options
+        self.socket = self.root / "run/imgfsd.sock"
+        self.start()
+
+    def start(self):
+        command = [machine.IMGFS, "daemon", "--foreground", "--runtime", self.root / "run", "--state", self.root / "node", "--cache",
+                   self.root / "cache", "--log", self.root / "imgfsd.log", "--timeout", "60", "--deadline", "60", *self.options]
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        def answers():
+            assert self.process.poll() is None, (self.root / "imgfsd.log").read_text()
+            return machine.imgfs("list", "--socket", self.socket, check=False).returncode == 0
+
+        machine.wait_until(answers, "imgfsd", 120)
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(120)
+
+    def holders(self):
+        return json.loads(machine.imgfs("list", "--socket", self.socket, "--json").stdout)
+
+    def stop(self):
+        machine.imgfs("stop", "--socket", self.socket, check=False)
+        machine.end(self.process, 30)

@@ -12,50 +12,8 @@ import pytest
 import cri
 import front as fake
 import machine
-from containerd import Containerd, host_tree, image, oci_archive
+from containerd import Containerd, Node, host_tree, image, oci_archive
 from images import tar_of
-
-
-class Node:
-    """A node daemon with directories of its own."""
-
-    def __init__(self, root, options=()):
-        self.root, self.options = Path(root), options
-        self.socket = self.root / "run/imgfsd.sock"
-        self.start()
-
-    def start(self):
-        command = [machine.IMGFS, "daemon", "--foreground", "--runtime", self.root / "run", "--state", self.root / "node", "--cache",
-                   self.root / "cache", "--log", self.root / "imgfsd.log", "--timeout", "60", "--deadline", "60", *self.options]
-        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-        def answers():
-            assert self.process.poll() is None, (self.root / "imgfsd.log").read_text()
-            return machine.imgfs("list", "--socket", self.socket, check=False).returncode == 0
-
-        machine.wait_until(answers, "imgfsd", 120)
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(120)
-
-    def holders(self):
-        return json.loads(machine.imgfs("list", "--socket", self.socket, "--json").stdout)
-
-    def stop(self):
-        machine.imgfs("stop", "--socket", self.socket, check=False)
-        machine.end(self.process, 30)
-
-
-@pytest.fixture
-def node():
-    with tempfile.TemporaryDirectory(prefix="imgfs-n-", dir="/var/tmp") as root:
-        os.chmod(root, 0o711)
-        one = Node(root)
-        yield one
-        one.stop()
-        for point in machine.mount_points(root):
-            machine.run("umount", "--lazy", point, check=False)
 
 
 @pytest.fixture

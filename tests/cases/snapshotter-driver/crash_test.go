@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"sort"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/errdefs"
 	"github.com/containerd/containerd/snapshots"
 	"github.com/containerd/containerd/snapshots/proxy"
 )
@@ -90,35 +91,97 @@ func connect(t *testing.T, socket string) (snapshots.Snapshotter, func()) {
 	return proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "imgfs"), func() { conn.Close() }
 }
 
+// scene is a script, and what has to be true of what its calls leave.
+type scene struct {
+	script  []step
+	options func(root string) []string
+	calls   int // about so many system calls the program makes
+	// look compares what is there with the rows that are, as Cleanup leaves it.
+	look func(t *testing.T, sn snapshots.Snapshotter, root string, got rows, where string)
+}
+
 // run goes through the script until a call fails. What has to be there, and what may be there instead: the call that failed may have
 // been done.
-func run(t *testing.T, socket string) (rows, rows, string) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+func (s scene) run(t *testing.T, socket string) (rows, rows, string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	sn, closed := connect(t, socket)
 	defer closed()
 	have := rows{}
-	for _, one := range script {
+	for _, one := range s.script {
 		next := have.with(one.then)
 		if err := one.call(ctx, sn); err != nil {
-			return have, next, one.name
+			return have, next, fmt.Sprintf("%s (%v)", one.name, err)
 		}
 		have = next
 	}
-	return have, have, "the end"
+	return have, have, theEnd
 }
+
+const theEnd = "the end"
+
+// The number in the name of a lazy snapshot.
+var lazyNumber = regexp.MustCompile("imgfs/([0-9]+)/")
 
 func found(t *testing.T, sn snapshots.Snapshotter) rows {
 	all := rows{}
 	for _, line := range state(context.Background(), t, sn) {
+		line = lazyNumber.ReplaceAllString(line, "imgfs/N/")
 		all[strings.Fields(line)[1]] = line
 	}
 	return all
 }
 
+func cleanUp(t *testing.T, sn snapshots.Snapshotter, where string) {
+	if err := sn.(snapshots.Cleaner).Cleanup(context.Background()); err != nil {
+		t.Fatal(where, err)
+	}
+}
+
+// lookAtDirectories is for snapshots that all have a directory.
+func lookAtDirectories(t *testing.T, sn snapshots.Snapshotter, root string, got rows, where string) {
+	entries, err := os.ReadDir(filepath.Join(root, "snapshots"))
+	if err != nil || len(entries) != len(got) {
+		t.Fatalf("%s: %d directories for %d snapshots, %v", where, len(entries), len(got), err)
+	}
+	for key, line := range got {
+		if strings.HasPrefix(line, "Committed") {
+			continue
+		}
+		if mounts, err := sn.Mounts(context.Background(), key); err != nil || len(mounts) != 1 {
+			t.Fatal(where, key, mounts, err)
+		}
+	}
+}
+
+// removeAll takes children before their parents.
+func removeAll(t *testing.T, sn snapshots.Snapshotter, where string) {
+	ctx := context.Background()
+	for {
+		left, err := names(ctx, sn)
+		if err != nil {
+			t.Fatal(where, err)
+		}
+		if len(left) == 0 {
+			return
+		}
+		removed := 0
+		for _, name := range left {
+			if err := sn.Remove(ctx, name); err == nil {
+				removed++
+			} else if !errdefs.IsFailedPrecondition(err) {
+				t.Fatal(where, err)
+			}
+		}
+		if removed == 0 {
+			t.Fatalf("%s: none of %q can be removed", where, left)
+		}
+	}
+}
+
 // check starts the program again on what the killed one left.
-func check(t *testing.T, root string, have, maybe rows, where string) {
-	command, socket, err := start(root, os.Getenv("IMGFS_SNAPSHOTTER"))
+func (s scene) check(t *testing.T, root string, have, maybe rows, where string) {
+	command, socket, err := start(root, s.options(root), os.Getenv("IMGFS_SNAPSHOTTER"))
 	if err != nil {
 		t.Fatal(where, err)
 	}
@@ -128,26 +191,11 @@ func check(t *testing.T, root string, have, maybe rows, where string) {
 	if !reflect.DeepEqual(got, have) && !reflect.DeepEqual(got, maybe) {
 		t.Fatalf("%s: %q, and neither %q nor %q", where, got, have, maybe)
 	}
-	if err := sn.(snapshots.Cleaner).Cleanup(context.Background()); err != nil {
-		t.Fatal(where, err)
-	}
-	entries, err := os.ReadDir(filepath.Join(root, "snapshots"))
-	if err != nil || len(entries) != len(got) {
-		t.Fatalf("%s: %d directories for %d snapshots, %v", where, len(entries), len(got), err)
-	}
-	keys := []string{}
-	for key := range got {
-		keys = append(keys, key)
-	}
-	sort.Strings(keys)
-	for _, key := range keys {
-		if strings.HasPrefix(got[key], "Committed") {
-			continue
-		}
-		if mounts, err := sn.Mounts(context.Background(), key); err != nil || len(mounts) != 1 {
-			t.Fatal(where, key, mounts, err)
-		}
-	}
+	cleanUp(t, sn, where)
+	s.look(t, sn, root, got, where)
+	removeAll(t, sn, where)
+	cleanUp(t, sn, where)
+	s.look(t, sn, root, rows{}, where+", then emptied")
 	command.Process.Signal(syscall.SIGTERM)
 	if err := command.Wait(); err != nil {
 		t.Fatal(where, err)
@@ -155,46 +203,55 @@ func check(t *testing.T, root string, have, maybe rows, where string) {
 }
 
 // attempt kills the program at one system call. False: the script came to its end before.
-func attempt(t *testing.T, point int) bool {
+func (s scene) attempt(t *testing.T, point int) bool {
 	directory, err := os.MkdirTemp("", "crash-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(directory)
 	root := filepath.Join(directory, "root")
-	command, socket, err := start(root, os.Getenv("IMGFS_KILL_AT"), strconv.Itoa(point), os.Getenv("IMGFS_SNAPSHOTTER"))
+	command, socket, err := start(root, s.options(root), os.Getenv("IMGFS_KILL_AT"), strconv.Itoa(point), os.Getenv("IMGFS_SNAPSHOTTER"))
 	have, maybe, where := rows{}, rows{}, "the start"
 	if err == nil {
-		have, maybe, where = run(t, socket)
+		have, maybe, where = s.run(t, socket)
 	}
-	killed := where != "the end"
-	if command != nil && !killed {
-		syscall.Kill(-command.Process.Pid, syscall.SIGTERM)
-	}
+	killed := where != theEnd
 	if command != nil {
-		command.Wait()
+		if !killed {
+			syscall.Kill(-command.Process.Pid, syscall.SIGTERM)
+		}
+		// A call that failed while the program went on has to be told from one that it died in.
+		timer := time.AfterFunc(time.Minute, func() { syscall.Kill(-command.Process.Pid, syscall.SIGKILL) })
+		if err := command.Wait(); err != nil {
+			t.Fatalf("at call %d, in %s: %v", point, where, err)
+		}
+		timer.Stop()
 	}
 	where = fmt.Sprintf("killed at call %d, in %s", point, where)
-	check(t, root, have, maybe, where)
+	s.check(t, root, have, maybe, where)
 	t.Log(where)
+	os.RemoveAll(directory)
 	return killed
 }
 
-// The program dies at its system calls, at all or at IMGFS_KILLS of them.
-func TestCrash(t *testing.T) {
+// kill has the program die at its system calls, at all or at IMGFS_KILLS of them.
+func (s scene) kill(t *testing.T) {
 	if os.Getenv("IMGFS_KILL_AT") == "" {
 		t.Skip("IMGFS_KILL_AT names tests/crash/kill-at")
 	}
 	kills, _ := strconv.Atoi(os.Getenv("IMGFS_KILLS"))
 	first, step, count := 20, 1, 0
 	if kills > 0 {
-		step = 1000/kills + 1
+		step = s.calls/kills + 1
 	}
-	for point := first; attempt(t, point); point += step {
+	for point := first; s.attempt(t, point); point += step {
 		count++
 	}
 	t.Logf("killed %d times", count)
 	if count < 10 {
 		t.Fatal("hardly ever killed")
 	}
+}
+
+func TestCrash(t *testing.T) {
+	scene{script: script, options: func(string) []string { return noDaemon }, calls: 1000, look: lookAtDirectories}.kill(t)
 }

@@ -21,10 +21,14 @@ import (
 	"google.golang.org/grpc"
 )
 
+// Ordinary images alone.
+var noDaemon = []string{"--no-daemon"}
+
 // start runs the program, whose words may begin with those of another that runs it, and waits until somebody listens.
-func start(root string, program ...string) (*exec.Cmd, string, error) {
+func start(root string, options []string, program ...string) (*exec.Cmd, string, error) {
 	socket := filepath.Join(filepath.Dir(root), "s.sock")
-	command := exec.Command(program[0], append(program[1:], "--address", socket, "--root", root, "--no-daemon")...)
+	words := append(append([]string{}, program[1:]...), "--address", socket, "--root", root)
+	command := exec.Command(program[0], append(words, options...)...)
 	command.Stderr = os.Stderr
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := command.Start(); err != nil {
@@ -58,7 +62,7 @@ func dial(socket string) (*grpc.ClientConn, error) {
 
 // open gives a snapshotter, and what ends it: with SIGTERM, which must end the program well.
 func open(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
-	command, socket, err := start(root, os.Getenv("IMGFS_SNAPSHOTTER"))
+	command, socket, err := start(root, noDaemon, os.Getenv("IMGFS_SNAPSHOTTER"))
 	if err != nil {
 		return nil, nil, err
 	}
