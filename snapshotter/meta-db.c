@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "snapshotter/meta-private.h"
+#include "snapshotter/plan.h"
 
 #define BUSY_MILLIS 10000
 #define CACHE_KIB   1024
@@ -82,10 +83,15 @@ static const char *const statements[META_STATEMENTS] = {
 		("SELECT 1 FROM labels l JOIN snapshots s ON s.id = l.snapshot"
 		 " LEFT JOIN snapshots p ON p.id = s.parent"
 		 " WHERE l.name = '" META_REF_LABEL "' AND l.value = ?1 AND s.kind = 3 AND p.key IS ?2 LIMIT 1"),
-	[META_MAPPINGS] = ("SELECT DISTINCT u.value, g.value FROM snapshots s"
-			   " LEFT JOIN labels u ON u.snapshot = s.id AND u.name = 'containerd.io/snapshot/uidmapping'"
-			   " LEFT JOIN labels g ON g.snapshot = s.id AND g.name = 'containerd.io/snapshot/gidmapping'"
-			   " WHERE u.value IS NOT NULL OR g.value IS NOT NULL"),
+	/* The nearest lazy ancestor is the one made last. */
+	[META_MAPPINGS] =
+		("WITH RECURSIVE up(top, id) AS (SELECT snapshot, snapshot FROM labels"
+		 " WHERE name IN ('" PLAN_LABEL_UID_MAPPING "', '" PLAN_LABEL_GID_MAPPING "')"
+		 " UNION SELECT top, s.parent FROM up JOIN snapshots s ON s.id = up.id WHERE s.parent IS NOT NULL)"
+		 " SELECT DISTINCT u.value, g.value, max(z.snapshot) FROM up"
+		 " LEFT JOIN lazy z ON z.snapshot = up.id"
+		 " LEFT JOIN labels u ON u.snapshot = top AND u.name = '" PLAN_LABEL_UID_MAPPING "'"
+		 " LEFT JOIN labels g ON g.snapshot = top AND g.name = '" PLAN_LABEL_GID_MAPPING "' GROUP BY top"),
 	[META_KEY] = "SELECT key FROM snapshots WHERE id = ?1",
 };
 

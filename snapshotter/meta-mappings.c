@@ -17,14 +17,14 @@ void meta_mappings_free(MetaMapping *mappings, size_t count)
 	free(mappings);
 }
 
-static int add(Mappings *all, const char *uids, const char *gids)
+static int add(Mappings *all, const char *uids, const char *gids, uint64_t lazy_id)
 {
 	MetaMapping *larger = reallocarray(all->mappings, all->count + 1, sizeof(*larger));
 	if (!larger)
 		return -ENOMEM;
 	all->mappings = larger;
 	MetaMapping *one = &larger[all->count++];
-	*one = (MetaMapping){ uids ? strdup(uids) : NULL, gids ? strdup(gids) : NULL };
+	*one = (MetaMapping){ uids ? strdup(uids) : NULL, gids ? strdup(gids) : NULL, lazy_id };
 	return (uids && !one->uids) || (gids && !one->gids) ? -ENOMEM : 0;
 }
 
@@ -36,7 +36,8 @@ static int read_mappings(MetaDb *db, void *arg, Error *error)
 		return -EIO;
 	while ((r = meta_step(db, statement, error)) == 1) {
 		if (add(arg, (const char *)sqlite3_column_text(statement, 0),
-			(const char *)sqlite3_column_text(statement, 1)) < 0) {
+			(const char *)sqlite3_column_text(statement, 1),
+			(uint64_t)sqlite3_column_int64(statement, 2)) < 0) {
 			(void)sqlite3_reset(statement);
 			return error_set(error, -ENOMEM, "out of memory");
 		}

@@ -163,9 +163,13 @@ int meta_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error) _m
 int meta_lazy_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error) _must_check_;
 int meta_directory_ids(Meta *meta, uint64_t **ret_ids, size_t *ret_count, Error *error) _must_check_;
 
-/* The mappings of ids that snapshots have by their labels, each pair once; the caller's, an array of texts of which one may be NULL. */
+/*
+ * The mappings of ids that snapshots have by their labels, each once, of which one text may be NULL, and with the lazy snapshot that is below;
+ * the caller's, an array.
+ */
 typedef struct MetaMapping {
 	char *uids, *gids;
+	uint64_t lazy_id; /* 0: none is */
 } MetaMapping;
 int meta_mappings(Meta *meta, MetaMapping **ret_mappings, size_t *ret_count, Error *error) _must_check_;
 void meta_mappings_free(MetaMapping *mappings, size_t count);

@@ -1,6 +1,7 @@
 #include "snapshotter/mounts-idmap.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/mount.h>
 #include <sched.h>
 #include <signal.h>
@@ -17,15 +18,17 @@
 #define NAME_LENGTH 16 /* of the digest's digits: paths of lower directories have to be short */
 #define IDENTITY    "0:0:4294967295"
 
-char *mounts_idmap_directory(const Mounts *mounts, const char *uids, const char *gids)
+char *mounts_idmap_directory(const Mounts *mounts, const MountsIdmap *idmap)
 {
 	_cleanup_free_ char *text = NULL;
-	char hex[DIGEST_HEX_SIZE], *directory;
+	char hex[DIGEST_HEX_SIZE], id[24] = "", *directory;
 	Digest digest;
-	if (asprintf(&text, "%s\n%s", uids ?: IDENTITY, gids ?: IDENTITY) < 0 ||
+	if (asprintf(&text, "%s\n%s", idmap->uids ?: IDENTITY, idmap->gids ?: IDENTITY) < 0 ||
 	    digest_of(text, strlen(text), &digest) < 0)
 		return NULL;
-	return asprintf(&directory, "%s/idmap/%.*s", mounts->root, NAME_LENGTH, digest_hex(&digest, hex)) < 0
+	if (idmap->lazy_id)
+		(void)snprintf(id, sizeof(id), "-%" PRIu64, idmap->lazy_id);
+	return asprintf(&directory, "%s/idmap/%.*s%s", mounts->root, NAME_LENGTH, digest_hex(&digest, hex), id) < 0
 		       ? NULL
 		       : directory;
 }
@@ -81,63 +84,69 @@ static int open_namespace(const char *uids, const char *gids, int *ret_fd)
 	return r;
 }
 
-static int mount_mapped(const Mounts *mounts, const char *directory, int namespace_fd)
+static int mount_mapped(const char *source, const char *directory, int namespace_fd)
 {
 	struct mount_attr attributes = {
 		.attr_set = MOUNT_ATTR_IDMAP | MOUNT_ATTR_RDONLY,
 		.userns_fd = (uint64_t)namespace_fd,
 	};
-	_cleanup_close_ int tree = (int)syscall(SYS_open_tree, mounts->snapshots_fd, "",
-						AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	_cleanup_close_ int tree = (int)syscall(SYS_open_tree, AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	if (tree < 0 || syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof(attributes)) < 0)
 		return -errno;
 	return syscall(SYS_move_mount, tree, "", AT_FDCWD, directory, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
-/* Is it a mount already? Then it is another one than that of <root>. */
-static bool is_mounted(const char *directory)
+/* Is the source seen there now? A lazy tree may have been shown anew, by another server of its own: then the mount is of the old one, or dead. */
+static bool is_shown(const char *source, const char *directory)
 {
-	struct statx status;
-	return statx(AT_FDCWD, directory, AT_SYMLINK_NOFOLLOW, 0, &status) == 0 &&
-	       status.stx_attributes & STATX_ATTR_MOUNT_ROOT;
+	struct stat here, there;
+	return stat(directory, &here) == 0 && stat(source, &there) == 0 && here.st_dev == there.st_dev &&
+	       here.st_ino == there.st_ino;
 }
 
-/* Two that come at the same time mount twice, one over the other: mounts_idmap_clean() takes both away. */
-static int make_mount(const Mounts *mounts, const char *uids, const char *gids, const char *directory)
+/* Goes on top of a mount that is not right any more, and two that come at the same time mount twice: mounts_idmap_clean() takes all away. */
+static int make_mount(const MountsIdmap *idmap, const char *source, const char *directory)
 {
 	_cleanup_close_ int namespace_fd = -1;
 	int r = fd_make_directories(AT_FDCWD, directory, 0700);
 	if (r == 0)
-		r = open_namespace(uids, gids, &namespace_fd);
-	return r < 0 ? r : mount_mapped(mounts, directory, namespace_fd);
+		r = open_namespace(idmap->uids, idmap->gids, &namespace_fd);
+	return r < 0 ? r : mount_mapped(source, directory, namespace_fd);
 }
 
-int mounts_idmap(const Mounts *mounts, const char *uids, const char *gids, char **ret_directory, Error *error)
+static int check_maps(const MountsIdmap *idmap, Error *error)
 {
 	uint32_t root;
-	int r = uids ? plan_map_id(uids, 0, &root, error) : 0;
-	if (r == 0 && gids)
-		r = plan_map_id(gids, 0, &root, error);
+	int r = idmap->uids ? plan_map_id(idmap->uids, 0, &root, error) : 0;
+	return r < 0 || !idmap->gids ? r : plan_map_id(idmap->gids, 0, &root, error);
+}
+
+int mounts_idmap(const Mounts *mounts, const MountsIdmap *idmap, char **ret_directory, Error *error)
+{
+	const char *source = idmap->lazy_id ? idmap->tree : mounts->snapshots;
+	int r = check_maps(idmap, error);
 	if (r < 0)
 		return r;
-	_cleanup_free_ char *directory = mounts_idmap_directory(mounts, uids, gids);
+	_cleanup_free_ char *directory = mounts_idmap_directory(mounts, idmap);
 	if (!directory)
 		return error_set(error, -ENOMEM, "out of memory");
-	if (!is_mounted(directory))
-		r = make_mount(mounts, uids, gids, directory);
+	if (!is_shown(source, directory))
+		r = make_mount(idmap, source, directory);
 	if (r < 0)
-		return error_set(
-			error, -EOPNOTSUPP,
-			"the layers cannot be shown with the ids %s and %s: %s; let the client change owners instead "
-			"(ctr run without --remap-labels)",
-			uids ?: "-", gids ?: "-", strerror(-r));
+		return error_set(error, -EOPNOTSUPP,
+				 "%s cannot be shown with the ids %s and %s: %s; %slet the client change owners "
+				 "instead (ctr run without --remap-labels)",
+				 idmap->lazy_id ? "the lazy image" : "the layers", idmap->uids ?: "-",
+				 idmap->gids ?: "-", strerror(-r),
+				 idmap->lazy_id ? "that needs Linux 6.12 or later; " : "");
 	*ret_directory = TAKE_PTR(directory);
 	return 0;
 }
 
+/* All that are mounted there, dead ones too. */
 static void remove_mount(const char *directory)
 {
-	while (is_mounted(directory) && umount2(directory, MNT_DETACH) == 0)
+	while (umount2(directory, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
 		;
 	(void)rmdir(directory);
 }

@@ -101,11 +101,24 @@ int service_reply_info(WireCall *call, const MetaInfo *info, Error *error)
 	return r;
 }
 
-/* `host` has the directory that ordinary layers are seen in. */
-static int lower_directories(const PlanHost *host, const MetaChain *chain, size_t count, char **lowers, Error *error)
+/* Where what is below a snapshot is seen. */
+typedef struct View {
+	PlanHost host;               /* has the directory of ordinary layers */
+	const char *lazy_path;       /* of the lazy tree */
+	char *directory, *lazy_copy; /* what the two above point to where owners are mapped */
+} View;
+
+static void view_done(View *view)
+{
+	free(view->directory);
+	free(view->lazy_copy);
+}
+
+static int lower_directories(const View *view, const MetaChain *chain, size_t count, char **lowers, Error *error)
 {
 	for (size_t i = 0; i < count; i++) {
-		lowers[i] = i < chain->count ? plan_directory(host, chain->ids[i], "fs") : strdup(chain->lazy_path);
+		lowers[i] =
+			i < chain->count ? plan_directory(&view->host, chain->ids[i], "fs") : strdup(view->lazy_path);
 		if (!lowers[i])
 			return error_set(error, -ENOMEM, "out of memory");
 	}
@@ -113,26 +126,40 @@ static int lower_directories(const PlanHost *host, const MetaChain *chain, size_
 }
 
 /*
- * Where the client wants owners mapped here, layers are seen through a mount that does it. The upper directory stays as it is: what the
+ * Where the client wants owners mapped here, layers are seen through mounts that do it. The upper directory stays as it is: what the
  * container writes has the host's ids already.
  */
-static int choose_view(const Service *service, const MetaLabels *labels, const MetaChain *chain, PlanHost *host,
-		       char **ret_directory, Error *error)
+static int choose_view(const Service *service, const MetaLabels *labels, const MetaChain *chain, View *view,
+		       Error *error)
 {
-	const char *uids = meta_labels_get(labels, PLAN_LABEL_UID_MAPPING);
-	const char *gids = meta_labels_get(labels, PLAN_LABEL_GID_MAPPING);
-	*host = service->mounts->host;
-	if ((!uids && !gids) || (chain->count == 0 && !chain->lazy_id))
+	MountsIdmap idmap = {
+		.uids = meta_labels_get(labels, PLAN_LABEL_UID_MAPPING),
+		.gids = meta_labels_get(labels, PLAN_LABEL_GID_MAPPING),
+	};
+	view->host = service->mounts->host;
+	view->lazy_path = chain->lazy_path;
+	if (!idmap.uids && !idmap.gids)
 		return 0;
-	if (chain->lazy_id)
-		return error_set(error, -EOPNOTSUPP,
-				 "a lazy image is not shown with other ids: let the client change owners instead (ctr "
-				 "run without "
-				 "--remap-labels)");
-	int r = mounts_idmap(service->mounts, uids, gids, ret_directory, error);
-	if (r == 0)
-		host->snapshots = *ret_directory;
+	int r = chain->count > 0 ? mounts_idmap(service->mounts, &idmap, &view->directory, error) : 0;
+	if (r == 0 && view->directory)
+		view->host.snapshots = view->directory;
+	idmap.lazy_id = chain->lazy_id;
+	idmap.tree = chain->lazy_path;
+	if (r == 0 && chain->lazy_id)
+		r = mounts_idmap(service->mounts, &idmap, &view->lazy_copy, error);
+	if (r == 0 && view->lazy_copy)
+		view->lazy_path = view->lazy_copy;
 	return r;
+}
+
+/* The directories of a mapping: of ordinary layers, and of the lazy tree. */
+static int mapping_directories(const Service *service, const MetaMapping *mapping, char *ret_directories[static 2])
+{
+	MountsIdmap idmap = { .uids = mapping->uids, .gids = mapping->gids };
+	ret_directories[0] = mounts_idmap_directory(service->mounts, &idmap);
+	idmap.lazy_id = mapping->lazy_id;
+	ret_directories[1] = mounts_idmap_directory(service->mounts, &idmap);
+	return ret_directories[0] && ret_directories[1] ? 0 : -ENOMEM;
 }
 
 int service_clean_mappings(Service *service, Error *error)
@@ -142,15 +169,13 @@ int service_clean_mappings(Service *service, Error *error)
 	int r = meta_mappings(service->meta, &mappings, &count, error);
 	if (r < 0)
 		return r;
-	char **directories = calloc(count ? count : 1, sizeof(*directories));
+	char **directories = calloc(2 * count + 1, sizeof(*directories));
 	bool lacks = !directories;
-	for (size_t i = 0; !lacks && i < count; i++) {
-		directories[i] = mounts_idmap_directory(service->mounts, mappings[i].uids, mappings[i].gids);
-		lacks = !directories[i];
-	}
+	for (size_t i = 0; !lacks && i < count; i++)
+		lacks = mapping_directories(service, &mappings[i], &directories[2 * i]) < 0;
 	r = lacks ? error_set(error, -ENOMEM, "out of memory")
-		  : mounts_idmap_clean(service->mounts, directories, count, error);
-	for (size_t i = 0; directories && i < count; i++)
+		  : mounts_idmap_clean(service->mounts, directories, 2 * count, error);
+	for (size_t i = 0; directories && i < 2 * count; i++)
 		free(directories[i]);
 	free(directories);
 	meta_mappings_free(mappings, count);
@@ -171,7 +196,7 @@ static int reply_mount(WireCall *call, PlanMount *plan, Error *error)
 	return service_reply(call, &reply.base, error);
 }
 
-static int plan_lowers(Service *service, const PlanHost *view, const MetaInfo *info, const MetaChain *chain,
+static int plan_lowers(Service *service, const View *view, const MetaInfo *info, const MetaChain *chain,
 		       PlanMount *ret_plan, Error *error)
 {
 	size_t count = chain->count + (chain->lazy_id ? 1 : 0);
@@ -190,11 +215,10 @@ static int plan_lowers(Service *service, const PlanHost *view, const MetaInfo *i
 int service_reply_mounts(Service *service, WireCall *call, const MetaInfo *info, MetaChain *chain, Error *error)
 {
 	_cleanup_(plan_mount_done) PlanMount plan = { 0 };
-	_cleanup_free_ char *directory = NULL;
-	PlanHost view;
+	_cleanup_(view_done) View view = { 0 };
 	int r = chain->lazy_id ? service_lazy_ensure(service, chain, error) : 0;
 	if (r == 0)
-		r = choose_view(service, &info->labels, chain, &view, &directory, error);
+		r = choose_view(service, &info->labels, chain, &view, error);
 	if (r == 0)
 		r = plan_lowers(service, &view, info, chain, &plan, error);
 	return r < 0 ? r : reply_mount(call, &plan, error);

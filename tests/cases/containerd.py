@@ -12,6 +12,8 @@ import machine
 from images import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Image, sha256
 
 SNAPSHOTTER = Path(os.environ.get("IMGFS_SNAPSHOTTER", machine.BUILD / "snapshotter/imgfs-snapshotter"))
+# Idmapped mounts of FUSE.
+MAPPED_FUSE = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) >= (6, 12)
 CONFIG = """version = 2
 {cri}
 [proxy_plugins.imgfs]

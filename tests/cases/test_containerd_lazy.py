@@ -12,7 +12,7 @@ import pytest
 import cri
 import front as fake
 import machine
-from containerd import Containerd, Node, host_tree, image, oci_archive
+from containerd import MAPPED_FUSE, Containerd, Node, host_tree, image, oci_archive
 from images import tar_of
 
 
@@ -31,7 +31,7 @@ def lazy(node):
 @pytest.fixture
 def host(work):
     """A build host with an image of three layers, the second of which takes something away."""
-    base = host_tree("/bin/cat", "/bin/ls", "/bin/sleep")
+    base = host_tree("/bin/cat", "/bin/ls", "/bin/sleep", "/usr/bin/stat")
     gone = tar_of((".wh.gone", b""), ("etc/two", b"two"))
     one = image(base, tar_of(("gone", b"x"), ("etc/one", b"one")), gone)
     oci_archive(work / "one.tar", [(one, "case/one:1")])
@@ -137,6 +137,44 @@ def test_committed_over_lazy(lazy, node, host):
     lazy.snapshots("rm", "again")
     lazy.ctr("containers", "rm", "c")
     lazy.snapshots("rm", "changed")
+    remove_all(lazy, node)
+
+
+MAPS = ("--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536", "--remap-labels")
+
+
+def test_remapped_ids(lazy, node, host):
+    """The container's root owns what the image's root owns, and is somebody else outside; no file of the image was copied for that."""
+    name = pull(lazy, node, host)
+    script = "stat -c '%u:%g' /etc/one /bin /bin/cat; cat /etc/one; echo w >>/etc/one; echo n >/new; stat -c '%u:%g' /etc/one /new; cat /etc/one"
+
+    def run(container, **options):
+        return lazy.run(*MAPS, name, container, "/bin/sh", "-c", script, **options)
+
+    if not MAPPED_FUSE:
+        done = run("c", check=False)
+        assert done.returncode != 0 and "the lazy image cannot be shown with the ids" in done.stderr and "needs Linux 6.12" in done.stderr
+        lazy.ctr("containers", "rm", "c", check=False)
+        remove_all(lazy, node)
+        return
+    for number in range(3):
+        before = set(lazy.layers.glob("snapshots/*/fs"))
+        assert run(f"c{number}").stdout.split() == ["0:0"] * 3 + ["one0:0", "0:0", "onew"]
+        (upper,) = set(lazy.layers.glob("snapshots/*/fs")) - before
+        written = {str(path.relative_to(upper)): path for path in (upper, *upper.rglob("*"))}
+        assert written.keys() - {"run"} == {".", "etc", "etc/one", "new"}, "/run is runc's, to mount there"
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in written.values()} == {(100000, 200000)}
+        (point,) = set(machine.mount_points(lazy.layers))
+        assert Path(point).parent == lazy.layers / "idmap"
+        if number == 0:  # the next one finds that mount dead, since another keeper shows the tree
+            node.stop()
+            node.start()
+        elif number == 1:
+            lazy.kill_snapshotter()
+            lazy.start_snapshotter()
+    for number in range(3):
+        lazy.ctr("containers", "rm", f"c{number}")
+    machine.wait_until(lambda: not machine.mount_points(lazy.layers), "the end of what the tree was seen through", 120)
     remove_all(lazy, node)
 
 

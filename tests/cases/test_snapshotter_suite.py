@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import machine
-from containerd import image, oci_archive
+from containerd import MAPPED_FUSE, image, oci_archive
 from endpoint import chain_id
 from images import tar_of
 
@@ -69,6 +69,7 @@ def test_lazy_killed_at_system_calls(driver, node, work):
             "Imgfs": str(machine.IMGFS), "Socket": str(node.socket), "Trees": [f"{node.root}/run/fs/{kind}" for kind in ("plain", "xattr")],
             "Attached": f"{node.root}/node/attached", "Reference": f"{server.host}/case/one:1",
             "Layers": layer_labels(work / "store/repositories/case/one/_manifests/1"), "File": "etc/two", "Content": "two",
+            "Mapped": MAPPED_FUSE,
         }
         (work / "lazy.json").write_text(json.dumps(about))
         kill(driver, work, "TestLazyCrash", IMGFS_CRASH_LAZY=str(work / "lazy.json"))

@@ -134,7 +134,7 @@ static void test_swept(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { TEST(test_directories), TEST(test_usage), TEST(test_deep),
-					    TEST(test_alone), TEST(test_swept) };
+	const struct CMUnitTest tests[] = { TEST(test_directories), TEST(test_usage), TEST(test_deep), TEST(test_alone),
+					    TEST(test_swept) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
