@@ -148,24 +148,28 @@ static int execute(MetaDb *db, const char *sql, Error *error)
 	return sqlite3_exec(db->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : meta_fail(db, error);
 }
 
-int meta_db_open(const char *path, MetaDb **ret_db, Error *error)
+static int set_up(MetaDb *db, Error *error)
+{
+	char pragmas[256];
+	meta_reserve_prepare(db);
+	(void)snprintf(pragmas, sizeof(pragmas),
+		       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+		       "PRAGMA cache_size = -%d; PRAGMA journal_size_limit = 4194304; PRAGMA temp_store = MEMORY",
+		       CACHE_KIB);
+	return execute(db, pragmas, error);
+}
+
+int meta_db_open(const char *path, bool read_only, MetaDb **ret_db, Error *error)
 {
 	MetaDb *db = calloc(1, sizeof(*db));
 	if (!db)
 		return error_set(error, -ENOMEM, "out of memory");
-	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
-	int code = sqlite3_open_v2(path, &db->db, flags, NULL);
+	int flags = read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+	int code = sqlite3_open_v2(path, &db->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
 	int r = code == SQLITE_OK ? 0 : db->db ? meta_fail(db, error) : error_set(error, -ENOMEM, "out of memory");
 	if (r == 0) {
-		char pragmas[256];
-		meta_reserve_prepare(db);
 		(void)sqlite3_busy_timeout(db->db, BUSY_MILLIS);
-		(void)snprintf(
-			pragmas, sizeof(pragmas),
-			"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
-			"PRAGMA cache_size = -%d; PRAGMA journal_size_limit = 4194304; PRAGMA temp_store = MEMORY",
-			CACHE_KIB);
-		r = execute(db, pragmas, error);
+		r = read_only ? 0 : set_up(db, error);
 	}
 	if (r < 0) {
 		(void)meta_db_close(db);
@@ -225,5 +229,15 @@ int meta_schema_apply(MetaDb *db, const char *path, Error *error)
 	if (r == 0)
 		return meta_run(db, META_END, error);
 	(void)meta_run(db, META_UNDO, NULL);
+	return r;
+}
+
+int meta_schema_check(MetaDb *db, const char *path, Error *error)
+{
+	int version = 0;
+	int r = read_version(db, &version, error);
+	if (r == 0 && version != (int)ELEMENTS(migrations))
+		return error_set(error, -EINVAL, "%s has version %d of the metadata, and this program reads %d", path,
+				 version, (int)ELEMENTS(migrations));
 	return r;
 }

@@ -61,6 +61,7 @@ typedef struct MetaChange {
 
 struct Meta {
 	char *path;
+	bool read_only;
 	pthread_mutex_t lock;
 	pthread_cond_t written;
 	MetaDb *readers; /* free ones, under the lock, as is their count */
@@ -70,7 +71,7 @@ struct Meta {
 	MetaDb *writer;
 };
 
-int meta_db_open(const char *path, MetaDb **ret_db, Error *error) _must_check_;
+int meta_db_open(const char *path, bool read_only, MetaDb **ret_db, Error *error) _must_check_;
 MetaDb *meta_db_close(MetaDb *db);
 
 /* Has a connection keep the room that is set aside. */
@@ -80,8 +81,9 @@ void meta_reserve_prepare(MetaDb *db);
 void meta_reserve_database(MetaDb *db);
 void meta_reserve_log(const char *path);
 
-/* Brings the schema up to date. */
+/* Brings the schema up to date, or only sees whether it is: -EINVAL. */
 int meta_schema_apply(MetaDb *db, const char *path, Error *error) _must_check_;
+int meta_schema_check(MetaDb *db, const char *path, Error *error) _must_check_;
 
 /* The statement, ready for its parameters. NULL with a sentence when it cannot be. */
 sqlite3_stmt *meta_statement(MetaDb *db, MetaStatement which, Error *error);

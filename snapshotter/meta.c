@@ -216,7 +216,7 @@ static int take_reader(Meta *meta, MetaDb **ret_db, Error *error)
 	}
 	(void)pthread_mutex_unlock(&meta->lock);
 	if (!db)
-		return meta_db_open(meta->path, ret_db, error);
+		return meta_db_open(meta->path, meta->read_only, ret_db, error);
 	*ret_db = db;
 	return 0;
 }
@@ -396,24 +396,39 @@ int meta_last_id(Meta *meta, uint64_t *ret_id, Error *error)
 	return r;
 }
 
-int meta_open(const char *path, Meta **ret_meta, Error *error)
+static int open_meta(const char *path, bool read_only, Meta **ret_meta, Error *error)
 {
 	_cleanup_(meta_close_p) Meta *meta = calloc(1, sizeof(*meta));
 	if (!meta || !(meta->path = strdup(path))) {
 		free(TAKE_PTR(meta));
 		return error_set(error, -ENOMEM, "out of memory");
 	}
+	meta->read_only = read_only;
 	(void)pthread_mutex_init(&meta->lock, NULL);
 	(void)pthread_cond_init(&meta->written, NULL);
-	int r = meta_db_open(path, &meta->writer, error);
+	int r = meta_db_open(path, read_only, &meta->writer, error);
 	if (r == 0)
-		r = meta_schema_apply(meta->writer, path, error);
+		r = (read_only ? meta_schema_check : meta_schema_apply)(meta->writer, path, error);
 	if (r < 0)
 		return r;
-	meta_reserve_database(meta->writer);
-	meta_reserve_log(path);
+	if (!read_only) {
+		meta_reserve_database(meta->writer);
+		meta_reserve_log(path);
+	}
 	*ret_meta = TAKE_PTR(meta);
 	return 0;
+}
+
+int meta_open(const char *path, Meta **ret_meta, Error *error)
+{
+	return open_meta(path, false, ret_meta, error);
+}
+
+int meta_look(const char *path, Meta **ret_meta, Error *error)
+{
+	if (access(path, F_OK) < 0)
+		return error_set(error, -errno, "%s: %s", path, strerror(errno));
+	return open_meta(path, true, ret_meta, error);
 }
 
 Meta *meta_close(Meta *meta)

@@ -70,6 +70,9 @@ typedef struct Meta Meta;
  * Opens the database, makes it or brings it to this build's version. Errors: -EINVAL when a later build made it, and what SQLite says.
  */
 int meta_open(const char *path, Meta **ret_meta, Error *error) _must_check_;
+
+/* As it is, for reading alone. Errors: -ENOENT, -EINVAL (of another version), and what SQLite says. */
+int meta_look(const char *path, Meta **ret_meta, Error *error) _must_check_;
 Meta *meta_close(Meta *meta);
 DEFINE_CLEANUP(Meta, meta_close);
 

@@ -155,6 +155,11 @@ class Containerd:
         for name in names:
             self.ctr("images", "rm", "--sync", name)
 
+    def collect(self):
+        """Has garbage collection run, after which containerd calls Cleanup."""
+        self.ctr("leases", "create", "--id", "collect")
+        self.ctr("leases", "rm", "--sync", "collect")
+
     def directories(self):
         return sorted(int(name) for name in os.listdir(self.layers / "snapshots"))
 

@@ -174,6 +174,7 @@ def test_remapped_ids(lazy, node, host):
             lazy.start_snapshotter()
     for number in range(3):
         lazy.ctr("containers", "rm", f"c{number}")
+    lazy.collect()
     machine.wait_until(lambda: not machine.mount_points(lazy.layers), "the end of what the tree was seen through", 120)
     remove_all(lazy, node)
 
@@ -284,6 +285,42 @@ def test_cri_pull(disabled, host, driver, work):
         assert len(content(engine)) == 2, "no layer was fetched"
         assert engine.run("--rm", name, "c", "/bin/cat", "/etc/one", "/etc/two").stdout == "onetwo"
         remove_all(engine, node)
+
+
+def test_cri_fallback(host, driver, work):
+    """Where imgfsd is away the client pulls the layers as ever, and `imgfs why` has the reason by the image and by its containers."""
+    with cri_engine(()) as (node, engine):
+        client, name, long = cri.Client(driver, engine.socket, work), f"{host.host}/case/one:1", "0123456789abcdef" * 4
+        node.stop()
+        client.pull(name)
+        engine.import_images([(image(host_tree("/bin/sleep"), command="/bin/sleep 1000000"), PAUSE)])
+        assert metric(engine, "unavailable") == 1 and metric(engine, "parent-not-lazy") == 2
+        for container in ("first", long):
+            assert engine.run(name, container, "/bin/cat", "/etc/one", "/etc/two").stdout == "onetwo"
+        pod = cri.sandbox_config(work / "logs")
+        sandbox = client.run_sandbox(pod)
+        service = client.start_container(sandbox, cri.container_config(name, "/bin/sleep", "1000000"), pod)
+
+        def told(what):
+            done = machine.imgfs("why", "--root", engine.layers, "--containerd-socket", engine.socket, what, check=False)
+            assert done.returncode == (3 if "neither a mount" in done.stderr else 1)
+            return done.stderr
+
+        chain = told(name).split("pulled layer ")[1].split()[0]
+        named = {"first": "first", long: long, long[:12]: long[:12], service: service, "default/pod/service": service, "pod": service}
+        for what, container in named.items():
+            assert f"container {container} did not start lazily: containerd pulled its layer {chain} whole at 2" in told(what), what
+            assert f", for {name} (unavailable: " in told(what), what
+        assert f"container {sandbox} did not start lazily: its layers were unpacked" in told(sandbox)
+        assert "neither a mount" in told("nobody") and "neither a mount" in told(long[:12] + "f")
+        engine.kill_snapshotter()
+        assert f"for {name} (unavailable: " in told("first"), "without the snapshotter, too"
+        engine.start_snapshotter()
+        client.remove(service, sandbox)
+        for container in ("first", long):
+            engine.ctr("containers", "rm", container)
+        engine.collect()
+        machine.wait_until(lambda: "neither a mount" in told("first"), "the end of its snapshot", 120)
 
 
 def pod_mounts(engine):

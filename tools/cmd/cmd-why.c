@@ -168,6 +168,19 @@ static int find(const MountsObserved *observed, const Arguments *arguments, Subj
 	return find_named(observed, arguments->socket ?: CLIENT_SOCKET, subject, ret_mount, error);
 }
 
+/* Why it did not start lazily, if imgfs-snapshotter knows it as an image or as a container; else 0. */
+static int not_lazy(const Arguments *arguments, const Subject *subject, Error *error)
+{
+	const char *const containers[] = { arguments->what, subject->id };
+	int r = why_whole(arguments->root, arguments->what, is_image, error);
+	if (r == 0)
+		r = why_whole_containers(arguments->root, containers, subject->id[0] ? 2 : 1, error);
+	if (r == 0)
+		r = why_whole_containers(arguments->root, (const char *const *)subject->names.ids, subject->names.count,
+					 error);
+	return r;
+}
+
 static int run(const Arguments *arguments, Error *error)
 {
 	MountsObserved observed = { 0 };
@@ -178,9 +191,9 @@ static int run(const Arguments *arguments, Error *error)
 	if (r < 0)
 		return error_set(error, r, "the mounts of this machine cannot be looked at: %s", error_text(NULL, r));
 	r = find(&observed, arguments, &subject, &mount, error);
-	/* Before the sentence that it is not known here. */
-	if (r == -ENOENT && arguments->what) {
-		int whole = why_whole(arguments->root, arguments->what, is_image, error);
+	/* Before the sentence that it is not known here, or has read nothing. */
+	if ((r == -ENOENT || r == -ENODATA) && arguments->what) {
+		int whole = not_lazy(arguments, &subject, error);
 		r = whole < 0 ? whole : r;
 	}
 	if (r == 0)

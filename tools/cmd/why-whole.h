@@ -12,3 +12,9 @@
  * says when and why a layer of it was pulled whole; 0: nothing is known, or only root may know it. Blocks on the disk.
  */
 int why_whole(const char *root, const char *what, bool (*fits)(const char *image, const char *what), Error *error);
+
+/*
+ * The same for containers, all that somebody may mean, whose layers are looked for in the snapshotter's metadata. -ENODATA also when a container has no
+ * lazy layer, none of them has, and no reason is known. Errors also: -ENOMEM.
+ */
+int why_whole_containers(const char *root, const char *const *containers, size_t count, Error *error);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "snapshotter/meta-private.h"
 
@@ -491,6 +492,93 @@ static void test_full_disk(void **state)
 	assert_int_equal(rmdir(directory), 0);
 }
 
+static int create_labelled(Meta *meta, uint64_t id, const char *key, const char *parent, const char *label,
+			   const char *value)
+{
+	MetaChain chain = { 0 };
+	MetaLabel one = { (char *)(uintptr_t)label, (char *)(uintptr_t)value };
+	const MetaLabels labels = { .count = 1, .labels = &one };
+	const MetaCreate what = {
+		.id = id, .kind = META_ACTIVE, .key = key, .parent = parent, .labels = &labels, .now = (int64_t)id
+	};
+	int r = meta_create(meta, &what, &chain, NULL);
+	meta_chain_done(&chain);
+	return r;
+}
+
+static int create_lazy(Meta *meta, uint64_t id, const char *name, const char *parent)
+{
+	MetaLabel ref = { (char *)(uintptr_t) "containerd.io/snapshot.ref", (char *)(uintptr_t)name };
+	const MetaLabels labels = { .count = 1, .labels = &ref };
+	const MetaLazy what = {
+		.id = id, .name = name, .parent = parent, .labels = &labels, .layer = "{}", .path = "/tree"
+	};
+	return meta_create_lazy(meta, &what, NULL);
+}
+
+/* Each pair once for the tree below it, which is that of the nearest lazy ancestor. */
+static void test_mappings(void **state)
+{
+	Meta *meta = ((Place *)*state)->meta;
+	static const char uids[] = "containerd.io/snapshot/uidmapping", gids[] = "containerd.io/snapshot/gidmapping";
+	MetaMapping *mappings;
+	size_t count;
+	assert_int_equal(create_lazy(meta, 1, "low", NULL), 0);
+	assert_int_equal(create_lazy(meta, 2, "high", "low"), 0);
+	assert_int_equal(create_labelled(meta, 3, "a", "high", uids, "0:1:2"), 0);
+	assert_int_equal(create_labelled(meta, 4, "b", "high", uids, "0:1:2"), 0);
+	assert_int_equal(create(meta, 5, "none", "high"), 0);
+	assert_int_equal(commit(meta, 5, "none", "ordinary", NULL), 0);
+	assert_int_equal(create_labelled(meta, 6, "c", "ordinary", gids, "0:3:4"), 0);
+	assert_int_equal(create_labelled(meta, 7, "d", NULL, uids, "0:1:2"), 0);
+	assert_int_equal(meta_mappings(meta, &mappings, &count, NULL), 0);
+	assert_int_equal(count, 3);
+	unsigned seen = 0;
+	for (size_t i = 0; i < count; i++) {
+		const MetaMapping *one = &mappings[i];
+		if (one->gids) {
+			assert_null(one->uids);
+			assert_string_equal(one->gids, "0:3:4");
+			assert_int_equal(one->lazy_id, 2);
+			seen |= 1;
+		} else {
+			assert_string_equal(one->uids, "0:1:2");
+			assert_true(one->lazy_id == 2 || one->lazy_id == 0);
+			seen |= one->lazy_id ? 2 : 4;
+		}
+	}
+	assert_int_equal(seen, 7);
+	meta_mappings_free(mappings, count);
+}
+
+/* Whoever only looks makes no database, changes none and writes nothing. */
+static void test_look(void **state)
+{
+	Place *place = *state;
+	Meta *look;
+	MetaInfo info;
+	char nothing[128];
+	(void)snprintf(nothing, sizeof(nothing), "%s/nothing", place->directory);
+	assert_int_equal(meta_look(nothing, &look, NULL), -ENOENT);
+	assert_int_equal(access(nothing, F_OK), -1);
+	assert_int_equal(create(place->meta, 1, "a", NULL), 0);
+	assert_int_equal(meta_look(place->path, &look, NULL), 0);
+	assert_int_equal(meta_stat(look, "a", &info, NULL), 0);
+	meta_info_done(&info);
+	look = meta_close(look);
+	place->meta = meta_close(place->meta);
+	/* Also without the one that writes. */
+	assert_int_equal(meta_look(place->path, &look, NULL), 0);
+	assert_int_equal(meta_stat(look, "a", &info, NULL), 0);
+	meta_info_done(&info);
+	look = meta_close(look);
+	sqlite3 *db;
+	assert_int_equal(sqlite3_open(place->path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "PRAGMA user_version = 1", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+	assert_int_equal(meta_look(place->path, &look, NULL), -EINVAL);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -498,7 +586,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_life),      TEST(test_new_parent),    TEST(test_labels),        TEST(test_list),
 		TEST(test_threads),   TEST(test_later_version), TEST(test_first_version), TEST(test_no_database),
-		TEST(test_full_disk), TEST(test_undone),        TEST(test_readers),
+		TEST(test_full_disk), TEST(test_undone),        TEST(test_readers),       TEST(test_mappings),
+		TEST(test_look),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
