@@ -252,6 +252,26 @@ static void test_hard_links(void **state _unused_)
 	layer_done(&layer);
 }
 
+/* Each link names the next: whoever resolves them one by one goes half a billion steps. */
+static void test_hard_link_chain(void **state _unused_)
+{
+	enum { LINKS = 30000 };
+	Buffer tar = { 0 };
+	char name[16], target[16];
+	for (unsigned i = 0; i < LINKS; i++) {
+		(void)snprintf(name, sizeof(name), "l%u", i);
+		(void)snprintf(target, sizeof(target), "l%u", i + 1);
+		tar_link(&tar, name, '1', target);
+	}
+	(void)snprintf(name, sizeof(name), "l%u", LINKS);
+	tar_file(&tar, name, "end", 3);
+	open_tar(&tar);
+	assert_int_equal(get("l0").nlink, LINKS + 1);
+	assert_int_equal(number_of("l0"), number_of(name));
+	assert_int_equal(number_of("l777"), number_of(name));
+	layer_done(&layer);
+}
+
 /* Links that name one another and nothing else stay links to a lower layer. */
 static void test_hard_link_circles(void **state _unused_)
 {
@@ -427,6 +447,7 @@ int main(void)
 		cmocka_unit_test(test_last_wins),
 		cmocka_unit_test(test_sorted),
 		cmocka_unit_test(test_hard_links),
+		cmocka_unit_test(test_hard_link_chain),
 		cmocka_unit_test(test_hard_link_circles),
 		cmocka_unit_test(test_hard_link_errors),
 		cmocka_unit_test(test_symlink_parents),
