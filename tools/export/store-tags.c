@@ -119,8 +119,9 @@ int store_tag_each(Store *store, StoreTagVisitor *visit, void *arg)
 	int r = 0;
 	errno = 0;
 	for (FTSENT *entry = fts_read(walk); entry && r == 0; entry = fts_read(walk)) {
+		/* A collector may have taken an empty directory away meanwhile. */
 		if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR)
-			r = -entry->fts_errno;
+			r = entry->fts_errno == ENOENT ? 0 : -entry->fts_errno;
 		else if (entry->fts_info == FTS_F && entry->fts_level >= 2 &&
 			 strcmp(entry->fts_parent->fts_name, MANIFESTS_NAME) == 0)
 			r = visit_entry(entry, strlen(root), visit, arg);

@@ -170,16 +170,25 @@ int store_blob_open(Store *store, const Digest *digest, int *ret_fd, uint64_t *r
 	return 0;
 }
 
+/* Is exactly this in the file? */
+static bool holds(const Store *store, const char *path, const void *data, size_t size)
+{
+	_cleanup_free_ char *found = NULL;
+	size_t found_size;
+	return fd_read_file(store->fd, path, size, &found, &found_size) == 0 && found_size == size &&
+	       (size == 0 || memcmp(found, data, size) == 0);
+}
+
 int store_blob_put(Store *store, const void *data, size_t size, Digest *ret_digest, Error *error)
 {
 	Digest digest;
 	char path[STORE_PATH_SIZE];
-	struct stat status;
 	int r = digest_of(data, size, &digest);
 	if (r < 0)
 		return r;
 	store_blob_path(&digest, path);
-	if (fstatat(store->fd, path, &status, 0) < 0 || (uint64_t)status.st_size != size) {
+	/* One that has rotten is written again. */
+	if (!holds(store, path, data, size)) {
 		r = store_put(store, path, data, size, error);
 		if (r < 0)
 			return r;

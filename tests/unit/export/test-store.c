@@ -293,6 +293,46 @@ static void test_tags(void **state _unused_)
 	store_fixture_close(&fixture);
 }
 
+/* A collector takes the directories of other repositories away. */
+static int remove_empty(void *arg, const char *name, const char *tag, time_t changed _unused_)
+{
+	const StoreFixture *fixture = arg;
+	assert_string_equal(name, "a");
+	assert_string_equal(tag, "v1");
+	assert_int_equal(rmdir(store_fixture_path(fixture, "repositories/b/_manifests")), 0);
+	assert_int_equal(rmdir(store_fixture_path(fixture, "repositories/b")), 0);
+	return 0;
+}
+
+static void test_tags_beside_a_collector(void **state _unused_)
+{
+	StoreFixture fixture;
+	store_fixture_open(&fixture);
+	assert_int_equal(store_tag_put(fixture.store, "a", "v1", "x", 1, NULL), 0);
+	assert_int_equal(store_tag_put(fixture.store, "b", "v1", "x", 1, NULL), 0);
+	assert_int_equal(store_tag_remove(fixture.store, "b", "v1", NULL), 0);
+	assert_int_equal(store_tag_each(fixture.store, remove_empty, &fixture), 0);
+	store_fixture_close(&fixture);
+}
+
+/* Small objects that are put again are read, and written anew where they have rotten. */
+static void test_rotten_object(void **state _unused_)
+{
+	StoreFixture fixture;
+	Digest digest;
+	char path[128], hex[DIGEST_HEX_SIZE], *data;
+	size_t size;
+	store_fixture_open(&fixture);
+	assert_int_equal(store_blob_put(fixture.store, "config", 6, &digest, NULL), 0);
+	(void)snprintf(path, sizeof(path), "blobs/sha256/%s", digest_hex(&digest, hex));
+	store_fixture_write(&fixture, path, "conf!g", 6);
+	assert_int_equal(store_blob_put(fixture.store, "config", 6, &digest, NULL), 0);
+	assert_int_equal(fd_read_file(AT_FDCWD, store_fixture_path(&fixture, path), 100, &data, &size), 0);
+	assert_string_equal(data, "config");
+	free(data);
+	store_fixture_close(&fixture);
+}
+
 static void test_bad_tags(void **state _unused_)
 {
 	static const char *const bad[][2] = {
@@ -333,6 +373,8 @@ int main(void)
 		cmocka_unit_test(test_upload_not_whole),
 		cmocka_unit_test(test_damaged_records),
 		cmocka_unit_test(test_tags),
+		cmocka_unit_test(test_tags_beside_a_collector),
+		cmocka_unit_test(test_rotten_object),
 		cmocka_unit_test(test_bad_tags),
 		cmocka_unit_test(test_default_path),
 	};
