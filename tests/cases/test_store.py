@@ -440,6 +440,30 @@ def test_umoci_unpacks_an_import(place):
     assert (bundle / "lib/common").read_bytes() == content(1, 700000)
 
 
+@pytest.mark.parametrize("kind", ["frame", "index", "footer", "record", "config", "manifest", "tag"])
+def test_export_mends_what_is_rotten(place, kind):
+    shown = place.json("inspect", "b:v1")
+    layer = shown["layers"][1]
+    blob = f"blobs/sha256/{hexes(layer['blob'])}"
+    file, offset = {
+        "frame": (blob, layer["indexOffset"] // 2), "index": (blob, layer["indexOffset"] + 60), "footer": (blob, layer["blobBytes"] - 20),
+        "record": (f"layers/{hexes(layer['diffID'])}", 2), "config": (f"blobs/sha256/{hexes(shown['imageID'])}", 5),
+        "manifest": (f"blobs/sha256/{hexes(shown['manifest'])}", 5), "tag": ("repositories/b/_manifests/v1", 200),
+    }[kind]
+    before = (place.store / file).read_bytes()
+    place.flip(file, offset)
+    place.imgfs("verify", "b:v1", status=4)
+    place.export("b", *(["--verify"] if kind in ("frame", "index", "footer") else []))
+    place.imgfs("verify", "--all")
+    assert (place.store / file).read_bytes() == before
+    assert place.json("inspect", "b:v1")["manifest"] == shown["manifest"]
+
+
+def test_export_verifies_what_is_whole(place):
+    done = machine.imgfs("export", "--store", place.store, "--tag", "b:v2", "--json", "--verify", f"oci:{place.layouts['b']}:it")
+    assert json.loads(done.stdout)["layersNew"] == 0
+
+
 def test_import_of_a_damaged_image(place):
     """No file appears, and an older one stays."""
     archive = place.work / "it.tar"

@@ -14,7 +14,7 @@
 #define VERB     "export"
 #define JOBS_MAX 256
 
-enum { OPTION_LEVEL = VERB_OPTION_LONG, OPTION_FAST, OPTION_REPRODUCIBLE, OPTION_JSON, OPTION_PLATFORM };
+enum { OPTION_LEVEL = VERB_OPTION_LONG, OPTION_FAST, OPTION_REPRODUCIBLE, OPTION_VERIFY, OPTION_JSON, OPTION_PLATFORM };
 
 const VerbOption cmd_export_options[] = {
 	CMD_STORE_OPTION,
@@ -25,6 +25,7 @@ const VerbOption cmd_export_options[] = {
 	{ "fast", OPTION_FAST, NULL, "the same as --level 1" },
 	{ "jobs", 'j', "N", "threads that compress; default: one a processor" },
 	{ "reproducible", OPTION_REPRODUCIBLE, NULL, "reuse nothing of the store: the same blobs on every build host" },
+	{ "verify", OPTION_VERIFY, NULL, "read the layers that the store has already, and write rotten ones anew" },
 	{ "json", OPTION_JSON, NULL, "print one JSON object" },
 	{ "quiet", 'q', NULL, "print nothing but errors" },
 	{ 0 },
@@ -84,6 +85,9 @@ static int parse_option(int id, Arguments *arguments)
 		break;
 	case OPTION_REPRODUCIBLE:
 		arguments->export.reproducible = true;
+		break;
+	case OPTION_VERIFY:
+		arguments->export.verify = true;
 		break;
 	case OPTION_JSON:
 		arguments->json = true;

@@ -3,11 +3,14 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "tools/export/layer-stream.h"
+
 struct ExportFinish {
 	Store *store;
 	StoreUpload *upload;
 	LayerDraft *draft;
 	Digest diff_id;
+	bool whole;
 	pthread_t thread;
 	bool running; /* until joined, the thread owns what is above and below */
 	ExportFinished finished;
@@ -15,13 +18,24 @@ struct ExportFinish {
 	Error error;
 };
 
-bool export_has_layer(Store *store, const Digest *diff_id)
+static bool is_whole(Store *store, const ManifestLayer *layer)
+{
+	static const LayerStreamHooks none = { 0 };
+	_cleanup_(layer_reader_free_p) LayerReader *reader = NULL;
+	LayerStreamResult result;
+	return layer_reader_open(store, layer, &reader, NULL) == 0 &&
+	       layer_stream(reader, &none, true, &result, NULL) == 0 && digest_equal(&result.tar, &layer->diff_id) &&
+	       digest_equal(&result.blob, &layer->blob);
+}
+
+bool export_has_layer(Store *store, const Digest *diff_id, bool whole)
 {
 	ManifestLayer layer;
 	uint64_t size;
 	_cleanup_close_ int fd = -1;
 	return store_layer_get(store, diff_id, &layer, NULL) == 0 &&
-	       store_blob_open(store, &layer.blob, &fd, &size) == 0 && size == layer.blob_size;
+	       store_blob_open(store, &layer.blob, &fd, &size) == 0 && size == layer.blob_size &&
+	       (!whole || is_whole(store, &layer));
 }
 
 static int publish(ExportFinish *finish, const LayerResult *layer)
@@ -32,7 +46,7 @@ static int publish(ExportFinish *finish, const LayerResult *layer)
 		.chunks_reused = layer->reused_chunks,
 	};
 	/* A stream's layer is known only now, and another export may have been faster: the layer that is there stays. */
-	if (export_has_layer(finish->store, &finish->diff_id))
+	if (export_has_layer(finish->store, &finish->diff_id, finish->whole))
 		return 0;
 	finish->finished.published = true;
 	return store_upload_commit(finish->upload, &layer->layer, layer->contents, layer->chunk_count, &finish->error);
@@ -52,7 +66,7 @@ static void *finish_main(void *arg)
 	return NULL;
 }
 
-int export_finish_start(Store *store, StoreUpload *upload, LayerDraft *draft, const Digest *diff_id,
+int export_finish_start(Store *store, StoreUpload *upload, LayerDraft *draft, const Digest *diff_id, bool whole,
 			ExportFinish **ret_finish, Error *error)
 {
 	ExportFinish *finish = calloc(1, sizeof(*finish));
@@ -65,6 +79,7 @@ int export_finish_start(Store *store, StoreUpload *upload, LayerDraft *draft, co
 	finish->upload = upload;
 	finish->draft = draft;
 	finish->diff_id = *diff_id;
+	finish->whole = whole;
 	finish->running = pthread_create(&finish->thread, NULL, finish_main, finish) == 0;
 	if (!finish->running)
 		(void)finish_main(finish);

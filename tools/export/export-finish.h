@@ -19,11 +19,14 @@ typedef struct ExportFinished {
 	bool published; /* no: the store had it by then */
 } ExportFinished;
 
-/* Is the layer in the store, its blob as long as its record says? One that is not is written anew. May be called by any thread. */
-bool export_has_layer(Store *store, const Digest *diff_id);
+/*
+ * Is the layer in the store, its blob as long as its record says? One that is not is written anew. `whole`: reads all of the blob, too, and holds
+ * it against its digests. May be called by any thread.
+ */
+bool export_has_layer(Store *store, const Digest *diff_id, bool whole);
 
-/* Starts on a layer; takes over both. Without a thread to be had, it is done at once. Errors: -ENOMEM. */
-int export_finish_start(Store *store, StoreUpload *upload, LayerDraft *draft, const Digest *diff_id,
+/* Starts on a layer; takes over both. It is not published if the store has it by then, `whole` perhaps. Without a thread to be had, it is done at once. Errors: -ENOMEM. */
+int export_finish_start(Store *store, StoreUpload *upload, LayerDraft *draft, const Digest *diff_id, bool whole,
 			ExportFinish **ret_finish, Error *error) _must_check_;
 
 /* The layer it is about. */

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "fs/base/digest-list.h"
 #include "fs/base/fd.h"
 #include "fs/format/format.h"
 #include "fs/format/manifest.h"
@@ -19,6 +20,7 @@ typedef struct Export {
 	ExportFinish *finish; /* the last layer read, or NULL */
 	Digest *written;      /* diffIDs of the layers this export wrote */
 	size_t written_count;
+	DigestList whole; /* diffIDs of those that were verified and found whole, in no order */
 } Export;
 
 void export_result_done(ExportResult *result)
@@ -59,13 +61,24 @@ static int finish_layer(Export *export, Error *error)
 	return 0;
 }
 
+/* As options say; a layer is read for that once, however often a source asks. */
+static bool store_has_layer(Export *export, const Digest *diff_id)
+{
+	if (!export->options->verify)
+		return export_has_layer(export->store, diff_id, false);
+	for (size_t i = 0; i < export->whole.count; i++)
+		if (digest_equal(&export->whole.digests[i], diff_id))
+			return true;
+	return export_has_layer(export->store, diff_id, true) && digest_list_add(&export->whole, diff_id) == 0;
+}
+
 /* A layer that is being finished is as good as there: if that fails, the export does. */
 static bool on_has_layer(void *arg, const Digest *diff_id)
 {
-	const Export *export = arg;
+	Export *export = arg;
 	if (export->finish && digest_equal(export_finish_layer(export->finish), diff_id))
 		return true;
-	return export_has_layer(export->store, diff_id);
+	return store_has_layer(export, diff_id);
 }
 
 /* A frame the store has. */
@@ -118,7 +131,7 @@ static int on_layer(void *arg, const Digest *diff_id, const LayerSource *tar, Di
 		store_upload_free(upload);
 		return r;
 	}
-	r = export_finish_start(export->store, upload, draft, &found, &export->finish, error);
+	r = export_finish_start(export->store, upload, draft, &found, export->options->verify, &export->finish, error);
 	if (r == 0)
 		*ret_diff_id = found;
 	return r;
@@ -245,6 +258,7 @@ int export_image(ImageSource *source, Store *store, const ExportOptions *options
 	image_content_done(&content);
 	export_finish_free(export.finish);
 	free(export.written);
+	digest_list_done(&export.whole);
 	if (r < 0) {
 		export_result_done(&export.result);
 		return r;

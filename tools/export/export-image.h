@@ -15,6 +15,7 @@ typedef struct ExportOptions {
 	int level;         /* as LayerOptions */
 	unsigned jobs;     /* as LayerOptions */
 	bool reproducible; /* take no frames from the store, so that every build host makes the same blobs */
+	bool verify;       /* read the layers that the store has already, and write those anew that have rotten */
 	const char *tag;   /* NAME[:TAG] to give the image; NULL: what its source calls it */
 	void (*progress)(void *arg, uint64_t done, uint64_t total); /* bytes of the source; may be NULL */
 	void (*notice)(void *arg, const char *sentence);            /* ImageSink's; may be NULL */

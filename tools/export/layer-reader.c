@@ -118,7 +118,8 @@ int layer_chunk_error(const LayerReader *reader, uint32_t number, int code, cons
 	char text[DIGEST_TEXT_SIZE];
 	Chunk chunk;
 	chunk_table_get(&reader->chunks, number, &chunk);
-	return error_set(error, code, "blob %s, chunk %" PRIu32 " at offset %" PRIu64 ": %s; export the image again",
+	return error_set(error, code,
+			 "blob %s, chunk %" PRIu32 " at offset %" PRIu64 ": %s; export the image again with --verify",
 			 digest_text(&reader->layer.blob, text), number, chunk.blob_offset, what);
 }
 

@@ -236,7 +236,7 @@ int layer_stream_exact(const LayerReader *reader, const LayerStreamHooks *hooks,
 	if (r == 0 && !digest_equal(&result.tar, &reader->layer.diff_id))
 		return error_set(error, -EKEYREJECTED,
 				 "blob %s does not hold the layer it should: the tar's SHA-256 is another; export the "
-				 "image again",
+				 "image again with --verify",
 				 digest_text(&reader->layer.blob, text));
 	return r;
 }

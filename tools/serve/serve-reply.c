@@ -76,7 +76,7 @@ enum MHD_Result serve_send_error(ServeRequest *request, unsigned status, const c
 const char *serve_way_out(const struct Server *server)
 {
 	return server->share ? "`imgfs cache verify` drops what is rotten"
-			     : "see what else is by `imgfs verify --all`, and export the image again";
+			     : "see what else is by `imgfs verify --all`, and export the image again with --verify";
 }
 
 enum MHD_Result serve_send_fault(ServeRequest *request, int code, const Error *error)
