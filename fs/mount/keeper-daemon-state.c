@@ -19,6 +19,12 @@ static int write_slot(FILE *file, const KeeperSlot *slot)
 	return r < 0 ? r : fputc('\n', file);
 }
 
+/* What is to go is not passed on: with the server that has it, it ends. */
+static bool is_kept(const KeeperSlot *slot)
+{
+	return slot->state != KEEPER_SLOT_LEAVING && !slot->unwanted;
+}
+
 static int write_all(const KeeperDaemon *daemon, FILE *file)
 {
 	for (size_t i = 0; i < 2; i++) {
@@ -37,7 +43,7 @@ static int write_all(const KeeperDaemon *daemon, FILE *file)
 			return -EIO;
 	}
 	for (size_t i = 0; i < daemon->slot_count; i++) {
-		if (daemon->slots[i]->state != KEEPER_SLOT_LEAVING && write_slot(file, daemon->slots[i]) < 0)
+		if (is_kept(daemon->slots[i]) && write_slot(file, daemon->slots[i]) < 0)
 			return -EIO;
 	}
 	return 0;
@@ -82,7 +88,7 @@ void keeper_daemon_inherit(const KeeperDaemon *daemon, bool inherit)
 		set_inherited(daemon->clients[i].fd, inherit);
 	for (size_t i = 0; i < daemon->slot_count; i++) {
 		for (size_t j = 0; j < daemon->slots[i]->fd_count; j++)
-			set_inherited(daemon->slots[i]->fds[j], inherit);
+			set_inherited(daemon->slots[i]->fds[j], inherit && is_kept(daemon->slots[i]));
 	}
 }
 

@@ -179,10 +179,17 @@ static void drain(int fd)
 	(void)size;
 }
 
+/* While this thread waited, the keeper that it watched may have been replaced: so what is asked is the one that there is now. With the mutex. */
+static bool is_lost(const Node *node)
+{
+	struct pollfd keeper = { .fd = node->mounts ? daemon_mounts_fd(node->mounts) : -1 };
+	return poll(&keeper, 1, 0) > 0;
+}
+
 static void note_events(Node *node, const struct pollfd *watches)
 {
 	node_lock(node);
-	if (watches[WATCH_KEEPER].revents)
+	if (watches[WATCH_KEEPER].revents && is_lost(node))
 		node->lost = true;
 	if (watches[WATCH_TABLE].revents)
 		node->table_changed = true;
