@@ -10,6 +10,7 @@ import pytest
 import front as fake
 import machine
 from endpoint import NAME, TAG
+from images import Image, docker_archive, tar_of
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
 
 
@@ -68,6 +69,37 @@ def test_evict(cache, pulled, work):
     assert cache("evict", "--free", "300k")["bytes"] >= 300_000
     machine.imgfs("pull", "--quiet", "--cache", work / "cache", pulled)
     assert cache("ls")[0]["complete"]
+
+
+def other_image(place, work):
+    """Another image in the store, of 3 MB that share nothing with anything."""
+    archive = work / "other.tar"
+    archive.write_bytes(docker_archive([(Image(tar_of(("noise", os.urandom(3_000_000)))), ["case/other:x"])]))
+    machine.imgfs("export", "--store", place / "store", "--tag", "case/other:x", f"docker-archive:{archive}")
+
+
+def test_pull_makes_room(cache, pulled, place, work):
+    """What was used longest ago goes before the image comes; where it cannot fit, nothing goes and nothing comes."""
+    other_image(place, work)
+    reference = pulled.replace(f"{NAME}:{TAG}", "case/other:x")
+    age(work / "cache", 1000)
+    total = cache("size")["total"]
+    refused = machine.imgfs("pull", "--quiet", "--cache", work / "cache", "--quota", "2M", reference, check=False)
+    assert refused.returncode == 1 and "quota of 2.0 MB" in refused.stderr and "imgfs cache unpin" in refused.stderr
+    assert [row["complete"] for row in cache("ls") if row["reference"] == pulled] == [True]
+    assert cache("size")["total"] < total + 200_000
+    quota = total + 1_500_000
+    conf = work / "imgfs.conf"
+    conf.write_text(f"[cache]\nquota = {quota}\n")
+    machine.imgfs("--config", conf, "pull", "--quiet", "--cache", work / "cache", reference)
+    rows = {row["reference"]: row for row in cache("ls")}
+    assert rows[reference]["complete"] and not rows[pulled]["complete"]
+    assert cache("size")["total"] < quota + 300_000
+    # Beside what stays whatever the quota there is no room for the first one any more.
+    cache("pin", reference)
+    refused = machine.imgfs("--config", conf, "pull", "--quiet", "--cache", work / "cache", "--quota", "3500k", pulled, check=False)
+    assert refused.returncode == 1 and "pinned or sealed" in refused.stderr
+    machine.imgfs("--config", conf, "pull", "--quiet", "--seal", "--cache", work / "cache", reference)
 
 
 def test_pins(cache, pulled, work):

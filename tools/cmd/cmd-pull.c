@@ -3,11 +3,13 @@
 #include <signal.h>
 #include <stdio.h>
 
+#include "fs/base/conf.h"
 #include "fs/fetch/fetch-pull.h"
 #include "fs/fetch/fetch-seal.h"
 #include "snapshotter/client.h"
 #include "tools/cmd/output.h"
 #include "tools/cmd/pull-containerd.h"
+#include "tools/cmd/pull-room.h"
 #include "tools/cmd/remote-options.h"
 
 #define VERB "pull"
@@ -19,6 +21,7 @@ enum {
 	OPTION_PLAN = VERB_OPTION_LONG,
 	OPTION_SEAL,
 	OPTION_DECODED,
+	OPTION_QUOTA,
 	OPTION_TIMEOUT,
 	OPTION_JSON,
 	OPTION_CONTAINERD,
@@ -33,6 +36,9 @@ const VerbOption cmd_pull_options[] = {
 	{ "seal", OPTION_SEAL, NULL, "check every layer's diffID afterwards, and wait until all is on the disk" },
 	{ "decoded", OPTION_DECODED, NULL,
 	  "seal, and keep the layers decoded as well: faster first reads, for the image's full size on the disk" },
+	{ "quota", OPTION_QUOTA, "SIZE",
+	  "of the cache (20G): what was used longest ago makes room; an image that cannot fit is refused; default "
+	  "none" },
 	{ "containerd", OPTION_CONTAINERD, NULL,
 	  "make it an image of containerd that is fetched as it is read; fetches no more than the indexes, but with "
 	  "--seal" },
@@ -50,6 +56,7 @@ typedef struct Arguments {
 	const char *reference;
 	RemoteOptions remote;
 	unsigned long timeout;
+	uint64_t quota; /* 0: none */
 	PullContainerd engine;
 	bool containerd;
 	bool plan;
@@ -75,6 +82,10 @@ static int parse_option(int id, Arguments *arguments)
 		return VERB_SUCCESS;
 	case OPTION_DECODED:
 		arguments->seal = arguments->decoded = true;
+		return VERB_SUCCESS;
+	case OPTION_QUOTA:
+		if (conf_size(optarg, &arguments->quota) < 0)
+			return verb_usage_error(VERB, "--quota %s: give bytes, as 20G, 500M or 64Mi", optarg);
 		return VERB_SUCCESS;
 	case OPTION_TIMEOUT:
 		if (verb_number(optarg, 1, TIMEOUT_MAX, &arguments->timeout) < 0)
@@ -161,8 +172,12 @@ static int pull(const Arguments *arguments, CacheStore *cache, const FetchImage 
 		.report = on_report,
 		.arg = &transfer,
 	};
+	int r = pull_make_room(cache, arguments->quota, image, plan, arguments->decoded ? image->image_size : 0,
+			       arguments->reference, error);
+	if (r < 0)
+		return r;
 	output_progress_start(&transfer.bar, "pulling", plan->total, arguments->quiet);
-	int r = fetch_pull(image, &options, error);
+	r = fetch_pull(image, &options, error);
 	output_progress_end(&transfer.bar);
 	if (r < 0 || !arguments->seal)
 		return r;
