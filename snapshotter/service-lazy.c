@@ -71,6 +71,17 @@ static int judge(Service *service, Wanted *wanted, Error *error)
 	return 0;
 }
 
+/* The tree becomes a lower directory: see mounts_open(). */
+static int check_path(const char *path, Error *error)
+{
+	return strpbrk(path, ":,\\") ? error_set(error, -EINVAL,
+						 "imgfsd shows the tree at %s, and overlayfs takes ':', ',' and '\\' "
+						 "for separators: give "
+						 "imgfsd another runtime directory",
+						 path)
+				     : 0;
+}
+
 /* A daemon that hangs must not take all threads of the pool: containerd waits for Commit with its own database locked. */
 static int attach_layers(Service *service, uint64_t id, const char *reference, const MetaLayers *below,
 			 const char *layer, char **ret_path, Error *error)
@@ -110,6 +121,11 @@ static int make_lazy(Service *service, Wanted *wanted, uint64_t id, Error *error
 	int r = attach_layers(service, id, wanted->reference, &wanted->below, wanted->layer, &path, error);
 	if (r < 0)
 		return r;
+	r = check_path(path, error);
+	if (r < 0) {
+		let_go(service, id);
+		return r;
+	}
 	wanted->reason = LAZY_IS_LAZY;
 	if (asprintf(&name, "imgfs/%" PRIu64 "/%s", id, wanted->ref) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
@@ -182,6 +198,8 @@ static int show_again(Service *service, MetaChain *chain, Error *error)
 		r = meta_lazy_layers(service->meta, key, &layers, error);
 	if (r == 0)
 		r = attach_layers(service, chain->lazy_id, layers.reference, &layers, NULL, &path, error);
+	if (r == 0)
+		r = check_path(path, error);
 	if (r < 0)
 		return r;
 	if (!service->lazy->shown(service->lazy->arg, path))

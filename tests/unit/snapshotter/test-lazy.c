@@ -393,6 +393,17 @@ static void test_shown(void **state)
 	assert_int_equal(place->fake.attached, 1);
 }
 
+/* Overlayfs would take such a path for two. */
+static void test_separators(void **state)
+{
+	Place *place = *state;
+	char lower[256];
+	(void)strcat(place->fake.tree, ":x");
+	assert_int_equal(prepare(place, "a", "", (Labels){ REF, ONE, BLOB }, lower, NULL), 0);
+	assert_int_equal(atomic_load(&place->service->lazy_outcomes[LAZY_UNAVAILABLE]), 1);
+	assert_int_equal(place->fake.owner_count, 0);
+}
+
 typedef struct Caller {
 	Place *place;
 	char key[16];
@@ -484,7 +495,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent),   TEST(test_fallback),
 		TEST(test_whole),      TEST(test_unreachable), TEST(test_unreachable_below), TEST(test_daemon_hangs),
-		TEST(test_shown),      TEST(test_orphan),      TEST(test_orphan_of_a_crash),
+		TEST(test_shown),      TEST(test_orphan),      TEST(test_orphan_of_a_crash), TEST(test_separators),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
