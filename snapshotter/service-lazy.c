@@ -126,7 +126,6 @@ static int make_lazy(Service *service, Wanted *wanted, uint64_t id, Error *error
 		let_go(service, id);
 		return r;
 	}
-	wanted->reason = LAZY_IS_LAZY;
 	if (asprintf(&name, "imgfs/%" PRIu64 "/%s", id, wanted->ref) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
 	const MetaLazy lazy = {
@@ -140,6 +139,8 @@ static int make_lazy(Service *service, Wanted *wanted, uint64_t id, Error *error
 		.now = service_now(),
 	};
 	r = meta_create_lazy(service->meta, &lazy, error);
+	if (r == 0 || r == -EEXIST)
+		wanted->reason = LAZY_IS_LAZY;
 	if (r < 0)
 		let_go(service, id);
 	return r;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sqlite3.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -393,6 +394,24 @@ static void test_shown(void **state)
 	assert_int_equal(place->fake.attached, 1);
 }
 
+/* A layer whose row cannot be written is not counted as one that is lazy, nor held. */
+static void test_no_row(void **state)
+{
+	static const char trigger[] =
+		"CREATE TRIGGER full BEFORE INSERT ON lazy BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+	Place *place = *state;
+	char database[96];
+	sqlite3 *db;
+	(void)snprintf(database, sizeof(database), "%s/metadata.db", place->root);
+	assert_int_equal(sqlite3_open(database, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, trigger, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+	assert_int_equal(prepare(place, "a", "", (Labels){ REF, ONE, BLOB }, NULL, NULL), 0);
+	assert_int_equal(place->fake.owner_count, 0);
+	assert_int_equal(atomic_load(&place->service->lazy_outcomes[LAZY_IS_LAZY]), 0);
+	assert_int_equal(atomic_load(&place->service->lazy_outcomes[LAZY_UNAVAILABLE]), 1);
+}
+
 /* Overlayfs would take such a path for two. */
 static void test_separators(void **state)
 {
@@ -496,6 +515,7 @@ int main(void)
 		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent),   TEST(test_fallback),
 		TEST(test_whole),      TEST(test_unreachable), TEST(test_unreachable_below), TEST(test_daemon_hangs),
 		TEST(test_shown),      TEST(test_orphan),      TEST(test_orphan_of_a_crash), TEST(test_separators),
+		TEST(test_no_row),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
