@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <uthash.h>
 
 #define BLOCK            512  /* stat(2): st_blocks counts these */
@@ -78,9 +80,14 @@ static int walk(int fd, TreeEntry *each, void *arg, unsigned depth)
 	return -errno;
 }
 
+/* -EXDEV for what something is mounted on, of the same file system too: a client's mount may have come here by propagation. */
 static int open_below(int dirfd, const char *name)
 {
-	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	const struct open_how how = {
+		.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+		.resolve = RESOLVE_NO_XDEV,
+	};
+	int fd = (int)syscall(SYS_openat2, dirfd, name, &how, sizeof(how));
 	return fd < 0 ? -errno : fd;
 }
 
@@ -95,7 +102,8 @@ static int count_entry(void *arg, int dirfd, const char *name, unsigned depth)
 	int r = add(usage, &status);
 	if (r < 0 || !S_ISDIR(status.st_mode) || depth == USAGE_DEPTH_MAX)
 		return r;
-	return walk(open_below(dirfd, name), count_entry, usage, depth + 1);
+	r = walk(open_below(dirfd, name), count_entry, usage, depth + 1);
+	return r == -EXDEV ? 0 : r;
 }
 
 int mounts_tree_usage(int fd, int64_t *ret_size, int64_t *ret_inodes)
@@ -152,16 +160,16 @@ static int remove_entry(void *arg, int dirfd, const char *name, unsigned depth)
 		return move_up(removal, dirfd, name);
 	int r = walk(open_below(dirfd, name), remove_entry, removal, depth + 1);
 	if (r < 0)
-		return r;
+		return r == -EXDEV ? -EBUSY : r;
 	return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
 }
 
 int mounts_tree_remove(int dirfd, const char *name)
 {
 	int r = 0;
-	_cleanup_close_ int top = open_below(dirfd, name);
+	_cleanup_close_ int top = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (top < 0)
-		return top;
+		return -errno;
 	Removal removal = { .top = top };
 	do {
 		removal.moved = 0;

@@ -11,5 +11,8 @@
  */
 int mounts_tree_usage(int fd, int64_t *ret_size, int64_t *ret_inodes) _must_check_;
 
-/* Removes the directory `name` below `dirfd` and all that is in it, however deep. Errors: -ENOENT and those of unlinkat(). */
+/*
+ * Removes the directory `name` below `dirfd` and all that is in it, however deep. Errors: -ENOENT, -EBUSY (something is mounted in it), and those of
+ * unlinkat().
+ */
 int mounts_tree_remove(int dirfd, const char *name) _must_check_;

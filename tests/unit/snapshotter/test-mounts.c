@@ -7,7 +7,9 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include "snapshotter/mounts-tree.h"
@@ -103,6 +105,36 @@ static void test_deep(void **state)
 	assert_int_equal(fstatat(mounts->snapshots_fd, "1", &status, 0), -1);
 }
 
+/* What is mounted within, by a client's mount that came here by propagation say, is neither counted nor emptied. */
+static void test_mounted_within(void **state)
+{
+	Place *place = *state;
+	const Mounts *mounts = &place->mounts;
+	char inner[160], outer[160], file[200];
+	int64_t size, inodes;
+	Error error = { 0 };
+	(void)snprintf(inner, sizeof(inner), "%s/snapshots/1/fs/d", place->root);
+	(void)snprintf(outer, sizeof(outer), "%s/outer", place->root);
+	(void)snprintf(file, sizeof(file), "%s/precious", outer);
+	if (unshare(CLONE_NEWNS) < 0) {
+		print_message("mounting is not allowed here\n");
+		skip();
+	}
+	assert_int_equal(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	mounts_close(&place->mounts); /* its descriptors see the mounts of before */
+	assert_int_equal(mounts_open(place->root, &place->mounts, NULL), 0);
+	assert_int_equal(mounts_create(mounts, 1, false, getuid(), getgid(), NULL), 0);
+	assert_int_equal(mkdir(inner, 0700) | mkdir(outer, 0700) | mkdir(file, 0700), 0);
+	assert_int_equal(mount(outer, inner, NULL, MS_BIND, NULL), 0);
+	assert_int_equal(mounts_usage(mounts, 1, &size, &inodes, NULL), 0);
+	assert_int_equal(inodes, 2);
+	assert_int_equal(mounts_remove(mounts, 1, &error), -EIO);
+	assert_non_null(strstr(error.message, strerror(EBUSY)));
+	assert_int_equal(access(file, F_OK), 0);
+	assert_int_equal(umount2(inner, 0), 0);
+	assert_int_equal(mounts_remove(mounts, 1, NULL), 0);
+}
+
 static void test_alone(void **state)
 {
 	const Place *place = *state;
@@ -134,7 +166,7 @@ static void test_swept(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { TEST(test_directories), TEST(test_usage), TEST(test_deep), TEST(test_alone),
-					    TEST(test_swept) };
+	const struct CMUnitTest tests[] = { TEST(test_directories),    TEST(test_usage), TEST(test_deep),
+					    TEST(test_mounted_within), TEST(test_alone), TEST(test_swept) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
