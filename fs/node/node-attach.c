@@ -99,7 +99,7 @@ int node_holder_bind(Node *node, NodeHolder *holder, Error *error)
 	int r = node_bind(path, request->directory, request->noexec, error);
 	if (r < 0)
 		return r;
-	node_mark_set(node, holder->owner, true);
+	node_mark_set(node, holder->owner, holder->record.request.directory);
 	node_lock(node);
 	holder->bound = node->generation;
 	node_unlock(node);
@@ -143,7 +143,7 @@ static int change_directory(Node *node, NodeHolder *holder, const NodeRecord *be
 		if (r < 0)
 			return r;
 	} else if (bound) {
-		node_mark_set(node, holder->owner, false);
+		node_mark_set(node, holder->owner, NULL);
 		node_lock(node);
 		holder->bound = 0;
 		node_unlock(node);
@@ -256,7 +256,7 @@ int node_holder_forget(Node *node, NodeHolder *holder, Error *error)
 	int r = node_record_remove(node->attached_fd, holder->owner);
 	if (r < 0)
 		return error_set(error, r, "it cannot be forgotten in %s: %s", node->options.state, strerror(-r));
-	node_mark_set(node, holder->owner, false);
+	node_mark_set(node, holder->owner, NULL);
 	swap(node, holder, &record, &image);
 	node_record_done(&record);
 	node_image_leave(node, image);

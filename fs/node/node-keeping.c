@@ -48,6 +48,7 @@ static int add_record(void *arg, NodeRecord *record, const char *name, const Err
 	Node *node = arg;
 	NodeHolder *holder;
 	if (!record) {
+		node->unread++;
 		log_error("a record cannot be used, and its image is not brought back: %s file=%s/attached/%s",
 			  error->message, node->options.state, name);
 		return 0;
@@ -86,6 +87,32 @@ static bool note_slot(Node *node, const DaemonSlot *slot)
 	return wanted;
 }
 
+/*
+ * Nobody is known to hold it, but a record that was lost may have said who does, and programs may use it: it stays until a manager starts that can read all.
+ * Whoever attaches it meanwhile gets it under the number that it has. Returns false where it is not to stay.
+ */
+static bool adopt(Node *node, const DaemonSlot *slot)
+{
+	NodeRecord record = { .slot = slot->slot };
+	NodeImage *image;
+	if (node->unread == 0 || digest_from_hex(slot->chain_id, &record.chain_id) < 0)
+		return false;
+	node_lock(node);
+	for (image = node->images; image && !digest_equal(&image->chain_id, &record.chain_id); image = image->next)
+		;
+	bool adopted = !image && add_image(node, &record, &image) == 0;
+	if (adopted) {
+		image->state = NODE_IMAGE_HERE;
+		image->xattr = slot->xattr;
+	}
+	node_unlock(node);
+	if (adopted)
+		log_warning("the keeper has an image that nobody is known to hold; it stays, for a record that cannot "
+			    "be used slot=%u chain=%s",
+			    slot->slot, slot->chain_id);
+	return adopted;
+}
+
 /* The kernel may still know files by the numbers that the keeper has or had, though the file of slots was lost: they are not given out again. */
 static void raise_last(Node *node, uint32_t highest, const DaemonSlot *slots, size_t count)
 {
@@ -112,7 +139,7 @@ static int reconcile(Node *node, Error *error)
 	r = daemon_mounts_list(mounts, &slots, &count, error);
 	raise_last(node, daemon_mounts_highest(mounts), slots, count);
 	for (size_t i = 0; r == 0 && i < count; i++) {
-		if (note_slot(node, &slots[i]))
+		if (note_slot(node, &slots[i]) || adopt(node, &slots[i]))
 			continue;
 		log_info("the keeper has an image that nobody holds; it goes slot=%u chain=%s", slots[i].slot,
 			 slots[i].chain_id);
@@ -301,6 +328,7 @@ int node_restore(Node *node, Error *error)
 	if (r < 0)
 		return error_set(error, r, "cannot read what was attached in %s: %s", node->options.state,
 				 strerror(-r));
+	node->unread += node_marks_lost(node);
 	r = wait_for_keeper(node, error);
 	if (r == 0)
 		r = reconcile(node, error);

@@ -76,6 +76,7 @@ typedef struct Node {
 	bool ending;
 	bool upgrade, end; /* somebody has asked for it */
 	unsigned away;     /* holders whose image could not be brought back yet */
+	unsigned unread;   /* records that were lost or could not be used when it started */
 	bool is_keeping;
 	pthread_t keeping; /* the thread of node-keeping.c */
 	bool is_keeping_room;
@@ -189,8 +190,11 @@ int node_holder_unmounted(Node *node, NodeHolder *holder, bool lazy, bool *ret_l
 json_t *node_holder_answer(const Node *node, const NodeHolder *holder);
 
 /* node-mark.c: what was mounted since the machine started. */
-void node_mark_set(Node *node, const char *owner, bool bound);
+void node_mark_set(Node *node, const char *owner, const char *directory); /* NULL: nothing is mounted any more */
 bool node_mark_has(Node *node, const char *owner);
+
+/* At the start, once the records are read: logs what is mounted without one, and returns how much that is. Marks of what is no longer mounted go. */
+unsigned node_marks_lost(Node *node);
 
 /* node-keeping.c: what goes on by itself. */
 

@@ -30,6 +30,39 @@ static int name_of(const char *owner, char ret_name[static NAME_SIZE])
 	return 0;
 }
 
+/* Of what a record says, however it is laid out. The sum itself is not in it yet, or no more. */
+static int sum_of(const json_t *json, char ret_hex[static DIGEST_HEX_SIZE])
+{
+	Digest digest;
+	_cleanup_free_ char *text = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
+	int r = text ? digest_of(text, strlen(text), &digest) : -ENOMEM;
+	if (r == 0)
+		(void)digest_hex(&digest, ret_hex);
+	return r;
+}
+
+static int add_sum(json_t *json)
+{
+	char sum[DIGEST_HEX_SIZE];
+	int r = json ? sum_of(json, sum) : -ENOMEM;
+	return r == 0 && json_object_set_new(json, "sum", json_string(sum)) < 0 ? -ENOMEM : r;
+}
+
+/* Takes the sum out, which records of the first builds have not. Rot in the middle of a record could name another image or another directory. */
+static int check_sum(json_t *json, Error *error)
+{
+	char sum[DIGEST_HEX_SIZE];
+	json_t *said = json_incref(json_object_get(json, "sum"));
+	if (!said)
+		return 0;
+	(void)json_object_del(json, "sum");
+	int r = sum_of(json, sum);
+	if (r == 0 && (!json_is_string(said) || strcmp(json_string_value(said), sum) != 0))
+		r = error_set(error, -EBADMSG, "it is not as it was written");
+	json_decref(said);
+	return r;
+}
+
 int node_record_write(int dirfd, const NodeRecord *record)
 {
 	char name[NAME_SIZE], manifest[DIGEST_TEXT_SIZE], config[DIGEST_TEXT_SIZE], chain_id[DIGEST_TEXT_SIZE];
@@ -39,9 +72,11 @@ int node_record_write(int dirfd, const NodeRecord *record)
 			  digest_text(&record->config, config), "chainId", digest_text(&record->chain_id, chain_id),
 			  "slot", (json_int_t)record->slot, "lingering", record->lingering, "time",
 			  (json_int_t)record->time, "origin", record->origin[0] ? record->origin : NULL);
-	_cleanup_free_ char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
+	int r = add_sum(json);
+	_cleanup_free_ char *text = r == 0 ? json_dumps(json, JSON_INDENT(1)) : NULL;
 	json_decref(json);
-	int r = text ? name_of(record->request.owner, name) : -ENOMEM;
+	if (r == 0)
+		r = text ? name_of(record->request.owner, name) : -ENOMEM;
 	return r < 0 ? r : fd_replace_file(dirfd, name, text, strlen(text), 0600);
 }
 
@@ -64,10 +99,12 @@ static int read_digest(const json_t *json, const char *key, Digest *ret_digest)
 
 static int decode(json_t *json, NodeRecord *record, Error *error)
 {
-	const json_t *version = json_object_get(json, "imgfsRecord"), *slot = json_object_get(json, "slot");
-	if (json_integer_value(version) != VERSION)
+	if (json_integer_value(json_object_get(json, "imgfsRecord")) != VERSION)
 		return error_set(error, -EBADMSG, "it is of another version of imgfs");
-	json_int_t number = json_integer_value(slot);
+	int r = check_sum(json, error);
+	if (r < 0)
+		return r;
+	json_int_t number = json_integer_value(json_object_get(json, "slot"));
 	if (read_digest(json, "manifest", &record->manifest) < 0 || read_digest(json, "image", &record->config) < 0 ||
 	    read_digest(json, "chainId", &record->chain_id) < 0 || number < 1 || number > SLOT_MAX)
 		return error_set(error, -EBADMSG, "a digest or the slot is missing");
@@ -81,7 +118,7 @@ static int decode(json_t *json, NodeRecord *record, Error *error)
 	json_t *request = json_object_get(json, "request");
 	if (!json_is_object(request))
 		return error_set(error, -EBADMSG, "the request is missing");
-	int r = control_request_parse(json_incref(request), &record->request, error);
+	r = control_request_parse(json_incref(request), &record->request, error);
 	if (r == 0 && record->request.verb != CONTROL_ATTACH)
 		r = error_set(error, -EBADMSG, "the request is of another kind");
 	return r == -ENOMEM || r == 0 ? r : -EBADMSG;
@@ -101,6 +138,13 @@ int node_record_parse(const char *text, size_t size, NodeRecord *ret_record, Err
 	return 0;
 }
 
+static int check_name(const NodeRecord *record, const char *name, Error *error)
+{
+	char own[NAME_SIZE];
+	int r = name_of(record->request.owner, own);
+	return r == 0 && strcmp(own, name) != 0 ? error_set(error, -EBADMSG, "its name is that of another owner") : r;
+}
+
 static int read_record(int dirfd, const char *name, NodeRecordEach *each, void *arg)
 {
 	_cleanup_free_ char *text = NULL;
@@ -114,6 +158,8 @@ static int read_record(int dirfd, const char *name, NodeRecordEach *each, void *
 		r = error_set(&error, r, "it cannot be read: %s", strerror(-r));
 	else
 		r = node_record_parse(text, size, &record, &error);
+	if (r == 0)
+		r = check_name(&record, name, &error);
 	r = each(arg, r < 0 ? NULL : &record, name, &error);
 	node_record_done(&record);
 	return r;

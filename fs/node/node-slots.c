@@ -29,29 +29,32 @@ static int parse_line(const char *line, uint32_t *ret_slot, Digest *ret_chain_id
 	return digest_from_hex(end + 1, ret_chain_id) < 0 ? -EBADMSG : 0;
 }
 
-/* Reads all lines; `ret_size` is where the whole ones end. */
-static int parse(char *text, size_t size, uint32_t *ret_last, Digest *ret_chain_id, size_t *ret_size)
+/* Reads all lines; `ret_size` is where the whole ones end. Returns whether each of them is as it was written. */
+static bool parse(char *text, size_t size, uint32_t *ret_last, Digest *ret_chain_id, size_t *ret_size)
 {
 	char *line = text, *end;
+	bool sound = true;
 	for (; (end = memchr(line, '\n', (size_t)(text + size - line))); line = end + 1) {
 		uint32_t slot;
+		Digest chain_id;
 		*end = '\0';
-		int r = parse_line(line, &slot, ret_chain_id);
-		if (r < 0)
-			return r;
-		if (slot > *ret_last)
-			*ret_last = slot;
+		if (parse_line(line, &slot, &chain_id) < 0 || slot <= *ret_last) {
+			sound = false;
+			continue;
+		}
+		*ret_last = slot;
+		*ret_chain_id = chain_id;
 	}
 	*ret_size = (size_t)(line - text);
-	return 0;
+	return sound && size - *ret_size < LINE_MAX; /* a torn line is no longer than a whole one */
 }
 
-/* A torn line was never used: it goes. A long file is cut down to what matters of it. */
-static int tidy(int dirfd, uint32_t last, const Digest *chain_id, size_t size, size_t whole)
+/* A torn line was never used: it goes. A long file, and one that is damaged, is cut down to what matters of it. */
+static int tidy(int dirfd, const NodeSlots *slots, const Digest *chain_id, size_t size, size_t whole)
 {
 	char line[LINE_MAX];
-	if (size > TIDY) {
-		int length = write_line(line, last, chain_id);
+	if (size > TIDY || slots->damaged) {
+		int length = slots->last > 0 ? write_line(line, slots->last, chain_id) : 0;
 		return fd_replace_file(dirfd, NAME, line, (size_t)length, 0600);
 	}
 	if (size == whole)
@@ -64,21 +67,20 @@ int node_slots_open(int dirfd, NodeSlots *ret_slots, Error *error)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t size = 0, whole = 0;
-	uint32_t last = 0;
 	Digest chain_id = { 0 };
+	NodeSlots slots = { .fd = -1 };
 	int r = fd_read_file(dirfd, NAME, FILE_MAX, &text, &size);
-	if (r == 0)
-		r = parse(text, size, &last, &chain_id, &whole);
-	if (r == -EBADMSG)
-		return error_set(error, r, "the file of slots has a line that is none; it was not written by imgfsd");
-	if (r == 0)
-		r = tidy(dirfd, last, &chain_id, size, whole);
+	if (r == 0) {
+		slots.damaged = !parse(text, size, &slots.last, &chain_id, &whole);
+		r = tidy(dirfd, &slots, &chain_id, size, whole);
+	}
 	if (r < 0 && r != -ENOENT)
 		return error_set(error, r, "the file of slots cannot be read: %s", strerror(-r));
 	_cleanup_close_ int fd = openat(dirfd, NAME, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || fsync(dirfd) < 0)
 		return error_set(error, -errno, "the file of slots cannot be opened: %s", strerror(errno));
-	*ret_slots = (NodeSlots){ .fd = TAKE_FD(fd), .last = last };
+	slots.fd = TAKE_FD(fd);
+	*ret_slots = slots;
 	return 0;
 }
 

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "fs/base/digest.h"
@@ -14,9 +15,10 @@
 typedef struct NodeSlots {
 	int fd;
 	uint32_t last;
+	bool damaged; /* it had lines that are none: what they said is for records and the keeper to say */
 } NodeSlots;
 
-/* Opens or makes the file `slots` of a directory. Errors: -EBADMSG (it is something else), open's, with a sentence. */
+/* Opens or makes the file `slots` of a directory, and mends it. Errors: open's, write's, with a sentence. */
 int node_slots_open(int dirfd, NodeSlots *ret_slots, Error *error) _must_check_;
 void node_slots_close(NodeSlots *slots);
 

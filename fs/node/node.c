@@ -59,6 +59,10 @@ static int open_state(Node *node, Error *error)
 		r = open_directory(state, "attached", 0700, &node->attached_fd, error);
 	if (r == 0)
 		r = node_slots_open(state, &node->slots, error);
+	if (r == 0 && node->slots.damaged)
+		log_error("the file of slots was damaged; what it says no more is asked of records and keeper "
+			  "file=%s/slots",
+			  node->options.state);
 	if (r == 0)
 		r = open_directory(AT_FDCWD, node->options.runtime, 0755, &runtime, error);
 	/* With a state of its own another one would take away all that this one has. */
@@ -248,7 +252,7 @@ static int end_all(Node *node, Error *error)
 		int r = request->directory ? node_unbind(request->directory, &holder->record.chain_id, true, &own) : 0;
 		if (r < 0)
 			log_error("%s", own.message);
-		node_mark_set(node, holder->owner, false);
+		node_mark_set(node, holder->owner, NULL);
 		node_holder_give(node, holder);
 	}
 	DaemonMounts *mounts;

@@ -101,6 +101,8 @@ static void test_what_is_none(_unused_ void **state)
 		{ "{\"imgfsRecord\":1", "not JSON" },
 		{ "[]", "another version" },
 		{ "{\"imgfsRecord\":2," NAME ",\"slot\":1,%s}", "another version" },
+		{ "{\"imgfsRecord\":1,\"sum\":3," NAME ",\"slot\":1,%s}", "not as it was written" },
+		{ "{\"imgfsRecord\":1,\"sum\":\"" HEX "\"," NAME ",\"slot\":1,%s}", "not as it was written" },
 		{ "{\"imgfsRecord\":1," NAME ",\"slot\":0,%s}", "the slot is missing" },
 		{ "{\"imgfsRecord\":1," NAME ",\"slot\":2147483648,%s}", "the slot is missing" },
 		{ "{\"imgfsRecord\":1,\"slot\":1,%s}", "a digest" },
@@ -122,11 +124,50 @@ static void test_what_is_none(_unused_ void **state)
 	}
 }
 
+/* Any bit: the record is refused, or says what it said. */
+static void test_flips(_unused_ void **state)
+{
+	NodeRecord record = { .slot = 77, .time = 1700000000 };
+	json_t *json = json_pack("{s:s, s:s, s:s, s:s}", "call", "attach", "owner", "/mnt/x", "reference",
+				 "build:8500/a:v1", "directory", "/mnt/x");
+	assert_int_equal(control_request_parse(json, &record.request, NULL), 0);
+	assert_int_equal(node_record_write(dirfd_of, &record), 0);
+	char *text = NULL, name[256] = "";
+	size_t size;
+	DIR *entries = fdopendir(dup(dirfd_of));
+	for (struct dirent *entry; (entry = readdir(entries));)
+		if (entry->d_name[0] != '.')
+			(void)snprintf(name, sizeof(name), "%s", entry->d_name);
+	(void)closedir(entries);
+	assert_int_equal(fd_read_file(dirfd_of, name, 1 << 20, &text, &size), 0);
+	for (size_t bit = 0; bit < 8 * size; bit++) {
+		NodeRecord read = { 0 };
+		text[bit / 8] ^= (char)(1 << bit % 8);
+		int r = node_record_parse(text, size, &read, NULL);
+		text[bit / 8] ^= (char)(1 << bit % 8);
+		assert_true(r == 0 || r == -EBADMSG);
+		if (r == 0)
+			assert_true(read.slot == 77 && json_equal(read.request.json, record.request.json));
+		node_record_done(&read);
+	}
+	free(text);
+	/* Under another owner's name it is none either. */
+	Found found = { 0 };
+	assert_int_equal(renameat(dirfd_of, name, dirfd_of, HEX ".json"), 0);
+	assert_int_equal(node_records_read(dirfd_of, true, note, &found), 0);
+	assert_int_equal(found.count, 0);
+	assert_int_equal(found.faults, 1);
+	assert_non_null(strstr(found.error.message, "another owner"));
+	assert_int_equal(unlinkat(dirfd_of, HEX ".json", 0), 0);
+	node_record_done(&record);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_round_trip, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_what_is_none, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_flips, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -139,6 +139,23 @@ static void test_damaged_state(void **state)
 	assert_int_equal(node_fixture_attach(fixture, "they", "c:1"), 3);
 }
 
+/* Programs may use what a record that is damaged was about: it stays, and who attaches it gets it as it is. */
+static void test_damaged_record_in_use(void **state)
+{
+	NodeFixture *fixture = *state;
+	node_fixture_start(fixture);
+	assert_int_equal(node_fixture_attach(fixture, "me", "a:1"), 1);
+	assert_int_equal(node_fixture_attach(fixture, "you", "b:1"), 2);
+	node_fixture_stop(fixture);
+	spoil(fixture, "me", "{}");
+	node_fixture_start(fixture);
+	assert_int_equal(fake_keeper_size(), 2);
+	assert_int_equal(node_fixture_attach(fixture, "me", "a:1"), 1);
+	node_fixture_stop(fixture);
+	node_fixture_start(fixture);
+	assert_int_equal(fake_keeper_size(), 2);
+}
+
 static void test_one_manager_at_a_time(void **state)
 {
 	NodeFixture *fixture = *state;
@@ -269,6 +286,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_slots_lost, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_state_lost, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_damaged_state, node_fixture_set_up, node_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_damaged_record_in_use, node_fixture_set_up,
+						node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_one_manager_at_a_time, node_fixture_set_up,
 						node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_back_after_all, node_fixture_set_up, node_fixture_tear_down),
