@@ -73,14 +73,34 @@ static int put_file(int dirfd, const char *name, const void *data, size_t size)
 	return r;
 }
 
-/* Makes sure that the directory is a cache, or makes it one if it is empty. */
+/* Has it the directories that every cache has had from the first on? */
+static bool looks_like_cache(int dirfd)
+{
+	static const char *const names[] = { "indexes", "views", "manifests", "blobs", "tags" };
+	struct stat status;
+	for (size_t i = 0; i < ELEMENTS(names); i++)
+		if (fstatat(dirfd, names[i], &status, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(status.st_mode))
+			return false;
+	return true;
+}
+
+/*
+ * Makes sure that the directory is a cache, or makes it one if it is empty. A marker that rotted must not cost the cache, so one that is wrong is
+ * mended: a later layout needs a marker of another name.
+ */
 static int claim(int dirfd)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t size;
 	int r = fd_read_file(dirfd, MARKER, 64, &text, &size);
-	if (r == 0)
-		return strcmp(text, MARKER_TEXT) == 0 ? 0 : -EEXIST;
+	if (r == 0 && strcmp(text, MARKER_TEXT) == 0)
+		return 0;
+	if (looks_like_cache(dirfd)) {
+		r = put_file(dirfd, MARKER, MARKER_TEXT, strlen(MARKER_TEXT));
+		return r == -ENOMEM ? r : 0; /* where it cannot be written it is not in the way */
+	}
+	if (r == 0 || r == -EFBIG)
+		return -EEXIST;
 	if (r != -ENOENT)
 		return r;
 	bool empty = false;

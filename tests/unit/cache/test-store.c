@@ -90,10 +90,35 @@ static void test_refuses_what_is_no_cache(void **state _unused_)
 	path_of("blobs/views", path);
 	assert_int_equal(access(path, F_OK), -1);
 
-	path_of("imgfs-cache", path);
+	path_of("blobs/imgfs-cache", path);
 	assert_int_equal(fd_replace_file(AT_FDCWD, path, "imgfs cache 2\n", 14, 0600), 0);
-	assert_int_equal(cache_store_open(directory, &store, &error), -EEXIST);
 	assert_int_equal(cache_store_open(path, &store, &error), -ENOTDIR);
+	path_of("blobs", path);
+	assert_int_equal(cache_store_open(path, &store, &error), -EEXIST);
+}
+
+/* What says that it is a cache may rot, or be gone: it is one all the same. */
+static void test_damaged_marker(void **state _unused_)
+{
+	static const char *const texts[] = { "", "imgfs cache 3\n", "\1mgfs cache 1\n", "imgfs", NULL };
+	char path[PATH_MAX], cache[PATH_MAX];
+	CacheStore *store;
+	path_of("cache", cache);
+	path_of("cache/imgfs-cache", path);
+	assert_int_equal(cache_store_open(cache, &store, NULL), 0);
+	assert_null(cache_store_free(store));
+	for (size_t i = 0; i < ELEMENTS(texts); i++) {
+		if (texts[i])
+			assert_int_equal(fd_replace_file(AT_FDCWD, path, texts[i], strlen(texts[i]), 0600), 0);
+		else
+			assert_int_equal(unlink(path), 0);
+		assert_int_equal(cache_store_open(cache, &store, NULL), 0);
+		assert_null(cache_store_free(store));
+		_cleanup_free_ char *text = NULL;
+		size_t size;
+		assert_int_equal(fd_read_file(AT_FDCWD, path, 64, &text, &size), 0);
+		assert_string_equal(text, "imgfs cache 1\n");
+	}
 }
 
 static void test_put_and_get(void **state)
@@ -268,6 +293,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_opens_again, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_makes_its_directory, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_refuses_what_is_no_cache, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_damaged_marker, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_put_and_get, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_put_fails_with_a_sentence, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_blob_files, set_up, tear_down),
