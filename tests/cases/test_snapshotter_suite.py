@@ -22,7 +22,7 @@ def outcomes(text):
     return {words[2]: words[1].rstrip(":") for words in lines}
 
 
-@pytest.mark.parametrize("name, count", [("TestSuite", 22), ("TestSameAsOverlay", 1), ("TestFilters", 1), ("TestStorm", 1), ("TestBig", 1)])
+@pytest.mark.parametrize("name, count", [("TestSuite", 22), ("TestSameAsOverlay", 1), ("TestFilters", 1), ("TestStorm", 1), ("TestBig", 1), ("TestEndurance", 1)])
 def test_driver(name, count, driver, work):
     program = os.environ.get("IMGFS_SNAPSHOTTER", f"{machine.BUILD}/snapshotter/imgfs-snapshotter")
     environment = {**os.environ, "IMGFS_SNAPSHOTTER": program, "TMPDIR": str(work)}
