@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -233,17 +234,19 @@ func (s scene) attempt(t *testing.T, point int) bool {
 	return killed
 }
 
-// kill has the program die at its system calls, at all or at IMGFS_KILLS of them.
+// kill has the program die at its system calls: at IMGFS_KILLS of them, at all if that is 0, or at those of a range ("400-799").
 func (s scene) kill(t *testing.T) {
 	if os.Getenv("IMGFS_KILL_AT") == "" {
 		t.Skip("IMGFS_KILL_AT names tests/crash/kill-at")
 	}
-	kills, _ := strconv.Atoi(os.Getenv("IMGFS_KILLS"))
-	first, step, count := 20, 1, 0
-	if kills > 0 {
-		step = s.calls/kills + 1
+	first, last, step, count := 20, math.MaxInt32, 1, 0
+	if ranged, _ := fmt.Sscanf(os.Getenv("IMGFS_KILLS"), "%d-%d", &first, &last); ranged != 2 {
+		first = 20
+		if kills, _ := strconv.Atoi(os.Getenv("IMGFS_KILLS")); kills > 0 {
+			step = s.calls/kills + 1
+		}
 	}
-	for point := first; s.attempt(t, point); point += step {
+	for point := first; point <= last && s.attempt(t, point); point += step {
 		count++
 	}
 	t.Logf("killed %d times", count)

@@ -75,10 +75,10 @@ func TestStorm(t *testing.T) {
 func TestBig(t *testing.T) {
 	ctx, sn := context.Background(), openTest(t)
 	labels := map[string]string{}
-	for i := 0; i < 400; i++ {
+	for i := 0; i < 40; i++ {
 		labels[fmt.Sprintf("containerd.io/snapshot/%d", i)] = strings.Repeat("ä", 1000)
 	}
-	for i := 0; i < 8; i++ {
+	for i := 0; i < 40; i++ {
 		if _, err := sn.Prepare(ctx, fmt.Sprintf("big-%d", i), "", snapshots.WithLabels(labels)); err != nil {
 			t.Fatal(err)
 		}
@@ -86,13 +86,17 @@ func TestBig(t *testing.T) {
 	count := 0
 	err := sn.Walk(ctx, func(ctx context.Context, info snapshots.Info) error {
 		count++
-		if len(info.Labels) != 400 || info.Labels["containerd.io/snapshot/399"] != labels["containerd.io/snapshot/399"] {
+		if len(info.Labels) != 40 || info.Labels["containerd.io/snapshot/39"] != labels["containerd.io/snapshot/39"] {
 			return errors.New("labels are missing")
 		}
 		return nil
 	})
-	if err != nil || count != 8 {
+	if err != nil || count != 40 {
 		t.Fatal(count, err)
+	}
+	labels["more"] = strings.Repeat("x", 20000)
+	if _, err = sn.Prepare(ctx, "too-many", "", snapshots.WithLabels(labels)); !errdefs.IsInvalidArgument(err) {
+		t.Fatal(err)
 	}
 	_, err = sn.Stat(ctx, "Schlüssel\n100% ☃")
 	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "Schlüssel\n100% ☃") {
