@@ -8,6 +8,7 @@
 #include "fs/cache/cache-decoded.h"
 
 #define DECODED_MAGIC   "imgfsdec"
+#define DECODED_MAKING  "imgfsnew" /* instead, while it is being made */
 #define DECODED_VERSION 1u
 #define DECODED_SUM     8u
 

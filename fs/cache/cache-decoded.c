@@ -26,6 +26,18 @@ CacheDecoded *cache_decoded_free(CacheDecoded *copy)
 	return NULL;
 }
 
+bool cache_decoded_is_place(int fd)
+{
+	struct stat status;
+	uint8_t magic[sizeof(DECODED_MAKING) - 1];
+	if (fstat(fd, &status) < 0)
+		return false;
+	return status.st_size == 0 ||
+	       (status.st_size >= (off_t)CACHE_DECODED_FOOTER &&
+		fd_pread_all(fd, magic, sizeof(magic), (uint64_t)status.st_size - CACHE_DECODED_FOOTER) == 0 &&
+		memcmp(magic, DECODED_MAKING, sizeof(magic)) == 0);
+}
+
 static int load_sums(CacheDecoded *copy, const Digest *diff_id)
 {
 	uint64_t pages = decoded_pages(copy->tar_size);

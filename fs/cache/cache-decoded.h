@@ -10,9 +10,14 @@
  *
  * It appears whole, by a rename without fsync: what a power cut leaves torn fails its sums. These find what disks do, not what somebody
  * does on purpose who may write to the cache; for that, diffIDs were compared when the copy was made, and its directory is its owner's alone.
+ *
+ * A server, which has descriptors but no directory, makes a copy in a place that was made for it: a file of that name that is empty, or, once it has
+ * begun, has "imgfsnew" for the footer's first bytes. Such a file is no copy yet. Who writes has a lock on it (F_OFD_SETLK) by a descriptor that
+ * all servers of a mount share: the next one goes on where one has died.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,12 +46,28 @@ int cache_decoded_read(const CacheDecoded *copy, uint64_t tar_offset, size_t siz
 /* Reads all of it. Errors: as above, -ENOMEM. */
 int cache_decoded_check(const CacheDecoded *copy) _must_check_;
 
+/* Is this file the place of a copy that is not there yet? A damaged copy is none. Any thread. */
+bool cache_decoded_is_place(int fd);
+
+/*
+ * Opens the copy of a layer to be read, or, where there is none, makes a place for it and opens that to be read and written: cache_decoded_is_place() tells.
+ * Errors: openat's (-EROFS: there is none, and none can be made).
+ */
+int cache_decoded_reserve(CacheStore *store, const Digest *diff_id, int *ret_fd) _must_check_;
+
 /* A copy in the making; nobody sees it before its end. One owner. */
 typedef struct CacheDecodedWriter CacheDecodedWriter;
 
 /* Takes the room on the disk at once, where the file system can. Errors, with a sentence: -ENOSPC, -ENOMEM, open's. */
 int cache_decoded_writer_new(CacheStore *store, const Digest *diff_id, uint64_t tar_size,
 			     CacheDecodedWriter **ret_writer, Error *error) _must_check_;
+
+/*
+ * The same in a place, whose descriptor stays the caller's and has to outlive the writer. At least `spare` bytes of the disk are left free. Errors, with a
+ * sentence: -EBUSY (somebody else is making it), -EEXIST (it was made meanwhile), -ESTALE (the place is gone: evicted, or another copy came there), as above.
+ */
+int cache_decoded_writer_in(int fd, const Digest *diff_id, uint64_t tar_size, uint64_t spare,
+			    CacheDecodedWriter **ret_writer, Error *error) _must_check_;
 
 /* Without the end before, nothing is left of the copy. */
 CacheDecodedWriter *cache_decoded_writer_free(CacheDecodedWriter *writer);
@@ -57,6 +78,6 @@ int cache_decoded_writer_add(CacheDecodedWriter *writer, const void *data, size_
 
 /*
  * Puts the copy in place of one that is there. The caller has compared the diffID with what it has added. Errors, with a sentence: -EINVAL
- * (less than the tar has), -ENOMEM, write's, rename's.
+ * (less than the tar has), -ENOMEM, -ESTALE (the place is gone), write's, rename's.
  */
 int cache_decoded_writer_finish(CacheDecodedWriter *writer, Error *error) _must_check_;

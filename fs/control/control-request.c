@@ -47,6 +47,7 @@ static const Field fields[] = {
 	{ "plain_http", FIELD_SWITCH, AT(plain_http), ON(ATTACH) | ON(PULL) | ON(PIN), 0 },
 	{ "noexec", FIELD_SWITCH, AT(noexec), ON(ATTACH), 0 },
 	{ "no_fill", FIELD_SWITCH, AT(no_fill), ON(ATTACH), 0 },
+	{ "decoded", FIELD_SWITCH, AT(decoded), ON(ATTACH), 0 },
 	{ "fill_rate", FIELD_RATE, AT(fill_rate), ON(ATTACH), 0 },
 	{ "seal", FIELD_SWITCH, AT(seal), ON(PULL), 0 },
 	{ "lazy", FIELD_SWITCH, AT(lazy), ON(DETACH), 0 },

@@ -57,7 +57,7 @@ typedef struct ControlRequest {
 	const char *after;         /* list: the owner that the list goes on behind */
 	int64_t deadline, timeout; /* milliseconds */
 	int64_t fill_rate;         /* bytes a second */
-	bool plain_http, noexec, no_fill, seal, lazy;
+	bool plain_http, noexec, no_fill, decoded, seal, lazy;
 	ControlAccess access;
 	size_t layer_count;
 	ControlLayer *layers; /* lowest first */

@@ -8,7 +8,7 @@ FetchBlob *fetch_blob_free(FetchBlob *blob)
 	if (blob) {
 		(void)cache_blob_free(blob->cache);
 		(void)pthread_mutex_destroy(&blob->ahead_mutex);
-		(void)cache_decoded_free(blob->decoded);
+		(void)cache_decoded_free(atomic_load(&blob->decoded));
 		(void)fetch_donors_unref(blob->donors);
 		free(blob->url);
 		free((void *)(uintptr_t)blob->rotten);
@@ -50,7 +50,9 @@ int fetcher_add_blob(Fetcher *fetcher, CacheBlob *cache, const char *url, FetchB
 
 void fetch_blob_set_decoded(FetchBlob *blob, CacheDecoded *copy)
 {
-	blob->decoded = copy;
+	CacheDecoded *none = NULL;
+	if (!atomic_compare_exchange_strong(&blob->decoded, &none, copy))
+		(void)cache_decoded_free(copy);
 }
 
 /* Ends its waits and its transfers, and with them its last wants: what is queued is always waited for. */

@@ -142,6 +142,10 @@ static int check_copy(Checking *checking, const ManifestLayer *layer)
 	CacheDecoded *copy;
 	if (cache_store_get(checking->cache, CACHE_DECODED, &layer->diff_id, &fd) < 0)
 		return 0;
+	if (cache_decoded_is_place(fd)) {
+		(void)close(fd);
+		return 0;
+	}
 	int r = cache_decoded_open(fd, &layer->diff_id, layer->tar_size, &copy);
 	if (r == 0) {
 		r = cache_decoded_check(copy);

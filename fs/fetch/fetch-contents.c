@@ -6,6 +6,7 @@
 
 #include "fs/base/digest-list.h"
 #include "fs/cache/cache-blob.h"
+#include "fs/cache/cache-decoded.h"
 #include "fs/cache/cache-pins.h"
 #include "fs/fetch/fetch-layer.h"
 #include "fs/fetch/fetch-manifest.h"
@@ -34,7 +35,7 @@ static void add_blob(CacheStore *cache, const ManifestLayer *layer, FetchContent
 static bool has_decoded(CacheStore *cache, const ManifestLayer *layer)
 {
 	_cleanup_close_ int fd = -1;
-	return cache_store_get(cache, CACHE_DECODED, &layer->diff_id, &fd) == 0;
+	return cache_store_get(cache, CACHE_DECODED, &layer->diff_id, &fd) == 0 && !cache_decoded_is_place(fd);
 }
 
 int fetch_contents_describe(CacheStore *cache, const Digest *manifest, FetchContents *ret_contents)

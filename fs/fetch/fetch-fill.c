@@ -1,10 +1,12 @@
 #include "fs/fetch/fetch-fill.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,12 +24,15 @@
 #define REST_MAX    60000 /* after which it goes on, a step at a time */
 #define CHECK_TRIES 3u    /* for a chunk that the disk does not give back as it was given */
 #define NICE        10
+#define SPARE       10u /* of the disk: a copy leaves one part of so many free, since it is a convenience */
 
 typedef struct Job {
 	struct Job *next;
 	FetchBlob *blob;
 	Digest diff_id;
 	int seal_fd;
+	int copy_fd;   /* a place for a decoded copy; -1: none is wanted; set once, under the mutex */
+	bool copy_due; /* the copy is still to be tried; under the mutex */
 	FetchFillState state;
 	_Atomic bool dropped; /* what it waits for is to end */
 	FetchFillGone *gone;  /* of one that was removed under way: whom the thread tells once it is at its end */
@@ -301,8 +306,21 @@ static int read_chunk(FetchFill *fill, const Job *job, uint32_t number, const Ch
 	return r == -ENODATA ? -ENOSPC : r;
 }
 
-/* Errors: -EBADMSG (another diffID, or what does not decode), -ENOSPC (the cache does not keep it), -ECANCELED, -ENOMEM. */
-static int check(FetchFill *fill, const Job *job)
+/* A copy that cannot be written is done without. */
+static void add_to_copy(const FetchFill *fill, CacheDecodedWriter **copy, uint32_t size)
+{
+	Error error = { 0 };
+	if (*copy && cache_decoded_writer_add(*copy, fill->content, size, &error) < 0) {
+		*copy = cache_decoded_writer_free(*copy);
+		tell(fill, true, &error);
+	}
+}
+
+/*
+ * `copy`, where there is a writer, is given all that is read. Errors: -EBADMSG (another diffID, or what does not decode), -ENOSPC (the cache does not
+ * keep it), -ECANCELED, -ENOMEM.
+ */
+static int check(FetchFill *fill, const Job *job, CacheDecodedWriter **copy)
 {
 	const ChunkTable *table = cache_blob_table(job->blob->cache);
 	_cleanup_(digest_state_free_p) DigestState *state = NULL;
@@ -312,6 +330,8 @@ static int check(FetchFill *fill, const Job *job)
 		chunk_table_get(table, i, &chunk);
 		rest(fill, job);
 		r = is_over(job) ? -ECANCELED : read_chunk(fill, job, i, &chunk);
+		if (r == 0)
+			add_to_copy(fill, copy, chunk.tar_size);
 		if (r == 0)
 			r = digest_state_add(state, fill->content, chunk.tar_size);
 	}
@@ -330,10 +350,11 @@ static bool is_complete(const FetchBlob *blob)
 	return true;
 }
 
+/* A copy that came to be wanted while the job was at work is its next step. */
 static void set_state(FetchFill *fill, Job *job, FetchFillState state)
 {
 	(void)pthread_mutex_lock(&fill->mutex);
-	job->state = state;
+	job->state = state == FETCH_FILL_SEALED && job->copy_due ? FETCH_FILL_QUEUED : state;
 	(void)pthread_mutex_unlock(&fill->mutex);
 }
 
@@ -355,26 +376,95 @@ static int seal(const Job *job)
 	return r == -ENODATA ? -ESTALE : r;
 }
 
-/* One try. 1: it was sealed already. Errors: as check()'s. */
-static int try(FetchFill *fill, Job *job)
+/* Where a copy is to be tried; -1: nowhere. */
+static int copy_place(FetchFill *fill, const Job *job)
 {
-	/* Another server may have filled and sealed it meanwhile: its seal is not to be taken back, nor all fetched a second time. */
-	cache_blob_look(job->blob->cache);
-	if (is_complete(job->blob) && cache_seal_is_valid(job->seal_fd, &job->diff_id))
-		return 1;
+	(void)pthread_mutex_lock(&fill->mutex);
+	int fd = job->copy_due ? job->copy_fd : -1;
+	(void)pthread_mutex_unlock(&fill->mutex);
+	return fd;
+}
+
+static void note_copy_tried(FetchFill *fill, Job *job)
+{
+	(void)pthread_mutex_lock(&fill->mutex);
+	job->copy_due = false;
+	(void)pthread_mutex_unlock(&fill->mutex);
+}
+
+/* The blob reads the copy from now on. */
+static int use_copy(const Job *job, int fd)
+{
+	CacheDecoded *copy;
+	int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	int r = own < 0 ? -errno
+			: cache_decoded_open(own, &job->diff_id, cache_blob_table(job->blob->cache)->tar_size, &copy);
+	if (r == 0)
+		fetch_blob_set_decoded(job->blob, copy);
+	return r;
+}
+
+/* A writer for the copy, or NULL: it cannot be made now, or somebody else has made it, or is at it. */
+static CacheDecodedWriter *begin_copy(const FetchFill *fill, const Job *job, int fd)
+{
+	struct statvfs disk;
+	CacheDecodedWriter *copy = NULL;
+	Error error = { 0 };
+	uint64_t spare = fstatvfs(fd, &disk) == 0 ? disk.f_blocks / SPARE * disk.f_frsize : 0;
+	int r = cache_decoded_writer_in(fd, &job->diff_id, cache_blob_table(job->blob->cache)->tar_size, spare, &copy,
+					&error);
+	if (r == -EEXIST)
+		(void)use_copy(job, fd);
+	else if (r < 0 && r != -EBUSY && r != -ESTALE)
+		tell(fill, true, &error);
+	return copy;
+}
+
+static void end_copy(const FetchFill *fill, const Job *job, int fd, CacheDecodedWriter *copy)
+{
+	char text[DIGEST_TEXT_SIZE];
+	Error error = { 0 };
+	int r = cache_decoded_writer_finish(copy, &error);
+	if (r == 0 && use_copy(job, fd) == 0) {
+		(void)error_set(&error, 0, "decoded copy made layer=%s", digest_text(&job->diff_id, text));
+		tell(fill, false, &error);
+	} else if (r < 0 && r != -ESTALE) {
+		tell(fill, true, &error);
+	}
+}
+
+static int fetch_what_lacks(FetchFill *fill, Job *job)
+{
 	int r = cache_seal_clear(job->seal_fd);
 	if (r < 0)
 		return r;
 	set_state(fill, job, FETCH_FILL_FETCHING);
 	rest(fill, job);
-	r = fetch_all(fill, job);
-	if (r == 0) {
+	return fetch_all(fill, job);
+}
+
+/* One try. 1: it was sealed already. Errors: as check()'s. */
+static int try(FetchFill *fill, Job *job)
+{
+	_cleanup_(cache_decoded_writer_free_p) CacheDecodedWriter *copy = NULL;
+	int copy_fd = copy_place(fill, job);
+	/* Another server may have filled and sealed it meanwhile: its seal is not to be taken back, nor all fetched a second time. */
+	cache_blob_look(job->blob->cache);
+	bool sealed = is_complete(job->blob) && cache_seal_is_valid(job->seal_fd, &job->diff_id);
+	int r = sealed ? 0 : fetch_what_lacks(fill, job);
+	if (r == 0 && copy_fd >= 0)
+		copy = begin_copy(fill, job, copy_fd);
+	if (r == 0 && (!sealed || copy)) {
 		set_state(fill, job, FETCH_FILL_CHECKING);
-		r = check(fill, job);
+		r = check(fill, job, &copy);
 	}
-	if (r == 0)
+	if (r == 0 && !sealed)
 		r = seal(job);
-	return r;
+	if (r == 0 && copy)
+		end_copy(fill, job, copy_fd, copy);
+	if (r == 0 && copy_fd >= 0)
+		note_copy_tried(fill, job);
+	return r == 0 && sealed ? 1 : r;
 }
 
 /* Says what has become of a job, and how it goes on. */
@@ -432,6 +522,7 @@ static Job *next_job(const FetchFill *fill)
 
 static void job_free(Job *job)
 {
+	close_p(&job->copy_fd);
 	close_p(&job->seal_fd);
 	free(job);
 }
@@ -554,9 +645,20 @@ void fetch_fill_set_rate(FetchFill *fill, uint64_t rate)
 	atomic_store(&fill->rate, rate);
 }
 
-int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int seal_fd)
+/* The mutex is held. */
+static void want_copy(Job *job, int *copy_fd)
 {
-	_cleanup_close_ int seal = seal_fd;
+	if (job->copy_fd >= 0 || *copy_fd < 0)
+		return;
+	job->copy_fd = TAKE_FD(*copy_fd);
+	job->copy_due = true;
+	if (job->state == FETCH_FILL_SEALED)
+		job->state = FETCH_FILL_QUEUED;
+}
+
+int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int seal_fd, int copy_fd)
+{
+	_cleanup_close_ int seal = seal_fd, place = copy_fd;
 	if (seal < 0)
 		return -EBADF;
 	Job *job = calloc(1, sizeof(*job));
@@ -565,12 +667,16 @@ int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int 
 	job->blob = blob;
 	job->diff_id = *diff_id;
 	job->seal_fd = TAKE_FD(seal);
+	job->copy_fd = TAKE_FD(place);
+	job->copy_due = job->copy_fd >= 0;
 	job->state = blob->url && cache_blob_writable(blob->cache) ? FETCH_FILL_QUEUED : FETCH_FILL_NONE;
 	(void)pthread_mutex_lock(&fill->mutex);
 	Job **link = &fill->jobs;
 	while (*link && (*link)->blob != blob)
 		link = &(*link)->next;
-	if (!*link)
+	if (*link)
+		want_copy(*link, &job->copy_fd);
+	else
 		*link = TAKE_PTR(job);
 	(void)pthread_cond_broadcast(&fill->changed);
 	(void)pthread_mutex_unlock(&fill->mutex);

@@ -29,9 +29,11 @@ void fetch_fill_set_rate(FetchFill *fill, uint64_t rate);
 
 /*
  * Has a blob filled once those before it are. `seal_fd` (cache_seal_open()) becomes the fill's, also on failure. `diff_id` is copied. A blob without a source, or
- * with a cache that cannot be written to, is passed over; one that it has already stays as it is. The blob's Fetcher must have been started. Errors: -ENOMEM, -EBADF (no seal).
+ * with a cache that cannot be written to, is passed over. The blob's Fetcher must have been started. `copy_fd`, which becomes the fill's, too: a place
+ * (cache_decoded_reserve()) where a decoded copy is made of what is sealed, which the blob then reads; -1: none is wanted. A blob that the fill has already stays
+ * as it is, but for a copy that is wanted now and was not. Errors: -ENOMEM, -EBADF (no seal).
  */
-int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int seal_fd) _must_check_;
+int fetch_fill_add(FetchFill *fill, FetchBlob *blob, const Digest *diff_id, int seal_fd, int copy_fd) _must_check_;
 
 /*
  * Lets a blob go, in whatever state, and waits for nobody: gone(arg) is called once the fill does not use it any more, before this returns or later by the fill's

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "fs/base/bytes.h"
+#include "fs/cache/cache-decoded.h"
 #include "fs/cache/cache-seal.h"
 #include "fs/fetch/fetch-config.h"
 #include "fs/fetch/fetch-layer.h"
@@ -23,6 +24,7 @@ typedef struct Assembly {
 	FetchIndex *indexes;            /* a layer each; fd -1 and no map until it is open */
 	uint8_t **raw;                  /* of each that was fetched just now: as it stands in the blob; NULL: of none */
 	char *profile_url, *config_url; /* of a whole image from a host */
+	bool decoded;                   /* as FetchRemote's */
 	FetchImage image;
 } Assembly;
 
@@ -102,6 +104,15 @@ static int assembly_init(Assembly *assembly, const Digest *digest, Error *error)
 	return 0;
 }
 
+/* A decoded copy, or where it is wanted a place for it; -1: neither. What cannot be made keeps nobody from mounting. */
+static int open_decoded(const Assembly *assembly, const Digest *diff_id)
+{
+	int fd;
+	if (assembly->decoded && cache_decoded_reserve(assembly->cache, diff_id, &fd) == 0)
+		return fd;
+	return cache_store_get(assembly->cache, CACHE_DECODED, diff_id, &fd) == 0 ? fd : -1;
+}
+
 /* All files of the layers are open: builds the view and hands everything over. */
 static int assembly_finish(Assembly *assembly, FetchImage *ret_image, Error *error)
 {
@@ -113,8 +124,7 @@ static int assembly_finish(Assembly *assembly, FetchImage *ret_image, Error *err
 	for (size_t i = 0; i < image->layer_count; i++) {
 		FetchLayerFiles *files = &image->layers[i];
 		files->index_fd = TAKE_FD(assembly->indexes[i].fd);
-		if (cache_store_get(assembly->cache, CACHE_DECODED, &files->layer.diff_id, &files->decoded_fd) < 0)
-			files->decoded_fd = -1;
+		files->decoded_fd = open_decoded(assembly, &files->layer.diff_id);
 	}
 	*ret_image = *image;
 	*image = (FetchImage){ .view_fd = -1, .profile_fd = -1 };
@@ -357,7 +367,11 @@ static int set_sizes(Assembly *assembly, Error *error)
 static int assemble(const FetchRemote *remote, Source *source, const Manifest *manifest, const Digest *digest,
 		    bool stale, FetchImage *ret_image, Error *error)
 {
-	_cleanup_(assembly_done) Assembly assembly = { .cache = remote->cache, .manifest = manifest };
+	_cleanup_(assembly_done) Assembly assembly = {
+		.cache = remote->cache,
+		.manifest = manifest,
+		.decoded = remote->decoded,
+	};
 	int r = assembly_init(&assembly, digest, error);
 	if (r == 0)
 		r = name_sources(&assembly, source->base, remote->reference->name, error);

@@ -22,8 +22,8 @@ typedef struct FetchLayerFiles {
 	int present_fd; /* bitmap */
 	int seal_fd;    /* cache-seal.h, for fetch_fill_add(); -1: there is none */
 	char *url;      /* of the blob */
-	int decoded_fd; /* decoded copy, for cache_decoded_open(); -1: there is none */
-	int twins_fd;   /* for fetch_blob_set_twins(); -1: no donor has any of its chunks */
+	int decoded_fd; /* decoded copy, for cache_decoded_open(), or a place for one (cache_decoded_reserve()); -1: neither */
+	int twins_fd; /* for fetch_blob_set_twins(); -1: no donor has any of its chunks */
 } FetchLayerFiles;
 
 typedef struct FetchImage {
@@ -51,6 +51,7 @@ typedef struct FetchRemote {
 	CacheStore *cache;
 	NetAccessOptions access; /* whom to trust, and as whom to appear */
 	const NetHosts *hosts;   /* what the configuration says of hosts, mirrors among it; NULL: nothing */
+	bool decoded;            /* make places for the decoded copies that lack, for who fills the image */
 	bool offline;         /* ask nobody: what the cache lacks is -ENODATA, and what access needs may be missing */
 	NetGivenUp *given_up; /* then it fails with -ECANCELED (net_http_set_given_up()); NULL: never */
 	void *given_up_arg;

@@ -62,9 +62,9 @@ struct FetchBlob {
 		*twins;  /* any thread: where a donor has the same frame (fetch-twins.h), by chunk; NULL: nowhere */
 	uint8_t *packed; /* immutable, any thread: where donors have small files (fetch-packed.h) */
 	size_t packed_count;
-	CacheDecoded *decoded;   /* immutable, any thread; NULL: there is none */
-	_Atomic uint8_t *rotten; /* any thread: a bit a chunk whose frame the disk did not give back as written */
-	FetchWant **wants;       /* by chunk */
+	CacheDecoded *_Atomic decoded; /* set once, any thread; NULL: there is none */
+	_Atomic uint8_t *rotten;       /* any thread: a bit a chunk whose frame the disk did not give back as written */
+	FetchWant **wants;             /* by chunk */
 	pthread_mutex_t ahead_mutex;
 	FetchAhead ahead[FETCH_AHEAD_PLACES]; /* under it, any thread */
 	size_t demand_count;                  /* links of all its wants to waits of FETCH_DEMAND */

@@ -131,9 +131,10 @@ static int copy_chunk(FetchBlob *blob, FetchReader *reader, uint32_t number, con
 /* A copy that is not as it was written is no reason for a read to fail. */
 static bool read_decoded(FetchBlob *blob, FetchReader *reader, uint64_t tar_offset, uint64_t size, void *buffer)
 {
-	if (!blob->decoded)
+	const CacheDecoded *copy = atomic_load_explicit(&blob->decoded, memory_order_acquire);
+	if (!copy)
 		return false;
-	if (cache_decoded_read(blob->decoded, tar_offset, size, buffer) == 0) {
+	if (cache_decoded_read(copy, tar_offset, size, buffer) == 0) {
 		reader->tally.chunks[FETCH_TIER_CACHE]++;
 		return true;
 	}

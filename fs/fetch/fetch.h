@@ -70,8 +70,8 @@ DEFINE_CLEANUP(FetchDonors, fetch_donors_unref);
 int fetch_blob_set_twins(FetchBlob *blob, FetchDonors *donors, int twins_fd) _must_check_;
 
 /*
- * A decoded copy of the layer, which becomes the blob's: read instead of the frames where it is sound, whatever of them is here. Before
- * anybody reads the blob, and once.
+ * A decoded copy of the layer, which becomes the blob's: read from now on instead of the frames where it is sound, whatever of them is here. Any
+ * thread, but only the first copy is taken; another one is freed.
  */
 void fetch_blob_set_decoded(FetchBlob *blob, CacheDecoded *copy);
 

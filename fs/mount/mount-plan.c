@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "fs/base/fd.h"
+#include "fs/cache/cache-decoded.h"
 #include "fs/format/image.h"
 #include "fs/mount/start-record.h"
 
@@ -83,10 +84,10 @@ static bool is_fetched(const MountPlan *plan)
 	return false;
 }
 
-/* Can the cache hold all of the image? What is filled beyond a quota would only be evicted again. */
-static bool has_room(const FetchImage *image, uint64_t quota)
+/* Can the cache hold all of the image, and its decoded copies? What is filled beyond a quota would only be evicted again. */
+static bool has_room(const FetchImage *image, bool decoded, uint64_t quota)
 {
-	uint64_t bytes = 0;
+	uint64_t bytes = decoded ? image->image_size : 0;
 	for (size_t i = 0; i < image->layer_count; i++)
 		bytes += image->layers[i].layer.index_offset;
 	return quota == 0 || bytes < quota - quota / 8;
@@ -95,9 +96,15 @@ static bool has_room(const FetchImage *image, uint64_t quota)
 void mount_plan_use(MountPlan *plan, const FetchImage *image, const MountPlanUse *use)
 {
 	plan->fill_rate = use->fill_rate;
-	bool no_fill = use->no_fill || !has_room(image, use->quota);
-	for (size_t i = 0; no_fill && i < plan->layer_count; i++)
-		plan->layers[i].seal_fd = -1;
+	bool no_fill = use->no_fill || !has_room(image, false, use->quota);
+	bool no_places = no_fill || !has_room(image, true, use->quota);
+	for (size_t i = 0; i < plan->layer_count; i++) {
+		MountPlanLayer *layer = &plan->layers[i];
+		if (no_fill)
+			layer->seal_fd = -1;
+		if (no_places && layer->decoded_fd >= 0 && cache_decoded_is_place(layer->decoded_fd))
+			layer->decoded_fd = -1;
+	}
 	if (use->cache && is_fetched(plan)) {
 		plan->cache_fd = cache_store_fd(use->cache);
 		plan->quota = use->quota;

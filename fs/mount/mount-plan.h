@@ -18,7 +18,7 @@ typedef struct MountPlanLayer {
 	int data_fd;
 	int present_fd; /* -1: the blob is whole, of a local store */
 	char *url;      /* NULL: there is no source but the blob */
-	int decoded_fd; /* -1: there is no decoded copy */
+	int decoded_fd; /* a decoded copy, or a place for the fill to make one; -1: neither */
 	int seal_fd;    /* for fetch_fill_add(); -1: the layer is not filled */
 	int twins_fd;   /* -1: no donor has any of its chunks */
 } MountPlanLayer;

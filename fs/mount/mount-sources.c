@@ -1,5 +1,6 @@
 #include "fs/mount/mount-sources.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -110,6 +111,13 @@ static void report_fill(_unused_ void *arg, bool failed, const char *sentence)
 		log_info("%s", sentence);
 }
 
+/* Is it where the fill makes a copy? A copy that was emptied is open for reading alone. */
+static bool is_place(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	return flags >= 0 && (flags & O_ACCMODE) == O_RDWR && cache_decoded_is_place(fd);
+}
+
 /* Whoever cannot be filled can be read all the same. */
 static void start_fill(MountLayer *layer, MountPlanLayer *plan, const Digest *diff_id)
 {
@@ -120,7 +128,9 @@ static void start_fill(MountLayer *layer, MountPlanLayer *plan, const Digest *di
 	FetchFillOptions options = { .rate = fill_rate(sources), .report = report_fill };
 	int r = sources->fill ? 0 : fetch_fill_new(&options, &sources->fill);
 	if (r == 0)
-		r = fetch_fill_add(sources->fill, layer->blob, diff_id, TAKE_FD(plan->seal_fd));
+		r = fetch_fill_add(sources->fill, layer->blob, diff_id, TAKE_FD(plan->seal_fd),
+				   plan->decoded_fd >= 0 && is_place(plan->decoded_fd) ? TAKE_FD(plan->decoded_fd)
+										       : -1);
 	(void)pthread_mutex_unlock(&sources->lock);
 	if (r < 0)
 		log_warning("a layer is not filled reason=\"%s\"", strerror(-r));
@@ -289,7 +299,7 @@ static int open_blob(MountLayer *layer, MountPlanLayer *plan, const Digest *diff
 	r = fetcher_add_blob(layer->source->fetcher, cache, plan->url, &layer->blob);
 	if (r == 0 && plan->twins_fd >= 0)
 		r = fetch_blob_set_twins(layer->blob, donors, plan->twins_fd);
-	if (r == 0 && plan->decoded_fd >= 0)
+	if (r == 0 && plan->decoded_fd >= 0 && !is_place(plan->decoded_fd))
 		open_decoded(layer, TAKE_FD(plan->decoded_fd), diff_id);
 	return r;
 }

@@ -56,6 +56,7 @@ static const char *const allowed[] = {
 	"readahead",
 	"ftruncate",
 	"ftruncate64",
+	"fallocate",
 	"flock",
 	"access",
 	"faccessat",

@@ -122,6 +122,7 @@ int node_files_open(Node *node, ControlCall *call, const ControlRequest *request
 		.cache = node->cache,
 		.access = access_of(&request->access, &copy.settings),
 		.hosts = copy.settings.hosts,
+		.decoded = request->decoded || copy.settings.decoded,
 		.offline = offline,
 		.given_up = call ? is_gone : NULL,
 		.given_up_arg = call,

@@ -18,6 +18,7 @@ typedef struct NodeSettings {
 	const char *certs; /* as NetAccessOptions, likewise; NULL: as usual */
 	const char *login;
 	uint64_t quota;        /* of the cache, bytes; 0: none */
+	bool decoded;          /* have the fill make decoded copies, also where a request does not ask for it */
 	const NetHosts *hosts; /* what the configuration says of hosts; NULL: nothing */
 	const char *source;    /* HOST:PORT that layers come from whose request names no reference; NULL: nowhere */
 } NodeSettings;

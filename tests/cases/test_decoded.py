@@ -12,6 +12,7 @@ import pytest
 import front as fake
 import machine
 import tree
+from daemon import Daemon
 from endpoint import NAME, TAG
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
 from test_damage import BadDisk
@@ -235,3 +236,96 @@ def test_killed_while_copying(store, serve, work, mount_http, unpacked_scan):
     mounted = mount_http(server.host, name, "--deadline", "1")
     assert not tree.compare(unpacked_scan("inv-v1"), tree.scan_apart(mounted.directory))
     mounted.unmount()
+
+
+@pytest.fixture(name="daemon")
+def make_daemon(work):
+    one = Daemon(work)
+    yield one
+    one.close()
+
+
+def row(work):
+    (found,) = json.loads(machine.imgfs("cache", "--json", "--cache", work / "cache", "ls").stdout)
+    return found
+
+
+def await_copies(work):
+    machine.wait_until(lambda: row(work)["sealed"] and row(work)["decoded"], "copies that the fill has made")
+
+
+def test_made_by_the_fill(front, image, work, mount):
+    """`imgfs mount --decoded`: the server that fills the image makes the copies, and reads them at once."""
+    (work / "cache").mkdir()
+    mounted = mount("--cache", work / "cache", "--decoded", f"{front.host}/{NAME}:{TAG}", fill=True)
+    await_copies(work)
+    machine.wait_until(lambda: mounted.log.read_text().count("decoded copy made") == len(image.layers), "copies in use")
+    machine.imgfs("cache", "--cache", work / "cache", "verify")
+    assert len(copies(work)) == len(image.layers)
+    starve(work)
+    drop(mounted)
+    contents(mounted, image)
+    assert ROTTEN not in mounted.log.read_text()
+    # What is left there is a copy like any other.
+    mounted.unmount()
+    mounted = mount("--cache", work / "cache", "--decoded", f"{front.host}/{NAME}:{TAG}")
+    contents(mounted, image)
+    assert UNUSED not in mounted.log.read_text()
+    mounted.unmount()
+
+
+def test_made_for_what_is_sealed_already(front, image, work, mount):
+    reference = f"{front.host}/{NAME}:{TAG}"
+    assert pull(reference, work / "cache", "--seal")["sealed"]
+    assert not row(work)["decoded"]
+    mounted = mount("--cache", work / "cache", reference, fill=True)
+    mounted.unmount()
+    assert not any((work / "cache/decoded").iterdir())
+    mounted = mount("--cache", work / "cache", "--decoded", reference, fill=True)
+    await_copies(work)
+    machine.wait_until(lambda: mounted.log.read_text().count("decoded copy made") == len(image.layers), "copies in use")
+    starve(work)
+    drop(mounted)
+    contents(mounted, image)
+    mounted.unmount()
+
+
+def test_made_by_imgfsd(front, image, work, daemon):
+    """`decoded` of imgfsd holds for all that is attached; servers that are killed while they write leave nothing that is believed."""
+    daemon.start("--decoded")
+    point = work / "point"
+    daemon.mount(f"{front.host}/{NAME}:{TAG}", point)
+    before = None
+    for number in range(5):
+        before = daemon.server(other_than=before)
+        time.sleep(0.05 * number)
+        os.kill(before, signal.SIGKILL)
+    await_copies(work)
+    machine.imgfs("cache", "--cache", work / "cache", "verify")
+    machine.wait_until(lambda: daemon.log.read_text().count("decoded copy made") >= len(image.layers), "copies in use")
+    front.kill()
+    starve(work)
+    for path, expected in image.files.items():
+        assert (point / path).read_bytes() == expected, path
+    # Another start of everything finds them too.
+    daemon.reboot()
+    daemon.start()
+    machine.wait_until(lambda: any(point.iterdir()), "the image to be back")
+    for path, expected in image.files.items():
+        assert (point / path).read_bytes() == expected, path
+
+
+def test_left_out_where_there_is_no_room(front, image, work, mount):
+    """The disk is not filled for copies; the image is filled and sealed all the same."""
+    reference = f"{front.host}/{NAME}:{TAG}"
+    (work / "cache").mkdir()
+    machine.run("mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", work / "cache")
+    try:
+        mounted = mount("--cache", work / "cache", "--decoded", reference, fill=True)
+        machine.wait_until(lambda: row(work)["sealed"], "the seal")
+        machine.wait_until(lambda: "cannot write a decoded copy" in mounted.log.read_text(), "the reason")
+        assert not row(work)["decoded"]
+        contents(mounted, image)
+        mounted.unmount()
+    finally:
+        machine.run("umount", "--lazy", work / "cache")

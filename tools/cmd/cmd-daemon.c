@@ -37,6 +37,7 @@ enum {
 	OPTION_EXTERNAL_KEEPER,
 	OPTION_SOURCE,
 	OPTION_QUOTA,
+	OPTION_DECODED,
 	OPTION_KEEPER,
 };
 
@@ -46,6 +47,8 @@ const VerbOption cmd_daemon_options[] = {
 	{ "state", OPTION_STATE, "DIR", "what is attached, across reboots; default " DAEMON_STATE },
 	{ "cache", REMOTE_OPTION_CACHE, "DIR", "what was fetched; default " REMOTE_CACHE },
 	{ "quota", OPTION_QUOTA, "SIZE", "of the cache (20G): beyond it what was used longest ago goes; default none" },
+	{ "decoded", OPTION_DECODED, NULL,
+	  "what is filled is kept decoded as well: faster first reads, for the images' full size on the disk" },
 	{ "deadline", OPTION_DEADLINE, "SECONDS", "a read fails that got no bytes for so long; default 30" },
 	{ "timeout", OPTION_TIMEOUT, "SECONDS", "of a request to a registry; default 30" },
 	{ "certs-dir", REMOTE_OPTION_CERTS, "DIR", "whom to trust by host; default " NET_CERTS_DIRECTORY },
@@ -65,7 +68,7 @@ typedef struct Arguments {
 	const char *runtime, *state, *source, *log;
 	unsigned long deadline, timeout, read_ahead;
 	uint64_t quota;
-	bool foreground, external_keeper, keeper;
+	bool decoded, foreground, external_keeper, keeper;
 } Arguments;
 
 static const DaemonStart *daemon_start;
@@ -118,6 +121,9 @@ static int parse_option(int id, Arguments *arguments)
 		if (conf_size(optarg, &arguments->quota) < 0)
 			return verb_usage_error(VERB, "--quota %s: give bytes, as 20G, 500M or 64Mi", optarg);
 		return VERB_SUCCESS;
+	case OPTION_DECODED:
+		arguments->decoded = true;
+		return VERB_SUCCESS;
 	case OPTION_KEEPER:
 		arguments->keeper = true;
 		return VERB_SUCCESS;
@@ -160,6 +166,7 @@ static NodeSettings settings_of(const Arguments *arguments, const NetHosts *host
 		.login = arguments->remote.access.login,
 		.source = arguments->source,
 		.quota = arguments->quota,
+		.decoded = arguments->decoded,
 		.hosts = hosts,
 	};
 }

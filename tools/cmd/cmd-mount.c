@@ -32,6 +32,7 @@ enum {
 	OPTION_SUID,
 	OPTION_DEV,
 	OPTION_NO_FILL,
+	OPTION_DECODED,
 	OPTION_FILL_RATE,
 	OPTION_PRIVATE,
 };
@@ -45,6 +46,8 @@ const VerbOption cmd_mount_options[] = {
 	{ "no-fill", OPTION_NO_FILL, NULL,
 	  "fetch nothing but what is read; otherwise the rest follows in the background" },
 	{ "fill-rate", OPTION_FILL_RATE, "BYTES", "a second, of that; default what readers leave" },
+	{ "decoded", OPTION_DECODED, NULL,
+	  "what is filled is kept decoded as well: faster first reads, for the image's full size on the disk" },
 	{ "foreground", OPTION_FOREGROUND, NULL, "stay until the image is unmounted; a signal unmounts it" },
 	{ "log", OPTION_LOG, "FILE", "append the log of the mount to FILE; default none, in the foreground stderr" },
 	{ "allow-other", OPTION_ALLOW_OTHER, NULL,
@@ -132,6 +135,9 @@ static int parse_option(int id, Arguments *arguments)
 		if (verb_number(optarg, FILL_RATE_MIN, LONG_MAX, &arguments->fill_rate) < 0)
 			return verb_usage_error(VERB, "--fill-rate %s: give bytes a second, %d or more", optarg,
 						FILL_RATE_MIN);
+		return VERB_SUCCESS;
+	case OPTION_DECODED:
+		arguments->remote.decoded = true;
 		return VERB_SUCCESS;
 	case OPTION_FOREGROUND:
 		arguments->mount.foreground = true;
@@ -270,6 +276,7 @@ static int mount_by_daemon(const Arguments *arguments, Error *error)
 		.deadline = arguments->mount.deadline,
 		.noexec = arguments->mount.flags & FUSE_MOUNT_NOEXEC,
 		.no_fill = arguments->mount.no_fill,
+		.decoded = arguments->remote.decoded,
 		.fill_rate = arguments->mount.fill_rate,
 		.remote = &arguments->remote,
 	};

@@ -160,6 +160,7 @@ int daemon_client_mount(ControlClient *client, const MountRequest *request, json
 				 "noexec", request->noexec);
 	/* Said only where it is wanted: an imgfsd of before does not know it. */
 	if (json && ((request->no_fill && json_object_set_new(json, "no_fill", json_true()) < 0) ||
+		     (request->decoded && json_object_set_new(json, "decoded", json_true()) < 0) ||
 		     (request->fill_rate &&
 		      json_object_set_new(json, "fill_rate", json_integer((json_int_t)request->fill_rate)) < 0))) {
 		json_decref(json);

@@ -39,7 +39,7 @@ int daemon_client_list(ControlClient *client, int (*each)(void *arg, const json_
 typedef struct MountRequest {
 	const char *reference, *directory, *store;
 	int64_t deadline; /* milliseconds */
-	bool noexec, no_fill;
+	bool noexec, no_fill, decoded;
 	uint64_t fill_rate; /* bytes a second; 0: not said */
 	const RemoteOptions *remote;
 } MountRequest;

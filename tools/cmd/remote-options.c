@@ -111,6 +111,7 @@ int remote_options_fetch(const RemoteOptions *options, const char *text, int64_t
 		.cache = cache,
 		.access = options->access,
 		.hosts = verb_conf_hosts(),
+		.decoded = options->decoded,
 	};
 	remote.access.user = login;
 	r = fetch_image_remote(&remote, ret_image, error);

@@ -44,6 +44,7 @@ typedef struct RemoteOptions {
 	char *user;
 	const char *password_file;
 	bool plain_http;
+	bool decoded; /* as FetchRemote's; by no option of these */
 } RemoteOptions;
 
 void remote_options_done(RemoteOptions *options); /* wipes and frees; safe on a zeroed one */

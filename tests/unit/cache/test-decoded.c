@@ -262,6 +262,59 @@ static void test_another_layer(void **state)
 	assert_int_equal(open_copy(&layer, 0, &copy), -EBADMSG);
 }
 
+/* Who has a place finds the copy in it once it is whole, and never before. */
+static void test_made_in_a_place(void **state)
+{
+	CacheDecodedWriter *writer, *second;
+	CacheDecoded *copy;
+	int fd, other, found;
+	assert_int_equal(cache_decoded_reserve(*state, &layer, &fd), 0);
+	assert_true(cache_decoded_is_place(fd));
+	assert_int_equal(cache_decoded_reserve(*state, &layer, &other), 0);
+	assert_int_equal(cache_decoded_writer_in(fd, &layer, TAR_SIZE, 0, &writer, NULL), 0);
+	assert_int_equal(cache_decoded_writer_in(other, &layer, TAR_SIZE, 0, &second, NULL), -EBUSY);
+	assert_int_equal(cache_decoded_writer_add(writer, tar, TAR_SIZE, NULL), 0);
+	assert_true(cache_decoded_is_place(other));
+	assert_int_equal(open_copy(&layer, TAR_SIZE, &copy), -EBADMSG);
+	assert_int_equal(cache_decoded_writer_finish(writer, NULL), 0);
+	assert_null(cache_decoded_writer_free(writer));
+	assert_false(cache_decoded_is_place(other));
+	assert_int_equal(cache_decoded_writer_in(other, &layer, TAR_SIZE, 0, &second, NULL), -EEXIST);
+	assert_int_equal(open_copy(&layer, TAR_SIZE, &copy), 0);
+	assert_int_equal(cache_decoded_check(copy), 0);
+	assert_int_equal(cache_decoded_read(copy, 0, TAR_SIZE, buffer), 0);
+	assert_memory_equal(buffer, tar, TAR_SIZE);
+	assert_null(cache_decoded_free(copy));
+	assert_int_equal(cache_decoded_reserve(*state, &layer, &found), 0);
+	assert_int_equal(fcntl(found, F_GETFL) & O_ACCMODE, O_RDONLY);
+	(void)close(found);
+	(void)close(other);
+	(void)close(fd);
+}
+
+/* Half a copy gives its room back; a place that somebody took away is not written to; a spare part of the disk is left. */
+static void test_left_places(void **state)
+{
+	CacheDecodedWriter *writer;
+	int fd;
+	assert_int_equal(cache_decoded_reserve(*state, &layer, &fd), 0);
+	assert_int_equal(cache_decoded_writer_in(fd, &layer, TAR_SIZE, UINT64_MAX / 2, &writer, NULL), -ENOSPC);
+	assert_int_equal(lseek(fd, 0, SEEK_END), 0);
+	assert_int_equal(cache_decoded_writer_in(fd, &layer, TAR_SIZE, 0, &writer, NULL), 0);
+	assert_int_equal(cache_decoded_writer_add(writer, tar, PAGE, NULL), 0);
+	assert_int_equal(cache_decoded_writer_finish(writer, NULL), -EINVAL);
+	assert_null(cache_decoded_writer_free(writer));
+	assert_int_equal(lseek(fd, 0, SEEK_END), 0);
+	assert_int_equal(cache_decoded_writer_in(fd, &layer, TAR_SIZE, 0, &writer, NULL), 0);
+	assert_int_equal(cache_decoded_writer_add(writer, tar, TAR_SIZE, NULL), 0);
+	assert_int_equal(cache_contents_remove(*state, CACHE_DECODED, &layer), 0);
+	assert_int_equal(cache_decoded_writer_finish(writer, NULL), -ESTALE);
+	assert_null(cache_decoded_writer_free(writer));
+	assert_int_equal(lseek(fd, 0, SEEK_END), 0);
+	assert_int_equal(cache_decoded_writer_in(fd, &layer, TAR_SIZE, 0, &writer, NULL), -ESTALE);
+	(void)close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -272,6 +325,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bits_flipped, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_torn_swapped_cut, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_another_layer, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_made_in_a_place, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_left_places, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

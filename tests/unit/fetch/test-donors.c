@@ -113,7 +113,8 @@ static void test_fill_copies(void **state _unused_)
 	fetch_set_quiet(10);
 	assert_int_equal(fetch_fill_new(&(FetchFillOptions){ 0 }, &fill), 0);
 	assert_int_equal(
-		fetch_fill_add(fill, donors.fixture.blob, &donors.fixture.layer.layer.diff_id, memory_file("", 0)), 0);
+		fetch_fill_add(fill, donors.fixture.blob, &donors.fixture.layer.layer.diff_id, memory_file("", 0), -1),
+		0);
 	struct timespec pause = { .tv_nsec = 1000000 };
 	while (fetch_fill_state(fill, donors.fixture.blob) != FETCH_FILL_SEALED)
 		(void)nanosleep(&pause, NULL);

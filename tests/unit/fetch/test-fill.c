@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include "fs/cache/cache-present.h"
 #include "fs/cache/cache-seal.h"
 #include "fs/fetch/fetch-fill.h"
+#include "fs/fetch/fetch-private.h"
 #include "tests/unit/fetch/fetch-fixture.h"
 
 #define CHUNKS   20u
@@ -44,6 +46,7 @@ typedef struct Filled {
 	FetchFixture fetch;
 	FetchFill *fill;
 	int seal_fd; /* the fill has another descriptor of it */
+	int place;   /* for a decoded copy, likewise; -1: none is wanted */
 	_Atomic unsigned failures;
 	char last_report[512];
 } Filled;
@@ -57,7 +60,7 @@ static void note_report(void *arg, bool failed, const char *sentence)
 
 static void start(Filled *filled, const BlobFixture *layer)
 {
-	*filled = (Filled){ .seal_fd = memfd_create("seal", MFD_CLOEXEC) };
+	*filled = (Filled){ .seal_fd = memfd_create("seal", MFD_CLOEXEC), .place = -1 };
 	fetch_fixture_start(&filled->fetch, layer, 0);
 }
 
@@ -72,7 +75,9 @@ static void fill_with(Filled *filled, uint64_t rate, const Digest *diff_id)
 {
 	FetchFillOptions options = { .rate = rate, .retry = 100, .report = note_report, .report_arg = filled };
 	assert_int_equal(fetch_fill_new(&options, &filled->fill), 0);
-	assert_int_equal(fetch_fill_add(filled->fill, filled->fetch.blob, diff_id, dup(filled->seal_fd)), 0);
+	assert_int_equal(fetch_fill_add(filled->fill, filled->fetch.blob, diff_id, dup(filled->seal_fd),
+					filled->place < 0 ? -1 : dup(filled->place)),
+			 0);
 }
 
 static void fill(Filled *filled)
@@ -86,6 +91,7 @@ static void stop(Filled *filled)
 	filled->fill = NULL;
 	fetch_fixture_stop(&filled->fetch);
 	(void)close(filled->seal_fd);
+	close_p(&filled->place);
 }
 
 static void await_state(Filled *filled, FetchFillState state)
@@ -409,11 +415,116 @@ static void test_removal(void **state _unused_)
 	remove_and_wait(&filled);
 	fake_server_hold(filled.fetch.server, false);
 	const Digest *diff_id = &filled.fetch.layer.layer.diff_id;
-	assert_int_equal(fetch_fill_add(filled.fill, filled.fetch.blob, diff_id, dup(filled.seal_fd)), 0);
+	assert_int_equal(fetch_fill_add(filled.fill, filled.fetch.blob, diff_id, dup(filled.seal_fd), -1), 0);
 	await_state(&filled, FETCH_FILL_SEALED);
 	remove_and_wait(&filled);
-	assert_int_equal(fetch_fill_add(filled.fill, filled.fetch.blob, diff_id, -1), -EBADF);
+	assert_int_equal(fetch_fill_add(filled.fill, filled.fetch.blob, diff_id, -1, -1), -EBADF);
 	assert_int_equal(fetch_and_compare(&filled.fetch, 0, CHUNKS * CHUNK_SIZE, PATIENCE), 0);
+	stop(&filled);
+}
+
+/* A file that has a name, since a place without one is taken for evicted. */
+static void make_place(Filled *filled, char path[static PATH_MAX])
+{
+	(void)snprintf(path, PATH_MAX, "%s/imgfs-place-XXXXXX", getenv("TMPDIR") ?: "/tmp");
+	filled->place = mkstemp(path);
+	assert_true(filled->place >= 0);
+}
+
+static void await_copy(const Filled *filled)
+{
+	while (!atomic_load(&filled->fetch.blob->decoded))
+		pause_shortly();
+}
+
+/* No copy, or one of which every page is right. */
+static bool has_copy(const Filled *filled)
+{
+	const BlobFixture *layer = &filled->fetch.layer;
+	CacheDecoded *copy;
+	if (cache_decoded_open(dup(filled->place), &layer->layer.diff_id, layer->table.tar_size, &copy) < 0)
+		return false;
+	assert_int_equal(cache_decoded_check(copy), 0);
+	assert_null(cache_decoded_free(copy));
+	return true;
+}
+
+/* Reads go to the copy at once: the blob's own bytes can go. */
+static void test_makes_a_copy(void **state _unused_)
+{
+	Filled filled;
+	char path[PATH_MAX];
+	start_plain(&filled);
+	make_place(&filled, path);
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_SEALED);
+	await_copy(&filled);
+	assert_true(has_copy(&filled));
+	for (uint32_t i = 0; i < CHUNKS; i++)
+		cache_blob_forget(filled.fetch.cache, i);
+	assert_int_equal(fetch_and_compare(&filled.fetch, 0, CHUNKS * CHUNK_SIZE, PATIENCE), 0);
+	assert_int_equal(counters_of(&filled).chunks, CHUNKS);
+	assert_int_equal(filled.failures, 0);
+	assert_int_equal(unlink(path), 0);
+	stop(&filled);
+}
+
+/* A layer that is sealed already is decoded for it; half a copy that a dead server has left is none. */
+static void test_copy_of_a_sealed_layer(void **state _unused_)
+{
+	Filled filled;
+	char path[PATH_MAX];
+	start_plain(&filled);
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_SEALED);
+	make_place(&filled, path);
+	CacheDecodedWriter *half;
+	const BlobFixture *layer = &filled.fetch.layer;
+	assert_int_equal(
+		cache_decoded_writer_in(filled.place, &layer->layer.diff_id, layer->table.tar_size, 0, &half, NULL), 0);
+	assert_int_equal(cache_decoded_writer_add(half, layer->blob, CHUNK_SIZE, NULL), 0);
+	/* As a kill leaves it: what the writer would take back is put there again. */
+	size_t size = (size_t)lseek(filled.place, 0, SEEK_END);
+	uint8_t *bytes = malloc(size);
+	assert_non_null(bytes);
+	assert_int_equal(pread(filled.place, bytes, size, 0), size);
+	assert_null(cache_decoded_writer_free(half));
+	assert_int_equal(lseek(filled.place, 0, SEEK_END), 0);
+	assert_int_equal(pwrite(filled.place, bytes, size, 0), size);
+	free(bytes);
+	assert_true(cache_decoded_is_place(filled.place));
+	assert_int_equal(fetch_fill_add(filled.fill, filled.fetch.blob, &layer->layer.diff_id, dup(filled.seal_fd),
+					dup(filled.place)),
+			 0);
+	await_copy(&filled);
+	assert_true(has_copy(&filled));
+	assert_true(is_sealed(&filled));
+	assert_int_equal(counters_of(&filled).chunks, CHUNKS);
+	assert_int_equal(unlink(path), 0);
+	stop(&filled);
+}
+
+/* Of what is not the layer no copy is made, and none in a place that is gone. */
+static void test_no_copy(void **state _unused_)
+{
+	Filled filled;
+	char path[PATH_MAX];
+	Digest other;
+	start_plain(&filled);
+	make_place(&filled, path);
+	assert_int_equal(digest_of("x", 1, &other), 0);
+	fill_with(&filled, 0, &other);
+	await_state(&filled, FETCH_FILL_WRONG);
+	assert_null(fetch_fill_free(filled.fill));
+	assert_true(cache_decoded_is_place(filled.place));
+	assert_int_equal(lseek(filled.place, 0, SEEK_END), 0);
+	assert_int_equal(unlink(path), 0);
+	fill(&filled);
+	await_state(&filled, FETCH_FILL_SEALED);
+	assert_null(fetch_fill_free(filled.fill));
+	filled.fill = NULL;
+	assert_false(has_copy(&filled));
+	assert_null(atomic_load(&filled.fetch.blob->decoded));
 	stop(&filled);
 }
 
@@ -449,9 +560,9 @@ static void test_removed_while_the_disk_syncs(void **state _unused_)
 	slow = true;
 	syncing = false;
 	assert_int_equal(cache_seal_clear(filled.seal_fd), 0);
-	assert_int_equal(
-		fetch_fill_add(filled.fill, filled.fetch.blob, &filled.fetch.layer.layer.diff_id, dup(filled.seal_fd)),
-		0);
+	assert_int_equal(fetch_fill_add(filled.fill, filled.fetch.blob, &filled.fetch.layer.layer.diff_id,
+					dup(filled.seal_fd), -1),
+			 0);
 	while (!syncing)
 		pause_shortly();
 	fetch_fill_remove(filled.fill, filled.fetch.blob, note_gone, (void *)(uintptr_t)&gone);
@@ -480,6 +591,9 @@ int main(void)
 		cmocka_unit_test(test_full_disk),
 		cmocka_unit_test(test_rate),
 		cmocka_unit_test(test_removal),
+		cmocka_unit_test(test_makes_a_copy),
+		cmocka_unit_test(test_copy_of_a_sealed_layer),
+		cmocka_unit_test(test_no_copy),
 		cmocka_unit_test(test_end_under_way),
 		cmocka_unit_test(test_removed_while_the_disk_syncs),
 	};
