@@ -1,5 +1,6 @@
 /* A request from its headers to its reply: who asks, whether they may, what they get. */
 #include <string.h>
+#include <strings.h>
 
 #include "tools/serve/serve-request.h"
 
@@ -173,6 +174,28 @@ static bool announces_body(const ServeRequest *request)
 	       (length && strspn(length, "0") != strlen(length));
 }
 
+static enum MHD_Result count_lengths(void *arg, enum MHD_ValueKind kind _unused_, const char *name,
+				     const char *value _unused_)
+{
+	*(unsigned *)arg += strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0;
+	return MHD_YES;
+}
+
+/* RFC 9112 section 6.3: of two lengths a proxy in front may believe the other one, and what then seems to be a request is none. */
+static bool has_two_lengths(const ServeRequest *request)
+{
+	unsigned count = 0;
+	(void)MHD_get_connection_values(request->connection, MHD_HEADER_KIND, count_lengths, &count);
+	return count > 1;
+}
+
+static enum MHD_Result send_two_lengths(ServeRequest *request)
+{
+	ServeReply reply = serve_reply_error(MHD_HTTP_BAD_REQUEST, "UNSUPPORTED", "a request has one length at most");
+	serve_reply_header(&reply, MHD_HTTP_HEADER_CONNECTION, "close");
+	return serve_reply_send(request, &reply);
+}
+
 enum MHD_Result serve_handle(void *arg, struct MHD_Connection *connection, const char *path, const char *method,
 			     const char *version _unused_, const char *data, size_t *data_size, void **context)
 {
@@ -192,6 +215,8 @@ enum MHD_Result serve_handle(void *arg, struct MHD_Connection *connection, const
 	*context = request;
 	if (request->peer)
 		connections_busy(server->connections, request->peer);
+	if (has_two_lengths(request))
+		return send_two_lengths(request);
 	if (server->accept_profiles && request->route.kind == SERVE_ROUTE_PROFILE &&
 	    strcmp(method, MHD_HTTP_METHOD_PUT) == 0) {
 		enum MHD_Result result;

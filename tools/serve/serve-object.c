@@ -29,10 +29,16 @@ static bool client_has(const ServeRequest *request, const char *etag)
 	return serve_range_none_match(serve_request_header(request, MHD_HTTP_HEADER_IF_NONE_MATCH), etag);
 }
 
-static enum MHD_Result send_not_modified(ServeRequest *request, const Digest *digest, const char *etag)
+static ssize_t no_body(void *arg _unused_, uint64_t position _unused_, char *buffer _unused_, size_t size _unused_)
+{
+	return MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+/* RFC 9110 section 8.6: a length in such a reply is that of the 200 which it stands for, so that a cache between does not take in another. */
+static enum MHD_Result send_not_modified(ServeRequest *request, const Digest *digest, const char *etag, uint64_t size)
 {
 	ServeReply reply = serve_reply_make(MHD_HTTP_NOT_MODIFIED,
-					    MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT), 0);
+					    MHD_create_response_from_callback(size, 1, no_body, NULL, NULL), 0);
 	digest_headers(&reply, digest, etag);
 	return serve_reply_send(request, &reply);
 }
@@ -43,7 +49,7 @@ enum MHD_Result serve_send_manifest(ServeRequest *request, const Digest *digest,
 	etag_of(digest, etag);
 	if (client_has(request, etag)) {
 		free(json);
-		return send_not_modified(request, digest, etag);
+		return send_not_modified(request, digest, etag, size);
 	}
 	ServeReply reply = serve_reply_make(MHD_HTTP_OK, serve_response_of(json, size), size);
 	serve_reply_header(&reply, MHD_HTTP_HEADER_CONTENT_TYPE, MANIFEST_MEDIA_TYPE);
@@ -196,7 +202,7 @@ enum MHD_Result serve_send_blob(ServeRequest *request, const Digest *digest, Ser
 	ServeRanges ranges;
 	etag_of(digest, etag);
 	if (client_has(request, etag))
-		return send_not_modified(request, digest, etag);
+		return send_not_modified(request, digest, etag, blob->size);
 
 	wanted_ranges(request, etag, blob->size, &ranges);
 	bool satisfiable = ranges.kind != SERVE_RANGE_UNSATISFIABLE;

@@ -1,6 +1,7 @@
 #include "tools/serve/serve-route.h"
 
 #include <string.h>
+#include <strings.h>
 
 /* "/v2/" + name + "/manifests/" + "sha256:<hex>" is the longest path that means anything. */
 #define PATH_SIZE (REFERENCE_NAME_MAX + REFERENCE_TAG_MAX + 64)
@@ -90,12 +91,19 @@ static ServeRouteKind route_registry(char *rest, ServeRoute *route)
 	return blob ? route_blob(reference, route) : route_manifest(reference, route);
 }
 
+/* RFC 9112 section 3.2.2: clients may send a whole URL; whose it is says nothing here. */
+static const char *without_authority(const char *path)
+{
+	size_t scheme = strncasecmp(path, "http://", 7) == 0 ? 7 : (strncasecmp(path, "https://", 8) == 0 ? 8 : 0);
+	return scheme > 0 ? path + scheme + strcspn(path + scheme, "/") : path;
+}
+
 void serve_route_parse(const char *path, ServeRoute *ret_route)
 {
 	static const char registry[] = "/v2/", blobs[] = "/imgfs/blobs/", profiles[] = "/imgfs/profiles/";
 	char plain[PATH_SIZE];
 	*ret_route = (ServeRoute){ .kind = SERVE_ROUTE_NOT_FOUND };
-	if (!serve_route_unescape(path, plain, sizeof(plain)))
+	if (!serve_route_unescape(without_authority(path), plain, sizeof(plain)))
 		return;
 	if (strncmp(plain, registry, sizeof(registry) - 1) == 0)
 		ret_route->kind = route_registry(plain + sizeof(registry) - 1, ret_route);

@@ -101,6 +101,16 @@ static void test_nothing_leaves_the_store(void **state _unused_)
 	expect_kind("/imgfs/blobs/", SERVE_ROUTE_BAD_DIGEST);
 }
 
+static void test_whole_urls(void **state _unused_)
+{
+	expect_kind("http://build:8500/v2/", SERVE_ROUTE_BASE);
+	expect_kind("HTTPS://[::1]:8500/healthz", SERVE_ROUTE_HEALTH);
+	expect_kind("http://build:8500/v2/a/blobs/" DIGEST, SERVE_ROUTE_BLOB);
+	expect_kind("http://build:8500", SERVE_ROUTE_NOT_FOUND);
+	expect_kind("http:///v2/", SERVE_ROUTE_BASE);
+	expect_kind("ftp://build/v2/", SERVE_ROUTE_NOT_FOUND);
+}
+
 static void test_bad_digests(void **state _unused_)
 {
 	expect_kind("/v2/a/blobs/sha256:0123", SERVE_ROUTE_BAD_DIGEST);
@@ -169,6 +179,7 @@ int main(void)
 		cmocka_unit_test(test_names_that_look_like_end_points),
 		cmocka_unit_test(test_escapes),
 		cmocka_unit_test(test_nothing_leaves_the_store),
+		cmocka_unit_test(test_whole_urls),
 		cmocka_unit_test(test_bad_digests),
 		cmocka_unit_test(test_not_found),
 		cmocka_unit_test(test_long_paths),

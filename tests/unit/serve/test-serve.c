@@ -367,9 +367,13 @@ static void test_conditions(void **state)
 	_cleanup_(reply_done) Reply fresh = ask(state, "GET", path, headers);
 	assert_int_equal(fresh.status, 304);
 	assert_int_equal(fresh.body_size, 0);
+	(void)snprintf(path, sizeof(path), "Content-Length: %zu", context->layer.tar_size); /* of what is not sent */
+	expect_header(&fresh, path);
 	(void)snprintf(headers, sizeof(headers), "If-None-Match: \"%s\"\r\n", context->manifest_digest);
 	_cleanup_(reply_done) Reply manifest = ask(state, "GET", "/v2/alone/manifests/x", headers);
 	assert_int_equal(manifest.status, 304);
+	(void)snprintf(path, sizeof(path), "Content-Length: %zu", strlen(context->manifest));
+	expect_header(&manifest, path);
 }
 
 static void test_unknown_blobs(void **state)
@@ -471,6 +475,8 @@ static void test_bodies_are_refused(void **state)
 		"GET /healthz HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
 		("HEAD /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 45\r\n\r\n"
 		 "GET /healthz HTTP/1.1\r\nHost: hidden\r\n\r\nxxxx"),
+		("GET /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nContent-Length: 41\r\n\r\n"
+		 "GET /healthz HTTP/1.1\r\nHost: hidden\r\n\r\n"),
 	};
 	for (size_t i = 0; i < ELEMENTS(bodies); i++) {
 		Reply reply;
