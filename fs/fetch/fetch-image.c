@@ -238,6 +238,8 @@ static void fetch_from_mirrors(Assembly *assembly, const FetchRemote *remote, co
 			       NetRequest *requests, NetResponse *responses, size_t *layers)
 {
 	for (size_t i = 0; i < access->mirror_count && list_missing(assembly, requests, layers) > 0; i++) {
+		if (access->mirrors[i].is_source)
+			continue;
 		_cleanup_(net_http_free_p) NetHttp *http = NULL;
 		if (fetch_http_new(remote, access->mirrors[i].access, remote->timeout, &http) < 0)
 			return;

@@ -90,6 +90,8 @@ static int get_mirrored(const FetchRemote *remote, const NetAccess *access, cons
 			FetchManifest *manifest)
 {
 	for (size_t i = 0; i < access->mirror_count; i++) {
+		if (access->mirrors[i].is_source) /* it gives blobs alone */
+			continue;
 		_cleanup_(net_http_free_p) NetHttp *http = NULL;
 		_cleanup_free_ char *mirrored = net_mirror_url(&access->mirrors[i], url);
 		int64_t timeout = remote->timeout < MIRROR_TIMEOUT ? remote->timeout : MIRROR_TIMEOUT;

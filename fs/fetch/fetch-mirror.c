@@ -11,14 +11,15 @@
 #define LIES_TIME     600000
 #define TELL_INTERVAL 60000
 
-/* Mirrors that nobody has measured come first, each once, in the order of the configuration. */
-unsigned fetch_mirror_pick(const FetchBlob *blob, int64_t now)
+/* Those that nobody has measured come first, each once, in the order of the configuration. 0: there is none. */
+static unsigned best_of(const FetchBlob *blob, bool sources, int64_t now)
 {
 	const Fetcher *fetcher = blob->fetcher;
 	unsigned best = 0;
 	for (unsigned i = 1; i <= fetcher->access.mirror_count; i++) {
 		const FetchMirror *mirror = &fetcher->mirrors[i - 1];
-		if (blob->shunned[i - 1] > now || mirror->not_before > now)
+		if (fetcher->access.mirrors[i - 1].is_source != sources || blob->shunned[i - 1] > now ||
+		    mirror->not_before > now)
 			continue;
 		if (mirror->speed == 0)
 			return i;
@@ -26,6 +27,14 @@ unsigned fetch_mirror_pick(const FetchBlob *blob, int64_t now)
 			best = i;
 	}
 	return best;
+}
+
+unsigned fetch_mirror_pick(const FetchBlob *blob, int64_t now)
+{
+	unsigned best = best_of(blob, false, now);
+	if (best > 0 || (blob->fetcher->origin.not_before <= now && blob->origin_shunned <= now))
+		return best;
+	return best_of(blob, true, now);
 }
 
 static void tell(const FetchRange *range, const char *sentence)
@@ -37,8 +46,9 @@ static void tell(const FetchRange *range, const char *sentence)
 	if (!fetcher->options.report || (mirror->told_at != 0 && now - mirror->told_at < TELL_INTERVAL))
 		return;
 	mirror->told_at = now;
-	(void)error_set(&error, -EIO, "mirror %s is passed over: %s", fetcher->access.mirrors[range->mirror - 1].base,
-			sentence);
+	(void)error_set(&error, -EIO, "%s %s is passed over: %s",
+			fetcher->access.mirrors[range->mirror - 1].is_source ? "source" : "mirror",
+			fetcher->access.mirrors[range->mirror - 1].base, sentence);
 	fetcher->options.report(fetcher->options.report_arg, error.message);
 }
 
@@ -51,29 +61,44 @@ static void measure(FetchMirror *mirror, const FetchRange *range)
 		mirror->speed = 1;
 }
 
+static FetchMirror *mirror_of(const FetchRange *range)
+{
+	Fetcher *fetcher = range->fetcher;
+	return range->mirror == 0 ? &fetcher->origin : &fetcher->mirrors[range->mirror - 1];
+}
+
+static void shun(const FetchRange *range, int64_t time)
+{
+	FetchBlob *blob = range->blob;
+	int64_t *until = range->mirror == 0 ? &blob->origin_shunned : &blob->shunned[range->mirror - 1];
+	*until = fetch_now() + time;
+}
+
 void fetch_mirror_ended(const FetchRange *range, int result, const char *sentence, int64_t retry_after)
 {
-	FetchMirror *mirror = &range->fetcher->mirrors[range->mirror - 1];
-	int64_t now = fetch_now(), delay = BACK_OFF_LAST;
+	FetchMirror *mirror = mirror_of(range);
+	int64_t delay = BACK_OFF_LAST;
 	if (result == 0) {
 		mirror->failures = 0;
 		measure(mirror, range);
 		return;
 	}
-	/* What a mirror does not have is no fault of it. */
+	/* What a host does not have is no fault of it. */
 	if (result == -ENOENT || result == -ERANGE) {
-		range->blob->shunned[range->mirror - 1] = now + LACKS_TIME;
+		shun(range, LACKS_TIME);
 		return;
 	}
 	if (mirror->failures < 6)
 		delay = (int64_t)BACK_OFF_FIRST << mirror->failures;
 	mirror->failures++;
-	mirror->not_before = now + (retry_after > delay ? retry_after : delay);
-	tell(range, sentence);
+	mirror->not_before = fetch_now() + (retry_after > delay ? retry_after : delay);
+	if (range->mirror > 0)
+		tell(range, sentence);
 }
 
 void fetch_mirror_lied(const FetchRange *range)
 {
-	range->blob->shunned[range->mirror - 1] = fetch_now() + LIES_TIME;
-	tell(range, "what came is not what the index says");
+	shun(range, LIES_TIME);
+	if (range->mirror > 0)
+		tell(range, "what came is not what the index says");
 }

@@ -71,7 +71,8 @@ struct FetchBlob {
 	FetchBackOff back_off;                /* of its source */
 	FetchBackOff patience; /* the same for the other classes, whose failures demand does not wait for */
 	int64_t *shunned;      /* by mirror: until when it is not asked for this blob, which it lacks or has wrong */
-	bool failing;          /* the report was told so */
+	int64_t origin_shunned;
+	bool failing; /* the report was told so */
 };
 
 struct FetchLink {
@@ -135,7 +136,7 @@ typedef struct FetchQueue {
 	FetchWant *oldest, *newest;
 } FetchQueue;
 
-/* One of Fetcher.access.mirrors (fetch-mirror.c). */
+/* One of Fetcher.access.mirrors, or the source itself (fetch-mirror.c). */
 typedef struct FetchMirror {
 	unsigned failures;
 	int64_t not_before;
@@ -159,7 +160,7 @@ struct Fetcher {
 	FetcherOptions options;
 	NetLoop *loop;
 	NetAccess access;
-	FetchMirror *mirrors;
+	FetchMirror *mirrors, origin;
 	pthread_t thread;
 	bool started;
 
@@ -290,11 +291,11 @@ void fetch_report_decoded(Fetcher *fetcher);
 
 /* fetch-mirror.c: hosts that have the same blobs. */
 
-/* The one to ask for a blob now: 0: the source itself, n: the n-th mirror. */
+/* The one to ask for a blob now: 0: the source itself, n: the n-th of Fetcher.access.mirrors. */
 unsigned fetch_mirror_pick(const FetchBlob *blob, int64_t now);
 
-/* A transfer of a mirror ended; `result` as NetRange.end() has it. */
+/* A transfer ended; `result` as NetRange.end() has it. */
 void fetch_mirror_ended(const FetchRange *range, int result, const char *sentence, int64_t retry_after);
 
-/* What came from a mirror was not what the index says. */
+/* What came was not what the index says. */
 void fetch_mirror_lied(const FetchRange *range);

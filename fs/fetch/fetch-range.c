@@ -52,8 +52,9 @@ static void end_chunk(FetchRange *range)
 	/* The rest of the range may well be right: only this chunk is asked for again, after a while. */
 	fetch_count(&fetcher->metrics->verify_failures, r == 0);
 	fetch_count(&fetcher->metrics->retries, 1);
-	if (r == 0 && range->mirror > 0) { /* another is asked, at once */
+	if (r == 0)
 		fetch_mirror_lied(range);
+	if (r == 0 && range->mirror > 0) { /* another is asked, at once */
 		fetch_want_return(want);
 		return;
 	}
@@ -123,8 +124,7 @@ static void on_end(void *arg, int result, const char *sentence, int64_t retry_af
 {
 	FetchRange *range = arg;
 	FetchMetrics *metrics = range->fetcher->metrics;
-	if (range->mirror > 0)
-		fetch_mirror_ended(range, result, sentence, retry_after);
+	fetch_mirror_ended(range, result, sentence, retry_after);
 	if (result < 0) {
 		fetch_count(&metrics->failures[range->class], 1);
 		fetch_count(&metrics->retries, 1);
@@ -236,7 +236,7 @@ static int start(FetchRange *range, FetchWant *want, int64_t now)
 		.offset = low.blob_offset,
 		.size = range->size,
 		.stall = stall,
-		.fresh = blob->back_off.failures > 0 || blob->patience.failures > 0,
+		.fresh = range->mirror == 0 && (blob->back_off.failures > 0 || blob->patience.failures > 0),
 		.data = on_data,
 		.end = on_end,
 		.arg = range,

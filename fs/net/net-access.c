@@ -150,6 +150,8 @@ char *net_mirror_url(const NetMirror *mirror, const char *url)
 {
 	const char *host = strstr(url, "://"), *path = host ? strchr(host + 3, '/') : NULL;
 	char *text;
+	if (mirror->is_source && path)
+		return asprintf(&text, "%s/imgfs/blobs%s", mirror->base, strrchr(path, '/')) < 0 ? NULL : text;
 	return asprintf(&text, "%s%s", mirror->base, path ?: "") < 0 ? NULL : text;
 }
 
@@ -167,6 +169,7 @@ static int encode_mirrors(const NetAccess *access, json_t *root)
 		const NetMirror *mirror = &access->mirrors[i];
 		json_t *object = encode_one(mirror->access);
 		if (json_object_set_new(object, "base", json_string(mirror->base)) < 0 ||
+		    (mirror->is_source && json_object_set_new(object, "source", json_true()) < 0) ||
 		    json_array_append_new(mirrors, json_incref(object)) < 0) {
 			json_decref(object);
 			json_decref(mirrors);
@@ -238,6 +241,7 @@ static int decode_mirrors(json_t *list, NetAccess *access)
 		int r = decode_one(object, mirror->access);
 		if (r == 0)
 			r = take(json_string_value(json_object_get(object, "base")), &mirror->base);
+		mirror->is_source = json_is_true(json_object_get(object, "source"));
 		if (r < 0 || !mirror->base)
 			return r < 0 ? r : -EBADMSG;
 	}

@@ -12,7 +12,7 @@
 #include "fs/base/error.h"
 
 #define NET_CERTS_DIRECTORY "/etc/imgfs/certs.d"
-#define NET_MIRRORS_MAX     8u /* of a host */
+#define NET_MIRRORS_MAX     8u /* of a host, sources among them */
 
 typedef struct NetMirror NetMirror;
 
@@ -25,12 +25,13 @@ typedef struct NetAccess {
 	char *bearer;    /* a token to use as it is (docker's "registrytoken"), or NULL */
 	bool unverified; /* any certificate will do: for what is checked by other means, and never sent `user` */
 	size_t mirror_count;
-	NetMirror *mirrors; /* hosts with the same blobs (net-hosts.h); owned */
+	NetMirror *mirrors; /* hosts with the same blobs (net-hosts.h), sources last; owned */
 } NetAccess;
 
 /* It has no mirrors of its own. */
 struct NetMirror {
 	char *base; /* "https://HOST" */
+	bool is_source; /* an `imgfs serve` that gives blobs by digest alone and is asked only if the host itself and its mirrors fail */
 	NetAccess *access;
 };
 
@@ -57,7 +58,7 @@ int net_access_load(const NetAccessOptions *options, const char *host, NetAccess
 /* "http://HOST" or "https://HOST"; as net_registry_base(), but with https where there is something for TLS. NULL: out of memory. */
 char *net_access_base(const NetAccess *access, const char *host, bool plain_http);
 
-/* `url`, of something of the host itself, at one of its mirrors; malloc'ed, NULL: out of memory. */
+/* `url`, of something of the host itself, at one of its mirrors; of a source only blobs. Malloc'ed, NULL: out of memory. */
 char *net_mirror_url(const NetMirror *mirror, const char *url);
 
 /* As one text and back, for a process that cannot read the files itself. Errors: -ENOMEM; -EBADMSG (also more than NET_MIRRORS_MAX mirrors). */

@@ -342,6 +342,38 @@ static int load_mirror(const NetHosts *hosts, const NetAccessOptions *options, c
 	return mirror->base ? 0 : error_set(error, -ENOMEM, "out of memory");
 }
 
+static bool is_among(const NetAccess *access, const char *base)
+{
+	for (size_t i = 0; i < access->mirror_count; i++)
+		if (strcmp(access->mirrors[i].base, base) == 0)
+			return true;
+	return false;
+}
+
+/* A source is for when others fail: one that cannot be used is no reason to fail now. Errors: -ENOMEM. */
+static int load_sources(const NetHosts *hosts, const NetAccessOptions *options, const char *own_base, NetAccess *access)
+{
+	for (size_t i = 0; i < hosts->source_count && access->mirror_count < NET_MIRRORS_MAX; i++) {
+		const char *url = hosts->sources[i].url, *name = strstr(url, "://") + 3;
+		NetMirror *mirror = &access->mirrors[access->mirror_count];
+		NetAccess loaded = { 0 };
+		if (strcmp(url, own_base) == 0 || is_among(access, url) ||
+		    load_one(net_hosts_find(hosts, name), &(NetAccessOptions){ .certs = options->certs }, name, &loaded,
+			     NULL) < 0)
+			continue;
+		mirror->is_source = true;
+		mirror->base = strdup(url);
+		mirror->access = calloc(1, sizeof(*mirror->access));
+		access->mirror_count++;
+		if (!mirror->base || !mirror->access) {
+			net_access_done(&loaded);
+			return -ENOMEM;
+		}
+		*mirror->access = loaded;
+	}
+	return 0;
+}
+
 int net_hosts_load(const NetHosts *hosts, const NetAccessOptions *options, const char *host, bool plain_http,
 		   NetAccess *ret_access, char **ret_base, Error *error)
 {
@@ -350,18 +382,17 @@ int net_hosts_load(const NetHosts *hosts, const NetAccessOptions *options, const
 	int r = load_one(entry, options, host, &access, error);
 	if (r < 0)
 		return r;
-	if (entry && entry->mirror_count > 0)
-		access.mirrors = calloc(entry->mirror_count, sizeof(*access.mirrors));
-	if (entry && entry->mirror_count > 0 && !access.mirrors)
+	access.mirrors = calloc(NET_MIRRORS_MAX, sizeof(*access.mirrors));
+	if (!access.mirrors)
 		return error_set(error, -ENOMEM, "out of memory");
 	for (size_t i = 0; r == 0 && entry && i < entry->mirror_count; i++)
 		r = load_mirror(hosts, options, entry->mirrors[i], &access, error);
 	if (r < 0)
 		return r;
-	char *base = net_access_base(&access, host, plain_http || (entry && entry->plain_http));
-	if (!base)
+	_cleanup_free_ char *base = net_access_base(&access, host, plain_http || (entry && entry->plain_http));
+	if (!base || (hosts && load_sources(hosts, options, base, &access) < 0))
 		return error_set(error, -ENOMEM, "out of memory");
-	*ret_base = base;
+	*ret_base = TAKE_PTR(base);
 	*ret_access = access;
 	access = (NetAccess){ 0 };
 	return 0;

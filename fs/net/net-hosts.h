@@ -10,7 +10,7 @@
  *   login = FILE                        like docker's config.json
  *
  *   [source backup]
- *   url = https://backup:8500           gives URL/imgfs/blobs/DIGEST, for who knows of a blob but its digest
+ *   url = https://backup:8500           gives URL/imgfs/blobs/DIGEST, for who knows of a blob but its digest, and where all others fail
  */
 #pragma once
 
@@ -51,7 +51,8 @@ void net_hosts_done(NetHosts *hosts); /* wipes and frees; safe on a zeroed one *
 const NetHost *net_hosts_find(const NetHosts *hosts, const char *name);
 
 /*
- * net_access_load() with what is said of the host where `options` say nothing; with its mirrors, each by its own section and `options->certs` alone.
+ * net_access_load() with what is said of the host where `options` say nothing; with its mirrors, each by its own section and `options->certs` alone,
+ * and with the sources, likewise, as far as there is room for them and what is said of them can be read.
  * `plain_http`: whatever the section says. `ret_base` is malloc'ed, as net_access_base() gives it. Errors: as of net_access_load(), and of
  * reading the password file.
  */

@@ -199,6 +199,18 @@ def test_layers_of_a_source(daemon, backend, place, image, work):
     check_content(Path(whole["path"]), image)
 
 
+def test_layers_have_more_hosts_than_the_one_named(daemon, backend, place, image, work):
+    """When that is gone, a [source] gives the rest."""
+    conf = work / "imgfs.conf"
+    conf.write_text(f"[source s]\nurl = http://{backend}\n")
+    words = daemon.command()
+    daemon.command = lambda: [words[0], "--config", conf, *words[1:]]
+    daemon.start()
+    with serving(place / "store", work / "other.log", "--listen", "127.0.0.1:0") as other:
+        whole = daemon.call(call="attach", owner="w", layers=layers_of(place), reference=f"{other.address}/{NAME}")["ok"]
+    check_content(Path(whole["path"]), image)
+
+
 def test_prune_keeps_what_is_attached(daemon, place, image, work):
     """Also while no daemon runs: after a reboot nobody but the cache has it. What is let go, goes."""
     with serving(place / "store", work / "serve.log", "--listen", "127.0.0.1:0") as server:

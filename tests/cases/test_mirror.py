@@ -80,6 +80,26 @@ def test_the_host_dies(fronts, attach, image, work):
     mounted.unmount()
 
 
+def test_a_source_when_all_others_fail(fronts, mount, work, image, monkeypatch):
+    """A [source] is asked for blobs by digest alone, while the host and its mirrors are dead, lack the blob or have it wrong, and not before."""
+    origin, mirror, source = fronts
+    conf = work / "imgfs.conf"
+    conf.write_text(f"[source backup]\nurl = http://{source.host}\n[host {origin.host}]\nmirrors = {mirror.host}\n")
+    monkeypatch.setenv("IMGFS_CONFIG", str(conf))
+    mounted = mount("--no-fill", "--cache", work / "cache", "--deadline", "30", f"{origin.host}/{NAME}:{TAG}")
+    name = "usr/small-017"
+    assert (mounted.directory / name).read_bytes() == image.files[name]
+    assert not source.log
+    mirror.kill()
+    origin.fault = "404"
+    name = "usr/text"
+    assert (mounted.directory / name).read_bytes() == image.files[name]
+    origin.kill()
+    compare(mounted, image)
+    assert source.log and all(entry[1].startswith("/imgfs/blobs/sha256:") for entry in source.log)
+    mounted.unmount()
+
+
 def test_all_die_and_one_comes_back(fronts, attach, image):
     mounted = attach("--no-fill", deadline=40)
     for front in fronts:

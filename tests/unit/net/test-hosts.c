@@ -123,12 +123,56 @@ static void test_load(void **state _unused_)
 	net_hosts_done(&hosts);
 }
 
+/* Sources come after the mirrors, as far as there is room; not the host itself, nor one that is a mirror, nor one whose section cannot be read. */
+static void test_load_sources(void **state _unused_)
+{
+	NetHosts hosts = { 0 };
+	NetAccess access = { 0 }, again = { 0 };
+	NetAccessOptions options = { .certs = "/nonexistent", .user = "given:1" };
+	char *base, *text, *url;
+	assert_int_equal(setenv("DOCKER_CONFIG", "/nonexistent", 1), 0);
+	assert_int_equal(
+		parse("[source a]\nurl = http://h:1\n[source b]\nurl = http://m:2\n[source c]\nurl = https://s:3\n"
+		      "[source d]\nurl = https://t:4\n[host h:1]\nmirrors = m:2\n[host m:2]\nplain-http = on\n"
+		      "[host s:3]\nuser = ann:5\n[host t:4]\nca = /nonexistent\n",
+		      &hosts, NULL),
+		0);
+	assert_int_equal(net_hosts_load(&hosts, &options, "h:1", true, &access, &base, NULL), 0);
+	free(base);
+	assert_int_equal(net_access_encode(&access, &text), 0);
+	assert_int_equal(net_access_decode(text, &again), 0);
+	free(text);
+	assert_int_equal(again.mirror_count, 2);
+	assert_false(again.mirrors[0].is_source);
+	assert_true(again.mirrors[1].is_source);
+	assert_string_equal(again.mirrors[1].base, "https://s:3");
+	assert_string_equal(again.mirrors[1].access->user, "ann:5");
+	url = net_mirror_url(&again.mirrors[1], "http://h:1/v2/whisk/app/blobs/sha256:12");
+	assert_string_equal(url, "https://s:3/imgfs/blobs/sha256:12");
+	free(url);
+	net_access_done(&access);
+	net_access_done(&again);
+	net_hosts_done(&hosts);
+
+	char many[1024] = "";
+	for (unsigned i = 0; i < NET_MIRRORS_MAX + 3; i++)
+		(void)snprintf(many + strlen(many), sizeof(many) - strlen(many), "[source s%u]\nurl = http://s:%u\n", i,
+			       i);
+	assert_int_equal(parse(many, &hosts, NULL), 0);
+	assert_int_equal(net_hosts_load(&hosts, &options, "h:1", true, &access, &base, NULL), 0);
+	free(base);
+	assert_int_equal(access.mirror_count, NET_MIRRORS_MAX);
+	net_access_done(&access);
+	net_hosts_done(&hosts);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_wrong),
 		cmocka_unit_test(test_load),
+		cmocka_unit_test(test_load_sources),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
