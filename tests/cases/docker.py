@@ -14,7 +14,7 @@ class Docker:
     def __init__(self, root, prefix=(), options=()):
         self.options = options
         self.root, self.prefix = Path(root), [str(word) for word in prefix]
-        self.root.mkdir(parents=True)
+        self.root.mkdir(parents=True, exist_ok=True)
         self.socket = self.root / "docker.sock"
         self.children = []
         try:
@@ -31,6 +31,8 @@ class Docker:
         return child
 
     def _start(self):
+        for left in ("docker.sock", "containerd.sock", "docker.pid"):  # by an engine that was here before
+            (self.root / left).unlink(missing_ok=True)
         (self.root / "containerd.toml").write_text(QUIET)
         address = self.root / "containerd.sock"
         self._spawn(
