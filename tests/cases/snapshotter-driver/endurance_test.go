@@ -84,7 +84,7 @@ func TestEndurance(t *testing.T) {
 	if err != nil {
 		rounds = 100
 	}
-	command, socket, err := start(filepath.Join(t.TempDir(), "root"), os.Getenv("IMGFS_SNAPSHOTTER"))
+	command, socket, err := start(filepath.Join(t.TempDir(), "root"), noDaemon, os.Getenv("IMGFS_SNAPSHOTTER"))
 	if err != nil {
 		t.Fatal(err)
 	}
