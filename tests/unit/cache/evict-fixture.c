@@ -6,52 +6,26 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <ftw.h>
 #include <string.h>
 #include <time.h>
 
+#include "cache-fixture.h"
 #include "fs/cache/cache-present.h"
-
-static int remove_one(const char *path, const struct stat *status _unused_, int type _unused_, struct FTW *ftw _unused_)
-{
-	return remove(path);
-}
 
 static void make_table(EvictFixture *fixture)
 {
-	ChunkTableWriter *chunks;
-	ImageWriter *writer;
-	ImageHeader header = {
-		.kind = FORMAT_KIND_INDEX,
-		.codec = FORMAT_CODEC_LZ4,
-		.tar_size = (uint64_t)EVICT_CHUNKS * 50000,
-		.chunks_size = (uint64_t)EVICT_CHUNKS * EVICT_FRAME_SIZE,
-	};
-	size_t size;
-	assert_int_equal(chunk_table_writer_new(&chunks), 0);
-	for (uint32_t i = 0; i < EVICT_CHUNKS; i++) {
-		Digest digest;
+	for (uint32_t i = 0; i < EVICT_CHUNKS; i++)
 		for (uint32_t j = 0; j < EVICT_FRAME_SIZE; j++)
 			fixture->frames[i][j] = (uint8_t)(1 + (i * 31 + j * 7) % 255); /* never what a hole has */
-		assert_int_equal(digest_of(fixture->frames[i], EVICT_FRAME_SIZE, &digest), 0);
-		assert_int_equal(chunk_table_writer_add(chunks, 50000, EVICT_FRAME_SIZE, &digest), 0);
-	}
-	assert_int_equal(image_writer_new(&header, &writer), 0);
-	assert_int_equal(chunk_table_writer_finish(chunks, writer), 0);
-	assert_int_equal(image_writer_finish(writer, &fixture->bytes, &size), 0);
-	assert_null(image_writer_free(writer));
-	assert_null(chunk_table_writer_free(chunks));
-	assert_int_equal(image_open(fixture->bytes, size, &fixture->image, NULL), 0);
-	assert_int_equal(chunk_table_open(&fixture->image, &fixture->table, NULL), 0);
+	cache_fixture_table(fixture->frames[0], EVICT_CHUNKS, EVICT_FRAME_SIZE, 50000, &fixture->bytes, &fixture->image,
+			    &fixture->table);
 }
 
 int evict_fixture_set_up(void **state)
 {
 	EvictFixture *fixture = calloc(1, sizeof(*fixture));
 	assert_non_null(fixture);
-	(void)snprintf(fixture->directory, PATH_MAX, "%s/imgfs-test-XXXXXX", getenv("TMPDIR") ?: "/tmp");
-	assert_non_null(mkdtemp(fixture->directory));
-	assert_int_equal(cache_store_open(fixture->directory, &fixture->store, NULL), 0);
+	fixture->store = cache_fixture_open(fixture->directory);
 	make_table(fixture);
 	memset(&fixture->digest, 7, sizeof(fixture->digest));
 	*state = fixture;
@@ -61,8 +35,7 @@ int evict_fixture_set_up(void **state)
 int evict_fixture_tear_down(void **state)
 {
 	EvictFixture *fixture = *state;
-	assert_null(cache_store_free(fixture->store));
-	assert_int_equal(nftw(fixture->directory, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+	cache_fixture_close(fixture->store, fixture->directory);
 	free(fixture->bytes);
 	free(fixture);
 	return 0;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "cache-fixture.h"
 #include "fs/base/fd.h"
 #include "fs/cache/cache-blob.h"
 
@@ -27,29 +28,10 @@ typedef struct TableFixture {
 
 static void make_table(TableFixture *fixture)
 {
-	ChunkTableWriter *chunks;
-	ImageWriter *writer;
-	ImageHeader header = {
-		.kind = FORMAT_KIND_INDEX,
-		.codec = FORMAT_CODEC_LZ4,
-		.tar_size = (uint64_t)CHUNKS * 5000,
-		.chunks_size = (uint64_t)CHUNKS * FRAME_SIZE,
-	};
-	size_t size;
-	assert_int_equal(chunk_table_writer_new(&chunks), 0);
-	for (uint32_t i = 0; i < CHUNKS; i++) {
-		Digest digest;
+	for (uint32_t i = 0; i < CHUNKS; i++)
 		memset(fixture->frames[i], (int)i + 1, FRAME_SIZE);
-		assert_int_equal(digest_of(fixture->frames[i], FRAME_SIZE, &digest), 0);
-		assert_int_equal(chunk_table_writer_add(chunks, 5000, FRAME_SIZE, &digest), 0);
-	}
-	assert_int_equal(image_writer_new(&header, &writer), 0);
-	assert_int_equal(chunk_table_writer_finish(chunks, writer), 0);
-	assert_int_equal(image_writer_finish(writer, &fixture->bytes, &size), 0);
-	assert_null(image_writer_free(writer));
-	assert_null(chunk_table_writer_free(chunks));
-	assert_int_equal(image_open(fixture->bytes, size, &fixture->image, NULL), 0);
-	assert_int_equal(chunk_table_open(&fixture->image, &fixture->table, NULL), 0);
+	cache_fixture_table(fixture->frames[0], CHUNKS, FRAME_SIZE, 5000, &fixture->bytes, &fixture->image,
+			    &fixture->table);
 }
 
 /* As after a restart of the server. */

@@ -7,11 +7,11 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cache-fixture.h"
 #include "fs/base/fd.h"
 #include "fs/cache/cache-contents.h"
 #include "fs/cache/cache-decoded.h"
@@ -25,27 +25,18 @@ static char directory[PATH_MAX];
 static uint8_t tar[TAR_SIZE], buffer[TAR_SIZE + 2];
 static const Digest layer = { { 1 } };
 
-static int remove_one(const char *path, const struct stat *status _unused_, int type _unused_, struct FTW *ftw _unused_)
-{
-	return remove(path);
-}
-
 static int set_up(void **state)
 {
 	for (size_t i = 0; i < sizeof(tar); i++)
 		tar[i] = (uint8_t)(i * 2654435761u >> 13);
-	(void)snprintf(directory, sizeof(directory), "%s/imgfs-test-XXXXXX", getenv("TMPDIR") ?: "/tmp");
-	assert_non_null(mkdtemp(directory));
-	CacheStore *store;
-	assert_int_equal(cache_store_open(directory, &store, NULL), 0);
-	*state = store;
+	*state = cache_fixture_open(directory);
 	return 0;
 }
 
 static int tear_down(void **state)
 {
-	assert_null(cache_store_free(*state));
-	return nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	cache_fixture_close(*state, directory);
+	return 0;
 }
 
 /* In parts of `part` bytes. */

@@ -6,12 +6,12 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cache-fixture.h"
 #include "fs/base/fd.h"
 #include "fs/cache/cache-evict.h"
 #include "fs/cache/cache-pins.h"
@@ -26,11 +26,6 @@ typedef struct PinFixture {
 	ManifestLayer layers[LAYERS];
 	Digest manifest;
 } PinFixture;
-
-static int remove_one(const char *path, const struct stat *status _unused_, int type _unused_, struct FTW *ftw _unused_)
-{
-	return remove(path);
-}
 
 /* A manifest of `count` layers in the cache. */
 static void put_manifest(PinFixture *fixture)
@@ -57,9 +52,7 @@ static int set_up(void **state)
 {
 	PinFixture *fixture = calloc(1, sizeof(*fixture));
 	assert_non_null(fixture);
-	(void)snprintf(fixture->directory, PATH_MAX, "%s/imgfs-test-XXXXXX", getenv("TMPDIR") ?: "/tmp");
-	assert_non_null(mkdtemp(fixture->directory));
-	assert_int_equal(cache_store_open(fixture->directory, &fixture->store, NULL), 0);
+	fixture->store = cache_fixture_open(fixture->directory);
 	put_manifest(fixture);
 	*state = fixture;
 	return 0;
@@ -68,8 +61,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	PinFixture *fixture = *state;
-	assert_null(cache_store_free(fixture->store));
-	assert_int_equal(nftw(fixture->directory, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+	cache_fixture_close(fixture->store, fixture->directory);
 	free(fixture);
 	return 0;
 }

@@ -7,18 +7,18 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cache-fixture.h"
 #include "fs/base/fd.h"
 #include "fs/cache/cache-contents.h"
 #include "fs/cache/cache-seal.h"
 
 typedef struct Sealing {
-	char path[64];
+	char path[PATH_MAX];
 	CacheStore *store;
 	Digest blob, layer, other;
 } Sealing;
@@ -26,9 +26,7 @@ typedef struct Sealing {
 static void setup(Sealing *sealing)
 {
 	int data, present;
-	*sealing = (Sealing){ .path = "/tmp/imgfs-test-seal-XXXXXX" };
-	assert_non_null(mkdtemp(sealing->path));
-	assert_int_equal(cache_store_open(sealing->path, &sealing->store, NULL), 0);
+	sealing->store = cache_fixture_open(sealing->path);
 	assert_int_equal(digest_of("blob", 4, &sealing->blob), 0);
 	assert_int_equal(digest_of("layer", 5, &sealing->layer), 0);
 	assert_int_equal(digest_of("other", 5, &sealing->other), 0);
@@ -37,15 +35,9 @@ static void setup(Sealing *sealing)
 	(void)close(present);
 }
 
-static int remove_one(const char *path, const struct stat *status _unused_, int type _unused_, struct FTW *ftw _unused_)
-{
-	return remove(path);
-}
-
 static void teardown(Sealing *sealing)
 {
-	assert_null(cache_store_free(sealing->store));
-	assert_int_equal(nftw(sealing->path, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+	cache_fixture_close(sealing->store, sealing->path);
 }
 
 static void test_written_and_taken_back(void **state _unused_)

@@ -6,35 +6,26 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cache-fixture.h"
 #include "fs/base/fd.h"
 #include "fs/cache/cache-store.h"
 
 static char directory[PATH_MAX];
 
-static int remove_one(const char *path, const struct stat *status _unused_, int type _unused_, struct FTW *ftw _unused_)
-{
-	return remove(path);
-}
-
 static int set_up(void **state)
 {
-	(void)snprintf(directory, sizeof(directory), "%s/imgfs-test-XXXXXX", getenv("TMPDIR") ?: "/tmp");
-	assert_non_null(mkdtemp(directory));
-	CacheStore *store;
-	assert_int_equal(cache_store_open(directory, &store, NULL), 0);
-	*state = store;
+	*state = cache_fixture_open(directory);
 	return 0;
 }
 
 static int tear_down(void **state)
 {
-	assert_null(cache_store_free(*state));
-	return nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	cache_fixture_close(*state, directory);
+	return 0;
 }
 
 static Digest digest(uint8_t byte)
