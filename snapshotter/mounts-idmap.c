@@ -61,11 +61,15 @@ static int write_map(pid_t pid, const char *name, const char *mapping)
 static int open_namespace(const char *uids, const char *gids, int *ret_fd)
 {
 	char path[64];
+	pid_t parent = getpid();
 	pid_t pid = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL);
 	if (pid < 0)
 		return -errno;
 	if (pid == 0) {
 		(void)syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL);
+		/* Killed before that, the parent would leave a process with its lock on <root>. */
+		if (syscall(SYS_getppid) != parent)
+			(void)syscall(SYS_exit_group, 0);
 		for (;;)
 			(void)syscall(SYS_pause);
 	}

@@ -129,8 +129,7 @@ static int lower_directories(const View *view, const MetaChain *chain, size_t co
  * Where the client wants owners mapped here, layers are seen through mounts that do it. The upper directory stays as it is: what the
  * container writes has the host's ids already.
  */
-static int choose_view(const Service *service, const MetaLabels *labels, const MetaChain *chain, View *view,
-		       Error *error)
+static int choose_view(Service *service, const MetaLabels *labels, const MetaChain *chain, View *view, Error *error)
 {
 	MountsIdmap idmap = {
 		.uids = meta_labels_get(labels, PLAN_LABEL_UID_MAPPING),
@@ -140,6 +139,7 @@ static int choose_view(const Service *service, const MetaLabels *labels, const M
 	view->lazy_path = chain->lazy_path;
 	if (!idmap.uids && !idmap.gids)
 		return 0;
+	(void)pthread_mutex_lock(&service->mapping_lock);
 	int r = chain->count > 0 ? mounts_idmap(service->mounts, &idmap, &view->directory, error) : 0;
 	if (r == 0 && view->directory)
 		view->host.snapshots = view->directory;
@@ -147,6 +147,7 @@ static int choose_view(const Service *service, const MetaLabels *labels, const M
 	idmap.tree = chain->lazy_path;
 	if (r == 0 && chain->lazy_id)
 		r = mounts_idmap(service->mounts, &idmap, &view->lazy_copy, error);
+	(void)pthread_mutex_unlock(&service->mapping_lock);
 	if (r == 0 && view->lazy_copy)
 		view->lazy_path = view->lazy_copy;
 	return r;
@@ -162,7 +163,7 @@ static int mapping_directories(const Service *service, const MetaMapping *mappin
 	return ret_directories[0] && ret_directories[1] ? 0 : -ENOMEM;
 }
 
-int service_clean_mappings(Service *service, Error *error)
+static int clean_mappings(Service *service, Error *error)
 {
 	MetaMapping *mappings;
 	size_t count;
@@ -179,6 +180,14 @@ int service_clean_mappings(Service *service, Error *error)
 		free(directories[i]);
 	free(directories);
 	meta_mappings_free(mappings, count);
+	return r;
+}
+
+int service_clean_mappings(Service *service, Error *error)
+{
+	(void)pthread_mutex_lock(&service->mapping_lock);
+	int r = clean_mappings(service, error);
+	(void)pthread_mutex_unlock(&service->mapping_lock);
 	return r;
 }
 

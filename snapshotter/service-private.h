@@ -17,6 +17,11 @@ struct Service {
 	atomic_ullong lazy_outcomes[LAZY_REASONS];    /* of Prepares that ask for a layer */
 	atomic_uint lazy_waiting;                     /* calls that wait for the backend to show a tree */
 	atomic_ullong lazy_unreachable, lazy_removed; /* calls that answered Unavailable; trees let go of */
+	/*
+	 * Held from the look at which mappings rows have until all other mounts are gone, and while a mount is made for a row that is there: else one
+	 * would go that was just handed out.
+	 */
+	pthread_mutex_t mapping_lock;
 	const char *metrics;
 	pthread_mutex_t metrics_lock; /* of writing that file */
 	const char *whole_file;       /* NULL: none */

@@ -159,6 +159,7 @@ int service_new(const ServiceOptions *options, Service **ret_service, Error *err
 	service->metrics = options->metrics;
 	service->whole_file = options->whole;
 	(void)pthread_mutex_init(&service->lock, NULL);
+	(void)pthread_mutex_init(&service->mapping_lock, NULL);
 	(void)pthread_mutex_init(&service->whole_lock, NULL);
 	(void)pthread_mutex_init(&service->metrics_lock, NULL);
 	service_whole_load(service);
@@ -174,6 +175,7 @@ Service *service_free(Service *service)
 	if (!service)
 		return NULL;
 	(void)pthread_mutex_destroy(&service->lock);
+	(void)pthread_mutex_destroy(&service->mapping_lock);
 	(void)pthread_mutex_destroy(&service->whole_lock);
 	(void)pthread_mutex_destroy(&service->metrics_lock);
 	json_decref(service->whole);

@@ -1,4 +1,4 @@
-/* What a snapshot may be called and labelled with: as much as List can always say. */
+/* What a snapshot may be called and labelled with: as much as List can always say. And calls beside Cleanup. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,8 +7,12 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
+#include "snapshotter/mounts-idmap.h"
 #include "snapshotter/mounts-tree.h"
 #include "snapshotter/service-private.h"
 #include "snapshotter/wire-message.h"
@@ -160,10 +164,89 @@ static void test_update(void **state)
 	assert_int_equal(call(place, service_update, &request.base, &size), 0);
 }
 
+typedef struct Cleaner {
+	const Place *place;
+	atomic_bool enough;
+} Cleaner;
+
+static void *clean_always(void *arg)
+{
+	Cleaner *cleaner = arg;
+	size_t count;
+	while (!atomic_load(&cleaner->enough))
+		if (service_reconcile(cleaner->place->service, &count, NULL) < 0)
+			return NULL;
+	return arg;
+}
+
+static bool is_mount(const char *directory)
+{
+	struct statx status;
+	return statx(AT_FDCWD, directory, 0, 0, &status) == 0 && status.stx_attributes & STATX_ATTR_MOUNT_ROOT;
+}
+
+static int prepare_mapped(const Place *place)
+{
+	Snapshots__CreateRequest request;
+	Snapshots__CreateRequest__LabelsEntry label, *labels = &label;
+	size_t size;
+	snapshots__create_request__init(&request);
+	snapshots__create_request__labels_entry__init(&label);
+	label.key = (char *)(uintptr_t)PLAN_LABEL_UID_MAPPING;
+	label.value = (char *)(uintptr_t) "0:100000:65536";
+	request.key = (char *)(uintptr_t) "mapped";
+	request.parent = (char *)(uintptr_t) "base";
+	request.labels = &labels;
+	request.n_labels = 1;
+	return call(place, service_prepare, &request.base, &size);
+}
+
+#define ROUNDS 300
+
+/* Cleanup leaves what a snapshot is mounted through while it is made. */
+static void test_cleanup_beside_mappings(void **state)
+{
+	const Place *place = *state;
+	const MetaLabels none = { 0 };
+	const MetaCommit commit = { .id = 1, .key = "0001", .name = "base", .labels = &none };
+	Cleaner cleaner = { .place = place };
+	pthread_t thread;
+	void *result;
+	int r = unshare(CLONE_NEWNS);
+	if (r == 0) {
+		assert_int_equal(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+		assert_int_equal(prepare(place, 1, 0, 4), 0);
+		assert_int_equal(meta_commit(place->meta, &commit, NULL), 0);
+		r = prepare_mapped(place);
+	}
+	if (r < 0) {
+		print_message("no mounts with other owners here\n");
+		skip();
+	}
+	const MountsIdmap idmap = { .uids = "0:100000:65536" };
+	_cleanup_free_ char *directory = mounts_idmap_directory(&place->mounts, &idmap);
+	assert_int_equal(pthread_create(&thread, NULL, clean_always, &cleaner), 0);
+	bool there = true;
+	for (int i = 0; there && i < ROUNDS; i++) {
+		assert_int_equal(meta_remove(place->meta, "mapped", NULL), 0);
+		assert_int_equal(prepare_mapped(place), 0);
+		there = is_mount(directory);
+	}
+	atomic_store(&cleaner.enough, true);
+	assert_int_equal(pthread_join(thread, &result), 0);
+	assert_non_null(result);
+	assert_true(there && is_mount(directory));
+	assert_int_equal(meta_remove(place->meta, "mapped", NULL), 0);
+	size_t count;
+	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_false(is_mount(directory));
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { TEST(test_list_is_always_possible), TEST(test_refused), TEST(test_update) };
+	const struct CMUnitTest tests[] = { TEST(test_list_is_always_possible), TEST(test_refused), TEST(test_update),
+					    TEST(test_cleanup_beside_mappings) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
