@@ -127,6 +127,7 @@ typedef struct FetchTold {
 		int code;
 		int64_t at;        /* 0: never */
 	} failures[FETCH_REASONS]; /* each reason for itself, so that none hides another */
+	int64_t renewed_at;        /* when another login was asked for; 0: never */
 	int64_t disk_at;
 	int64_t decoded_at;
 	uint64_t decoded_failures; /* how many were told */

@@ -4,10 +4,12 @@
 
 #include "fs/base/error.h"
 #include "fs/fetch/fetch-private.h"
+#include "fs/net/net-secret.h"
 
 #define BACK_OFF_FIRST  50
 #define BACK_OFF_LAST   2000
 #define REPORT_INTERVAL 10000
+#define RENEW_INTERVAL  500   /* milliseconds between two questions for another login */
 #define ASKED_MAX       10000 /* Retry-After: enough to be polite, and less than most readers' deadlines */
 
 /* Any jitter will do that differs between nodes and between attempts (xorshift64). */
@@ -78,8 +80,25 @@ static int64_t *failure_time(FetchTold *told, int code)
 	return &told->failures[oldest].at;
 }
 
+/* Whoever gave the access may have a newer login by now. */
+static void renew(Fetcher *fetcher)
+{
+	int64_t now = fetch_now();
+	if (!fetcher->options.renew ||
+	    (fetcher->told.renewed_at != 0 && now - fetcher->told.renewed_at < RENEW_INTERVAL))
+		return;
+	fetcher->told.renewed_at = now;
+	char *text = fetcher->options.renew(fetcher->options.renew_arg);
+	_cleanup_(net_access_done) NetAccess newer = { 0 };
+	if (text && net_access_decode(text, &newer) == 0 && net_access_renew(&fetcher->access, &newer))
+		net_loop_set_access(fetcher->loop, &fetcher->access);
+	net_secret_wipe(&text);
+}
+
 void fetch_report_failure(Fetcher *fetcher, FetchBlob *blob, int code, const char *sentence)
 {
+	if (code == -EACCES)
+		renew(fetcher);
 	if (!is_time(failure_time(&fetcher->told, code)))
 		return;
 	Error error = { 0 };

@@ -26,6 +26,9 @@ typedef struct FetcherOptions {
 	/* What went wrong or right again, for the log; called from the Fetcher's thread, already rate-limited. May be NULL. */
 	void (*report)(void *arg, const char *sentence);
 	void *report_arg;
+	/* A login was refused. Another access for the same host, malloc'ed, or NULL: there is none yet. From the Fetcher's thread, now and then. May be NULL. */
+	char *(*renew)(void *arg);
+	void *renew_arg;
 	FetchMetrics *metrics; /* where it counts; must outlive it; NULL: in itself */
 } FetcherOptions;
 

@@ -340,6 +340,18 @@ int daemon_mounts_record(DaemonMounts *mounts, uint32_t slot, int *ret_fd, Error
 	return get(mounts, slot, (uint32_t)plan.record_fd, ret_fd, error);
 }
 
+int daemon_mounts_access(DaemonMounts *mounts, uint32_t slot, char **ret_access, Error *error)
+{
+	_cleanup_close_ int plan_fd = -1;
+	_cleanup_(mount_plan_done) MountPlan plan = MOUNT_PLAN_NULL;
+	int r = get(mounts, slot, 0, &plan_fd, error);
+	if (r == 0)
+		r = mount_plan_read(plan_fd, &plan, error);
+	if (r == 0)
+		*ret_access = TAKE_PTR(plan.access);
+	return r;
+}
+
 /* ---- the keeper itself ---- */
 
 int daemon_mounts_upgrade(DaemonMounts *mounts, Error *error)

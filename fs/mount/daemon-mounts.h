@@ -88,6 +88,8 @@ int daemon_mounts_list(DaemonMounts *mounts, DaemonSlot **ret_slots, size_t *ret
  * server_metrics_load() and start_record_load(); the caller's, close-on-exec. Errors: -ENOENT (no such slot), -EPIPE.
  */
 int daemon_mounts_metrics(DaemonMounts *mounts, int *ret_fd, Error *error) _must_check_;
+/* The access that the image of a slot was attached with, malloc'ed, a secret of the caller's; NULL: it has none. Errors as above. */
+int daemon_mounts_access(DaemonMounts *mounts, uint32_t slot, char **ret_access, Error *error) _must_check_;
 int daemon_mounts_record(DaemonMounts *mounts, uint32_t slot, int *ret_fd, Error *error) _must_check_;
 
 /*

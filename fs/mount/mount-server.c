@@ -5,6 +5,7 @@
 
 struct MountServer {
 	ServerMetrics *metrics;
+	LoginBoxes *logins; /* NULL: there are none */
 	MountSources *sources;
 	pthread_mutex_t lock; /* of what follows */
 	MountImage **images;  /* by ascending slot */
@@ -39,8 +40,10 @@ int mount_server_new(int metrics_fd, MountServer **ret_server)
 	note_change(server, false, 0);
 	note_change(server, true, 0);
 	int r = server_metrics_open(metrics_fd, &server->metrics);
+	if (r == 0 && metrics_fd > 0 && login_box_open(metrics_fd, &server->logins) < 0)
+		server->logins = NULL;
 	if (r == 0)
-		r = mount_sources_new(&server->metrics->fetch, &server->sources);
+		r = mount_sources_new(&server->metrics->fetch, server->logins, &server->sources);
 	if (r < 0)
 		return r;
 	(void)atomic_fetch_add(&server->metrics->servers, 1);
@@ -66,6 +69,7 @@ MountServer *mount_server_free(MountServer *server)
 		(void)mount_image_unref(server->images[i]);
 	free(server->images);
 	(void)mount_sources_free(server->sources);
+	login_box_close(server->logins);
 	server_metrics_close(server->metrics);
 	(void)pthread_mutex_destroy(&server->lock);
 	free(server);

@@ -13,6 +13,7 @@ struct MountSource {
 	MountSources *sources;
 	unsigned references; /* of images and of layers */
 	char *access;        /* or NULL */
+	uint32_t login;      /* serial of the newest login that is known; the Fetcher's thread's */
 	Fetcher *fetcher;
 	MountLayer *layers;
 };
@@ -24,6 +25,7 @@ typedef struct FillLimit {
 
 struct MountSources {
 	FetchMetrics *metrics;
+	LoginBoxes *logins;   /* NULL: nobody has newer ones */
 	pthread_mutex_t lock; /* of all below, of the lists and the counts */
 	MountSource *first;
 	FetchFill *fill; /* NULL: there was nothing to fill yet */
@@ -35,12 +37,13 @@ static void report(_unused_ void *arg, const char *sentence)
 	log_warning("%s", sentence);
 }
 
-int mount_sources_new(FetchMetrics *metrics, MountSources **ret_sources)
+int mount_sources_new(FetchMetrics *metrics, LoginBoxes *logins, MountSources **ret_sources)
 {
 	MountSources *sources = calloc(1, sizeof(*sources));
 	if (!sources)
 		return -ENOMEM;
 	sources->metrics = metrics;
+	sources->logins = logins;
 	(void)pthread_mutex_init(&sources->lock, NULL);
 	*ret_sources = sources;
 	return 0;
@@ -167,6 +170,20 @@ MountSources *mount_sources_free(MountSources *sources)
 	return NULL;
 }
 
+/* A login was refused: has the manager left a newer one? Otherwise it learns that one is wanted. */
+static char *renew(void *arg)
+{
+	MountSource *source = arg;
+	LoginBoxes *logins = source->sources->logins;
+	char *now = NULL;
+	if (!logins || !source->access)
+		return NULL;
+	int r = login_box_read(logins, source->access, &source->login, &now);
+	if (r == -ENOENT)
+		(void)atomic_fetch_add(&logins->box.refused, 1);
+	return r == 0 ? now : NULL;
+}
+
 static int source_new(MountSources *sources, const char *access, MountSource **ret_source)
 {
 	_cleanup_(source_free_p) MountSource *source = calloc(1, sizeof(*source));
@@ -177,7 +194,13 @@ static int source_new(MountSources *sources, const char *access, MountSource **r
 	source->access = access ? strdup(access) : NULL;
 	if (access && !source->access)
 		return -ENOMEM;
-	FetcherOptions options = { .report = report, .access = access, .metrics = sources->metrics };
+	FetcherOptions options = {
+		.report = report,
+		.access = access,
+		.metrics = sources->metrics,
+		.renew = renew,
+		.renew_arg = source,
+	};
 	int r = fetcher_new(&options, &source->fetcher);
 	if (r == 0)
 		r = fetcher_start(source->fetcher);

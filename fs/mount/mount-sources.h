@@ -8,6 +8,7 @@
 #include "fs/base/error.h"
 #include "fs/base/fd.h"
 #include "fs/fetch/fetch.h"
+#include "fs/mount/login-box.h"
 #include "fs/mount/mount-plan.h"
 
 typedef struct MountSources MountSources;
@@ -27,8 +28,8 @@ typedef struct MountLayer {
 	bool listed; /* in its source, which it holds then */
 } MountLayer;
 
-/* `metrics` (may be NULL) must outlive it. Errors: -ENOMEM. */
-int mount_sources_new(FetchMetrics *metrics, MountSources **ret_sources) _must_check_;
+/* `metrics` and `logins` (login-box.h; either may be NULL) must outlive it. Errors: -ENOMEM. */
+int mount_sources_new(FetchMetrics *metrics, LoginBoxes *logins, MountSources **ret_sources) _must_check_;
 
 /* Ends every wait in every fetcher, and their threads; nothing may be opened any more. Once. */
 void mount_sources_stop(MountSources *sources);

@@ -1,12 +1,14 @@
 #include "fs/mount/server-metrics.h"
 
+#include "fs/mount/login-box.h"
+
 #include <errno.h>
 #include <sys/mman.h>
 
 int server_metrics_create(int *ret_fd)
 {
 	return shared_memory_create(SERVER_METRICS_NAME, SERVER_METRICS_MAGIC, SERVER_METRICS_VERSION,
-				    sizeof(ServerMetrics), ret_fd);
+				    sizeof(LoginBoxes), ret_fd);
 }
 
 int server_metrics_open(int fd, ServerMetrics **ret_metrics)

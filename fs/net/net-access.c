@@ -138,6 +138,40 @@ int net_access_load(const NetAccessOptions *options, const char *host, NetAccess
 	return 0;
 }
 
+static bool has_login(const NetAccess *access)
+{
+	return access->user || access->identity || access->bearer;
+}
+
+static void exchange(char **text, char **newer)
+{
+	char *before = *text;
+	*text = *newer;
+	*newer = before;
+}
+
+static void exchange_login(NetAccess *access, NetAccess *newer)
+{
+	exchange(&access->user, &newer->user);
+	exchange(&access->identity, &newer->identity);
+	exchange(&access->bearer, &newer->bearer);
+}
+
+bool net_access_renew(NetAccess *access, NetAccess *newer)
+{
+	bool renewed = has_login(newer);
+	if (renewed)
+		exchange_login(access, newer);
+	for (size_t i = 0; i < access->mirror_count && i < newer->mirror_count; i++) {
+		NetMirror *mirror = &access->mirrors[i], *other = &newer->mirrors[i];
+		if (strcmp(mirror->base, other->base) != 0 || !has_login(other->access))
+			continue;
+		exchange_login(mirror->access, other->access);
+		renewed = true;
+	}
+	return renewed;
+}
+
 char *net_access_base(const NetAccess *access, const char *host, bool plain_http)
 {
 	char *base;

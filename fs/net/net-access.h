@@ -55,6 +55,12 @@ typedef struct NetAccessOptions {
 int net_access_load(const NetAccessOptions *options, const char *host, NetAccess *ret_access, Error *error)
 	_must_check_;
 
+/*
+ * As whom to appear from now on: takes user, identity and bearer over from `newer`, and those of mirrors of the same base; the rest stays as it is. Says whether `newer`
+ * has any login at all, without which nothing is taken.
+ */
+bool net_access_renew(NetAccess *access, NetAccess *newer);
+
 /* "http://HOST" or "https://HOST"; as net_registry_base(), but with https where there is something for TLS. NULL: out of memory. */
 char *net_access_base(const NetAccess *access, const char *host, bool plain_http);
 

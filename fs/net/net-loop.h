@@ -45,7 +45,7 @@ NetLoop *net_loop_free(NetLoop *loop);
 DEFINE_CLEANUP(NetLoop, net_loop_free);
 
 /*
- * How to speak to the hosts of later transfers, and to its mirrors (NET_MIRRORS_MAX at most); not copied, must outlive the loop. NULL: as to a
+ * How to speak to the hosts of transfers from now on, and to its mirrors (NET_MIRRORS_MAX at most); not copied, must outlive the loop. NULL: as to a
  * stranger.
  */
 void net_loop_set_access(NetLoop *loop, const NetAccess *access);

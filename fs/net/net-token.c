@@ -117,6 +117,8 @@ NetTokens *net_tokens_free(NetTokens *tokens)
 void net_tokens_set_access(NetTokens *tokens, const NetAccess *access)
 {
 	tokens->access = access;
+	net_secret_wipe(&tokens->token);
+	net_secret_wipe(&tokens->refresh);
 }
 
 const char *net_tokens_get(NetTokens *tokens, uint64_t *ret_serial)

@@ -37,7 +37,7 @@ int net_tokens_new(CURLM *multi, void *owner, int64_t timeout, NetTokens **ret_t
 NetTokens *net_tokens_free(NetTokens *tokens);
 DEFINE_CLEANUP(NetTokens, net_tokens_free);
 
-/* As whom to ask; not copied, must outlive the tokens. NULL: as nobody. */
+/* As whom to ask from now on; not copied, must outlive the tokens. NULL: as nobody. What was got as somebody else is forgotten. */
 void net_tokens_set_access(NetTokens *tokens, const NetAccess *access);
 
 /*

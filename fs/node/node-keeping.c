@@ -491,7 +491,9 @@ int node_keeping_start(Node *node)
 {
 	int r = -pthread_create(&node->keeping, NULL, keep, node);
 	node->is_keeping = r == 0;
-	return r == 0 ? node_room_start(node) : r;
+	if (r == 0)
+		r = node_room_start(node);
+	return r == 0 ? node_logins_start(node) : r;
 }
 
 bool node_keeping_stop(Node *node)
@@ -504,5 +506,6 @@ bool node_keeping_stop(Node *node)
 	if (node->is_keeping && pthread_timedjoin_np(node->keeping, NULL, &until) != 0)
 		return false;
 	node->is_keeping = false;
-	return node_room_stop(node);
+	bool stopped = node_room_stop(node);
+	return node_logins_stop(node) && stopped;
 }

@@ -81,6 +81,8 @@ typedef struct Node {
 	pthread_t keeping; /* the thread of node-keeping.c */
 	bool is_keeping_room;
 	pthread_t room; /* that of node-room.c */
+	bool is_keeping_logins;
+	pthread_t logins; /* that of node-login.c */
 } Node;
 
 /* node.c: the tables, empty, and the directories; the lock of the state is held until node_free(). */
@@ -226,3 +228,7 @@ int node_unpin(Node *node, const ControlRequest *request, json_t **ret_answer, E
 /* node-room.c: a thread that evicts. It ends by itself once `ending` is set; false: it is still at it after some seconds. */
 int node_room_start(Node *node) _must_check_;
 bool node_room_stop(Node *node);
+
+/* node-login.c: a thread that asks for logins again; likewise. */
+int node_logins_start(Node *node) _must_check_;
+bool node_logins_stop(Node *node);

@@ -1,5 +1,7 @@
 """What is done to the node daemon by hand, and what it makes of it."""
+import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
@@ -10,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+import front as fake
 import machine
-from daemon import Daemon
+from endpoint import NAME, TAG
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
 from test_daemon import check_content, make_daemon, make_reference, mounts_at  # noqa: F401 # pylint: disable=unused-import # fixtures
 
@@ -151,3 +154,48 @@ def test_a_plan_that_cannot_be_read_any_more(daemon, reference):
     for fd in (plan, *fds):
         os.close(fd)
     manager.socket.close()
+
+
+SECRETS = ("Geheim-1", "Geheim-2", "Geheim-3")
+
+
+@pytest.mark.parametrize("kind", ["basic", "identity"])
+def test_a_login_expires(kind, daemon, backend, image, work, monkeypatch):
+    """The server's login is refused: the helper is asked again, and reads go on; also those of the next server, and with the next login."""
+    monkeypatch.setenv("PATH", f"{work}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(work))
+    helper = work / "docker-credential-vault"
+    paths = iter(sorted(image.files, key=lambda path: -len(image.files[path])))
+    with contextlib.ExitStack() as stack:
+        front = stack.enter_context(fake.Front(backend))
+        (work / "config.json").write_text(json.dumps({"credHelpers": {front.host: "vault"}}))
+
+        def let(secret):
+            """From now on this login counts alone."""
+            user = "<token>" if kind == "identity" else "ann"
+            helper.write_text(f"""#!/bin/sh\nread host; printf '{{"Username":"{user}","Secret":"{secret}"}}'\n""")
+            helper.chmod(0o755)
+            if kind == "basic":
+                front.user = f"ann:{secret}"
+            else:
+                front.tokens = stack.enter_context(fake.Tokens(user=f"ann:{secret}", identity=secret))
+
+        def read():
+            path = next(paths)
+            assert (work / "a" / path).read_bytes() == image.files[path], path
+
+        let(SECRETS[0])
+        daemon.start()
+        daemon.mount(f"{front.host}/{NAME}:{TAG}", work / "a", "--no-fill")
+        read()
+        let(SECRETS[1])
+        read()
+        assert "newer ones were got" in daemon.log.read_text()
+        server = daemon.server()
+        os.kill(server, signal.SIGKILL)
+        daemon.server(other_than=server)
+        read()
+        let(SECRETS[2])
+        read()
+        assert not any(secret in daemon.log.read_text() for secret in SECRETS)
+        daemon.imgfs("umount", work / "a")

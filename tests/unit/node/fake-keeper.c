@@ -176,6 +176,17 @@ uint32_t daemon_mounts_highest(const DaemonMounts *mounts)
 	return mounts->highest;
 }
 
+int daemon_mounts_metrics(_unused_ DaemonMounts *mounts, _unused_ int *ret_fd, _unused_ Error *error)
+{
+	return -ENOENT;
+}
+
+int daemon_mounts_access(_unused_ DaemonMounts *mounts, _unused_ uint32_t slot, _unused_ char **ret_access,
+			 _unused_ Error *error)
+{
+	return -ENOENT;
+}
+
 /* Fails the test when two threads are in at once. */
 static void enter(void)
 {
