@@ -85,7 +85,7 @@ def resident(pid):
 def mount_points(below):
     """Mount points at or below a directory, deepest last mounted first."""
     prefix, found = str(below), []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
         point = line.split()[4].encode().decode("unicode_escape")
         if point == prefix or point.startswith(prefix + "/"):
             found.append(point)
