@@ -25,8 +25,8 @@ DEADLINE = 2
 SLACK = 3
 READS = int(os.environ.get("IMGFS_READS", "400"))
 # Seconds between two losses of all that was fetched. Many reads are to be of what is present, or they would take days.
-SPOIL_SECONDS = 3 if READS < 100_000 else 150
-WORKERS = 4 if READS < 100_000 else 16
+SPOIL_SECONDS = 3 if READS < 20_000 else 150
+WORKERS = 4 if READS < 20_000 else 16
 SEED = int(os.environ.get("IMGFS_READS_SEED", str(time.time_ns() % 1000000)))
 NOISE = 3_000_000
 READ = "import os, sys\nfd = os.open(sys.argv[1], os.O_RDONLY)\nsys.stdout.buffer.write(os.pread(fd, int(sys.argv[3]), int(sys.argv[2])))\n"
