@@ -381,17 +381,21 @@ static bool is_whole(FetchShare *share, Open *one)
 {
 	_cleanup_close_ int seal = -1;
 	uint64_t *sums;
+	for (uint32_t i = 0; i < one->index.table.count; i++)
+		if (!cache_blob_has(one->blob, i)) /* found to be rotten, though it may have been got again since */
+			return false;
 	return cache_seal_get(share->cache, &one->layer.blob, &seal) == 0 &&
 	       fetch_layer_is_sealed(one->present_fd, seal, &one->layer.diff_id, one->index.table.count) &&
 	       sum_index(one, &sums) == 0;
 }
 
+/* What is whole stays open, however long ago it was opened: transfers that take long would else have a set of descriptors each. */
 static int get_whole(FetchShare *share, const Digest *digest, Open **ret_one)
 {
-	int r = -ENOENT;
-	for (int64_t age = OPEN_TIME; r == -ENOENT && age >= LOOK_AGAIN; age /= OPEN_TIME / LOOK_AGAIN) {
+	static const int64_t ages[] = { INT64_MAX, LOOK_AGAIN };
+	for (size_t i = 0; i < ELEMENTS(ages); i++) {
 		Open *one;
-		int opened = get(share, digest, age, &one);
+		int opened = get(share, digest, ages[i], &one);
 		if (opened < 0)
 			return opened;
 		if (is_whole(share, one)) {
@@ -400,7 +404,7 @@ static int get_whole(FetchShare *share, const Digest *digest, Open **ret_one)
 		}
 		open_unref(share, one);
 	}
-	return r;
+	return -ENOENT;
 }
 
 struct FetchShareBlob {

@@ -18,6 +18,7 @@
 
 #define CONNECTIONS_MAX  1000u
 #define FILES_BESIDE_MAX 256u /* descriptors that are no connection's: open layers, the log */
+#define FILES_CACHE_MAX  512u /* the same of a cache, whose blobs take five each */
 #define FILES_CONNECTION 2u   /* a connection: its socket and the file it is sent */
 
 #define ARENAS        4 /* of malloc(): a thread a connection would else make many, each with memory it keeps */
@@ -157,9 +158,9 @@ static int parse(int argc, char **argv, ServeCommand *command)
 }
 
 /* Raises the limit of open files as far as connections need it; returns how many connections there can be. */
-static unsigned fit_connections(void)
+static unsigned fit_connections(unsigned beside)
 {
-	const rlim_t wanted = FILES_CONNECTION * CONNECTIONS_MAX + FILES_BESIDE_MAX;
+	const rlim_t wanted = FILES_CONNECTION * CONNECTIONS_MAX + beside;
 	struct rlimit limit;
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
 		return CONNECTIONS_MAX;
@@ -168,9 +169,8 @@ static unsigned fit_connections(void)
 		(void)getrlimit(RLIMIT_NOFILE, &limit);
 	if (limit.rlim_cur >= wanted)
 		return CONNECTIONS_MAX;
-	unsigned fit = limit.rlim_cur > 2 * FILES_BESIDE_MAX
-			       ? (unsigned)(limit.rlim_cur - FILES_BESIDE_MAX) / FILES_CONNECTION
-			       : 64;
+	unsigned fit =
+		limit.rlim_cur > 2 * (rlim_t)beside ? (unsigned)(limit.rlim_cur - beside) / FILES_CONNECTION : 64;
 	log_warning("limit of open files is low: connections are limited too files=%ju connections=%u",
 		    (uintmax_t)limit.rlim_cur, fit);
 	return fit;
@@ -261,7 +261,7 @@ static int serve_until_signal(Store *store, CacheStore *cache, const ServeAddres
 		.cache = cache,
 		.listen_fd = -1,
 		.access_log_fd = access_log,
-		.connections = fit_connections(),
+		.connections = fit_connections(cache ? FILES_CACHE_MAX : FILES_BESIDE_MAX),
 		.per_address = (unsigned)command->per_address,
 		.tls = secure->tls,
 		.auth = secure->auth,
