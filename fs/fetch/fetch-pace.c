@@ -11,6 +11,7 @@
 
 #define CONNECTIONS_NEAR 8u
 #define FAR_TRIP         5000         /* microseconds, from which more connections are used */
+#define AROUND_TRIP      2000         /* and from which what stands around a miss is asked for */
 #define STREAM_BYTES     (256u << 10) /* what one connection can be trusted to have under way */
 #define AHEAD_FROM       (128u << 10) /* under way, from which reads in order are run ahead of */
 #define AHEAD_MIN        (2u << 20)
@@ -90,7 +91,7 @@ static void set_ahead(Fetcher *fetcher)
 	if (most > AHEAD_MAX)
 		most = AHEAD_MAX;
 	atomic_store_explicit(&fetcher->ahead_max, under_way < AHEAD_FROM ? 0 : most, memory_order_relaxed);
-	pace->around = around_of(under_way);
+	pace->around = pace->round_trip < AROUND_TRIP ? 0 : around_of(under_way);
 }
 
 static void end_window(FetchPace *pace, int64_t now, bool whole)
