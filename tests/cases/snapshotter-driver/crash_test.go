@@ -256,5 +256,5 @@ func (s scene) kill(t *testing.T) {
 }
 
 func TestCrash(t *testing.T) {
-	scene{script: script, options: func(string) []string { return noDaemon }, calls: 1000, look: lookAtDirectories}.kill(t)
+	scene{script: script, options: func(string) []string { return noDaemon }, calls: 3000, look: lookAtDirectories}.kill(t)
 }
