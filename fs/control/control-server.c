@@ -154,18 +154,33 @@ static bool is_busy(ControlServer *server, const Client *client)
 	return busy;
 }
 
-/* Makes room for a new client at the cost of the one that has been silent for the longest time. */
-static bool drop_idlest(ControlServer *server)
+/* The client that has been silent for the longest time; `count` where a call of each runs. */
+static size_t find_idlest(ControlServer *server)
 {
 	size_t idlest = server->count;
 	for (size_t i = 0; i < server->count; i++)
 		if (!is_busy(server, server->clients[i]) &&
 		    (idlest == server->count || server->clients[i]->since < server->clients[idlest]->since))
 			idlest = i;
+	return idlest;
+}
+
+/* Makes room for a new client at the cost of that one. */
+static bool drop_idlest(ControlServer *server)
+{
+	size_t idlest = find_idlest(server);
 	if (idlest == server->count)
 		return false;
 	drop_client(server, idlest);
 	return true;
+}
+
+/* Can somebody be let in? Otherwise who comes waits in the socket's queue, for the end of a call. */
+static bool is_open(ControlServer *server)
+{
+	if (now() > server->deaf_until)
+		server->deaf_until = 0;
+	return !server->deaf_until && (server->count < CONTROL_CLIENTS || find_idlest(server) < server->count);
 }
 
 static bool is_welcome(const ControlServer *server, int fd)
@@ -401,9 +416,7 @@ int control_server_turn(ControlServer *server, struct pollfd *more, size_t count
 	struct pollfd *fds = server->fds;
 	for (size_t i = 0; i < count; i++)
 		fds[i] = more[i];
-	if (now() > server->deaf_until)
-		server->deaf_until = 0;
-	fds[count] = (struct pollfd){ .fd = server->deaf_until ? -1 : server->listen_fd, .events = POLLIN };
+	fds[count] = (struct pollfd){ .fd = is_open(server) ? server->listen_fd : -1, .events = POLLIN };
 	fds[count + 1] = (struct pollfd){ .fd = server->wake_fd, .events = POLLIN };
 	for (size_t i = 0; i < clients; i++)
 		fds[first + i] = (struct pollfd){ .fd = server->clients[i]->fd,

@@ -381,6 +381,29 @@ static void test_crowd(void **state)
 	assert_int_equal(dropped, 11);
 }
 
+/* A call of each runs: who comes is not turned away, but let in when one has ended. */
+static void test_busy_crowd(void **state)
+{
+	Daemon *daemon = *state;
+	start(daemon);
+	int fds[CONTROL_CLIENTS];
+	for (size_t i = 0; i < ELEMENTS(fds); i++) {
+		fds[i] = dial(daemon);
+		expect_hello(fds[i]);
+		say(fds[i], "{\"imgfsd\":1}");
+		say(fds[i], "{\"call\":\"pull\",\"reference\":\"r\"}");
+	}
+	await_pulls(daemon, CONTROL_CLIENTS);
+	int late = dial(daemon);
+	struct pollfd poll_fd = { .fd = late, .events = POLLIN };
+	assert_int_equal(poll(&poll_fd, 1, 50), 0);
+	release(daemon);
+	expect_hello(late);
+	(void)close(late);
+	for (size_t i = 0; i < ELEMENTS(fds); i++)
+		(void)close(fds[i]);
+}
+
 static void test_other_users(void **state)
 {
 	Daemon *daemon = *state;
@@ -442,6 +465,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bad_manners, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_slow_and_dead_clients, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_crowd, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_busy_crowd, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_other_users, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_no_daemon, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_out_of_descriptors, set_up, tear_down),
