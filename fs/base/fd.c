@@ -8,6 +8,8 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
+#define HUGE_MIN ((size_t)4 << 20) /* that is read whole, so that a page of 2 MiB or two are worth while */
+
 int fd_pread_all(int fd, void *buffer, size_t size, uint64_t offset)
 {
 	uint8_t *to = buffer;
@@ -190,7 +192,7 @@ int fd_map(int fd, FdMap *ret_map)
 	return 0;
 }
 
-int fd_load(int fd, FdMap *ret_map)
+int fd_load_begin(int fd, FdMap *ret_map)
 {
 	struct stat status;
 	if (fstat(fd, &status) < 0)
@@ -202,13 +204,38 @@ int fd_load(int fd, FdMap *ret_map)
 		if (data == MAP_FAILED)
 			return -errno;
 		map = (FdMap){ .data = data, .size = size };
-		int r = fd_pread_all(fd, data, size, 0);
-		if (r == 0 && mprotect(data, size, PROT_READ) < 0)
-			r = -errno;
-		if (r < 0) {
-			fd_unmap(&map);
-			return r;
-		}
+	}
+	*ret_map = map;
+	return 0;
+}
+
+int fd_load_part(int fd, FdMap *map, size_t offset, size_t size)
+{
+	if (offset > map->size || size > map->size - offset)
+		return -EINVAL;
+	return fd_pread_all(fd, (uint8_t *)(uintptr_t)map->data + offset, size, offset);
+}
+
+int fd_load_end(FdMap *map)
+{
+	return map->size > 0 && mprotect((void *)(uintptr_t)map->data, map->size, PROT_READ) < 0 ? -errno : 0;
+}
+
+int fd_load(int fd, FdMap *ret_map)
+{
+	FdMap map;
+	int r = fd_load_begin(fd, &map);
+	if (r < 0)
+		return r;
+	/* All of it is written now: a fault for each 2 MiB instead of one for each page. Where the kernel has no such pages, that many. */
+	if (map.size >= HUGE_MIN)
+		(void)madvise((void *)(uintptr_t)map.data, map.size, MADV_HUGEPAGE);
+	r = fd_load_part(fd, &map, 0, map.size);
+	if (r == 0)
+		r = fd_load_end(&map);
+	if (r < 0) {
+		fd_unmap(&map);
+		return r;
 	}
 	*ret_map = map;
 	return 0;

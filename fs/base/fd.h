@@ -54,6 +54,14 @@ int fd_map(int fd, FdMap *ret_map) _must_check_;
  */
 int fd_load(int fd, FdMap *ret_map) _must_check_;
 
+/*
+ * The same in parts: first memory for the whole file, all zeros, which takes room only where something is read into it; then any parts, inside the
+ * file, any number of times. The memory may be written until fd_load_end(). Errors: as above, -EINVAL.
+ */
+int fd_load_begin(int fd, FdMap *ret_map) _must_check_;
+int fd_load_part(int fd, FdMap *map, size_t offset, size_t size) _must_check_;
+int fd_load_end(FdMap *map) _must_check_;
+
 /* Gives back what is behind the first `size` bytes (at most map->size), to the page. */
 void fd_shrink(FdMap *map, size_t size);
 void fd_unmap(FdMap *map); /* safe on a zeroed FdMap */

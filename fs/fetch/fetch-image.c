@@ -88,6 +88,8 @@ static int assembly_init(Assembly *assembly, const Digest *digest, Error *error)
 	image->view_fd = -1;
 	image->profile_fd = -1;
 	image->layer_count = manifest->layer_count;
+	if (fetch_view_chain(manifest, &image->chain_id) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < manifest->layer_count; i++) {
 		image->layers[i] = (FetchLayerFiles){
 			.layer = manifest->layers[i],
@@ -117,10 +119,12 @@ static int open_decoded(const Assembly *assembly, const Digest *diff_id)
 static int assembly_finish(Assembly *assembly, FetchImage *ret_image, Error *error)
 {
 	FetchImage *image = &assembly->image;
-	int r = fetch_view_open(assembly->cache, assembly->manifest, assembly->indexes, &image->chain_id,
-				&image->view_fd, error);
-	if (r < 0)
-		return r;
+	if (image->view_fd < 0) {
+		int r = fetch_view_build(assembly->cache, assembly->manifest, assembly->indexes, &image->chain_id,
+					 &image->view_fd, error);
+		if (r < 0)
+			return r;
+	}
 	for (size_t i = 0; i < image->layer_count; i++) {
 		FetchLayerFiles *files = &image->layers[i];
 		files->index_fd = TAKE_FD(assembly->indexes[i].fd);
@@ -131,12 +135,23 @@ static int assembly_finish(Assembly *assembly, FetchImage *ret_image, Error *err
 	return 0;
 }
 
-/* Opens the indexes the cache has; a rotten one counts as one it does not have. */
-static void open_cached_indexes(Assembly *assembly)
+/* Opens what the cache has, the view and the indexes. A rotten one counts as one it does not have; of indexes all is looked at where it is needed. */
+static void open_cached(Assembly *assembly)
 {
-	for (size_t i = 0; i < assembly->manifest->layer_count; i++)
-		if (fetch_index_open(assembly->cache, &assembly->manifest->layers[i], &assembly->indexes[i], NULL) < 0)
-			assembly->indexes[i] = (FetchIndex){ .fd = -1 };
+	FetchImage *image = &assembly->image;
+	if (fetch_view_find(assembly->cache, &image->chain_id, &image->view_fd) < 0)
+		image->view_fd = -1;
+	for (size_t i = 0; i < assembly->manifest->layer_count; i++) {
+		FetchIndex *index = &assembly->indexes[i];
+		int r = fetch_index_open(assembly->cache, &assembly->manifest->layers[i], index, NULL);
+		if (r == 0 && image->view_fd < 0) {
+			r = fetch_index_open_tree(index, NULL);
+			if (r < 0)
+				fetch_index_close(index);
+		}
+		if (r < 0)
+			*index = (FetchIndex){ .fd = -1 };
+	}
 }
 
 /* The layers whose indexes have to be fetched; one each where two layers are the same. */
@@ -381,7 +396,7 @@ static int assemble(const FetchRemote *remote, Source *source, const Manifest *m
 		r = error_set(error, -ENOMEM, "out of memory");
 	if (r < 0)
 		return r;
-	open_cached_indexes(&assembly);
+	open_cached(&assembly);
 	assembly.image.stale = stale;
 	r = fetch_missing_indexes(&assembly, remote, source, error);
 	if (r == 0 && has_manifest(&assembly))
@@ -502,7 +517,7 @@ int fetch_image_local(const char *manifest_json, size_t manifest_size, FetchOpen
 	r = assembly_init(&assembly, &digest, error);
 	if (r < 0)
 		return r;
-	open_cached_indexes(&assembly);
+	open_cached(&assembly);
 	r = open_local_blobs(&assembly, open_blob, arg, error);
 	return r < 0 ? r : assembly_finish(&assembly, ret_image, error);
 }

@@ -1,7 +1,9 @@
 #include "fs/fetch/fetch-layer.h"
 
 #include <errno.h>
+#include <string.h>
 
+#include "fs/cache/cache-index.h"
 #include "fs/format/blob.h"
 #include "fs/view/view.h"
 
@@ -37,19 +39,17 @@ static int check_index(const FetchIndex *index, const ManifestLayer *layer, Erro
 int fetch_index_open(CacheStore *cache, const ManifestLayer *layer, FetchIndex *ret_index, Error *error)
 {
 	_cleanup_close_ int fd = -1;
-	FdMap map = { 0 };
 	int r = cache_store_get(cache, CACHE_INDEX, &layer->index, &fd);
-	if (r == 0)
-		r = fd_load(fd, &map);
 	if (r < 0)
 		return error_set(error, r, "cannot open an index in the cache: %s", error_text(NULL, r));
-	if (!map.data)
-		return error_set(error, -EBADMSG, "an index in the cache is empty");
+	FdMap map;
+	Image image;
+	r = cache_index_load(fd, &map, &image, error);
+	if (r < 0)
+		return r;
 	FetchIndex *index = ret_index;
-	*index = (FetchIndex){ .fd = TAKE_FD(fd), .map = map };
-	r = image_open(map.data, map.size, &index->image, error);
-	if (r == 0)
-		r = chunk_table_open(&index->image, &index->table, error);
+	*index = (FetchIndex){ .fd = TAKE_FD(fd), .map = map, .image = image };
+	r = chunk_table_open(&index->image, &index->table, error);
 	if (r == 0)
 		r = check_index(index, layer, error);
 	if (r < 0)
@@ -57,11 +57,34 @@ int fetch_index_open(CacheStore *cache, const ManifestLayer *layer, FetchIndex *
 	return r;
 }
 
+/* What was read first may have been another file's, and is relied on. */
+static bool is_laid_out_alike(const Image *one, const Image *other)
+{
+	bool alike = digest_equal(&one->header.id, &other->header.id);
+	for (size_t i = 0; i < ELEMENTS(one->sections); i++)
+		alike = alike && one->sections[i].present == other->sections[i].present &&
+			one->sections[i].data == other->sections[i].data &&
+			one->sections[i].size == other->sections[i].size;
+	return alike;
+}
+
 int fetch_index_open_tree(FetchIndex *index, Error *error)
 {
 	if (index->has_tree)
 		return 0;
-	int r = tree_open(&index->image, &index->tree, error);
+	int r = fd_load_part(index->fd, &index->map, 0, index->map.size);
+	if (r == 0)
+		r = fd_load_end(&index->map);
+	if (r < 0)
+		return error_set(error, r, "cannot read an index in the cache: %s", strerror(-r));
+	Image image;
+	r = image_open(index->map.data, index->map.size, &image, error);
+	if (r == 0 && !is_laid_out_alike(&image, &index->image))
+		r = error_set(error, -EBADMSG, "an index in the cache has changed");
+	if (r == 0)
+		r = chunk_table_open(&index->image, &index->table, error);
+	if (r == 0)
+		r = tree_open(&index->image, &index->tree, error);
 	index->has_tree = r == 0;
 	return r;
 }
@@ -107,11 +130,40 @@ static bool view_is_sound(int fd, const Digest *chain_id)
 	return sound;
 }
 
-static int build_view(CacheStore *cache, const Digest *chain_id, const Digest *diff_ids, FetchIndex *indexes,
-		      size_t count, Error *error)
+static int diff_ids_of(const Manifest *manifest, Digest **ret_diff_ids)
 {
+	Digest *diff_ids = calloc(manifest->layer_count, sizeof(*diff_ids));
+	if (!diff_ids)
+		return -ENOMEM;
+	for (size_t i = 0; i < manifest->layer_count; i++)
+		diff_ids[i] = manifest->layers[i].diff_id;
+	*ret_diff_ids = diff_ids;
+	return 0;
+}
+
+int fetch_view_chain(const Manifest *manifest, Digest *ret_chain_id)
+{
+	_cleanup_free_ Digest *diff_ids = NULL;
+	int r = diff_ids_of(manifest, &diff_ids);
+	return r < 0 ? r : view_chain_id(diff_ids, manifest->layer_count, ret_chain_id);
+}
+
+int fetch_view_find(CacheStore *cache, const Digest *chain_id, int *ret_fd)
+{
+	_cleanup_close_ int fd = -1;
+	if (cache_store_get(cache, CACHE_VIEW, chain_id, &fd) < 0 || !view_is_sound(fd, chain_id))
+		return -ENOENT;
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+int fetch_view_build(CacheStore *cache, const Manifest *manifest, FetchIndex *indexes, const Digest *chain_id,
+		     int *ret_fd, Error *error)
+{
+	size_t count = manifest->layer_count, size;
 	_cleanup_free_ Tree *trees = calloc(count, sizeof(*trees));
-	if (!trees)
+	_cleanup_free_ Digest *diff_ids = NULL;
+	if (!trees || diff_ids_of(manifest, &diff_ids) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < count; i++) {
 		char text[DIGEST_TEXT_SIZE];
@@ -121,38 +173,13 @@ static int build_view(CacheStore *cache, const Digest *chain_id, const Digest *d
 		trees[i] = indexes[i].tree;
 	}
 	_cleanup_free_ uint8_t *view = NULL;
-	size_t size;
 	int r = view_build(trees, diff_ids, count, &view, &size, error);
-	return r < 0 ? r : cache_store_put(cache, CACHE_VIEW, chain_id, view, size, error);
-}
-
-int fetch_view_open(CacheStore *cache, const Manifest *manifest, FetchIndex *indexes, Digest *ret_chain_id, int *ret_fd,
-		    Error *error)
-{
-	size_t count = manifest->layer_count;
-	_cleanup_free_ Digest *diff_ids = calloc(count, sizeof(*diff_ids));
-	if (!diff_ids)
-		return error_set(error, -ENOMEM, "out of memory");
-	for (size_t i = 0; i < count; i++)
-		diff_ids[i] = manifest->layers[i].diff_id;
-	Digest chain_id;
-	int r = view_chain_id(diff_ids, count, &chain_id);
+	if (r == 0)
+		r = cache_store_put(cache, CACHE_VIEW, chain_id, view, size, error);
 	if (r < 0)
-		return error_set(error, r, "cannot compute the chain ID: %s", error_text(NULL, r));
-
-	_cleanup_close_ int fd = -1;
-	if (cache_store_get(cache, CACHE_VIEW, &chain_id, &fd) < 0 || !view_is_sound(fd, &chain_id)) {
-		r = build_view(cache, &chain_id, diff_ids, indexes, count, error);
-		if (r < 0)
-			return r;
-		close_p(&fd);
-		fd = -1;
-		r = cache_store_get(cache, CACHE_VIEW, &chain_id, &fd);
-		if (r < 0)
-			return error_set(error, r, "the view just built is gone from the cache: %s; try again",
-					 error_text(NULL, r));
-	}
-	*ret_chain_id = chain_id;
-	*ret_fd = TAKE_FD(fd);
-	return 0;
+		return r;
+	r = cache_store_get(cache, CACHE_VIEW, chain_id, ret_fd);
+	return r < 0 ? error_set(error, r, "the view just built is gone from the cache: %s; try again",
+				 error_text(NULL, r))
+		     : 0;
 }

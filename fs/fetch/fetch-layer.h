@@ -14,7 +14,7 @@ typedef struct FetchIndex {
 	Image image;
 	ChunkTable table;
 	Tree tree;
-	bool has_tree;
+	bool has_tree; /* and so all of the image is in the map; else the chunk table alone */
 } FetchIndex;
 
 void fetch_index_close(FetchIndex *index); /* safe on a zeroed one: then the descriptor is no descriptor */
@@ -28,7 +28,7 @@ int fetch_index_open(CacheStore *cache, const ManifestLayer *layer, FetchIndex *
 /* Does a layer's blob have a seal, and all of its `count` chunks? */
 bool fetch_layer_is_sealed(int present_fd, int seal_fd, const Digest *diff_id, uint32_t count);
 
-/* Opens the tree as well, unless it is open. Errors: tree_open()'s. */
+/* Reads the rest of the image and opens the tree as well, unless it is open. Errors: image_open()'s, tree_open()'s, read's. */
 int fetch_index_open_tree(FetchIndex *index, Error *error) _must_check_;
 
 /*
@@ -38,8 +38,12 @@ int fetch_index_open_tree(FetchIndex *index, Error *error) _must_check_;
 int fetch_index_add(CacheStore *cache, const ManifestLayer *layer, const uint8_t *data, size_t size,
 		    FetchIndex *ret_index, Error *error) _must_check_;
 
-/*
- * Opens the view of a chain of layers, lowest first, at least one, from the cache; builds it if it is not there or rotten.
- */
-int fetch_view_open(CacheStore *cache, const Manifest *manifest, FetchIndex *indexes, Digest *ret_chain_id, int *ret_fd,
-		    Error *error) _must_check_;
+/* The chain ID of an image's layers, lowest first, at least one. Errors: -ENOMEM. */
+int fetch_view_chain(const Manifest *manifest, Digest *ret_chain_id) _must_check_;
+
+/* Opens the view of a chain from the cache. Errors: -ENOENT (not there, or rotten). */
+int fetch_view_find(CacheStore *cache, const Digest *chain_id, int *ret_fd) _must_check_;
+
+/* Builds it from the indexes, whatever the cache has. Errors: tree_open()'s, view_build()'s, cache_store_put()'s, with a sentence. */
+int fetch_view_build(CacheStore *cache, const Manifest *manifest, FetchIndex *indexes, const Digest *chain_id,
+		     int *ret_fd, Error *error) _must_check_;

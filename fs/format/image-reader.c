@@ -106,8 +106,8 @@ static int read_section(const uint8_t *data, size_t size, const uint8_t *entry, 
 	return 0;
 }
 
-/* Checks every page before `offset`, where the sums stand, and the sum over the sums. */
-static int check_sums(const uint8_t *data, size_t size, uint64_t offset, Error *error)
+/* Checks every page that begins before `end`, and the sum over all sums, which stand at `offset`. */
+static int check_sums(const uint8_t *data, size_t size, uint64_t offset, uint64_t end, Error *error)
 {
 	uint64_t pages = (offset + FORMAT_PAGE_SIZE - 1) / FORMAT_PAGE_SIZE;
 	if (size - offset != (pages + 1) * IMAGE_SUM_SIZE)
@@ -115,7 +115,7 @@ static int check_sums(const uint8_t *data, size_t size, uint64_t offset, Error *
 	const uint8_t *sums = data + offset;
 	if (XXH64(sums, pages * IMAGE_SUM_SIZE, 0) != load_le64(sums + pages * IMAGE_SUM_SIZE))
 		return error_set(error, -EBADMSG, "the page sums of the index are rotten; " WAY_OUT);
-	for (uint64_t page = 0; page < pages; page++) {
+	for (uint64_t page = 0; page * FORMAT_PAGE_SIZE < end; page++) {
 		uint64_t start = page * FORMAT_PAGE_SIZE;
 		uint64_t length = offset - start < FORMAT_PAGE_SIZE ? offset - start : FORMAT_PAGE_SIZE;
 		if (XXH64(data + start, length, 0) != load_le64(sums + page * IMAGE_SUM_SIZE))
@@ -159,7 +159,7 @@ int image_open(const void *data, size_t size, Image *ret_image, Error *error)
 	uint64_t sums;
 	int r = read_layout(data, size, &image, &sums, error);
 	if (r == 0)
-		r = check_sums(data, size, sums, error);
+		r = check_sums(data, size, sums, sums, error);
 	if (r < 0)
 		return r;
 	*ret_image = image;
@@ -170,4 +170,51 @@ int image_peek(const void *data, size_t size, Image *ret_image, Error *error)
 {
 	uint64_t sums;
 	return read_layout(data, size, ret_image, &sums, error);
+}
+
+/* Where the chunk table ends, to the page, and that nothing else lies before it. */
+static int find_part(const uint8_t *data, size_t size, Image *ret_image, uint64_t *ret_end, uint64_t *ret_sums,
+		     Error *error)
+{
+	uint32_t count = size < IMAGE_HEADER_SIZE ? 0 : load_le32(data + IMAGE_AT_SECTION_COUNT);
+	if (IMAGE_HEADER_SIZE + (uint64_t)count * IMAGE_SECTION_ENTRY_SIZE > IMAGE_HEAD_MAX)
+		return error_set(error, -EBADMSG, "the index has %u sections, more than there are; " WAY_OUT, count);
+	int r = read_layout(data, size, ret_image, ret_sums, error);
+	if (r < 0)
+		return r;
+	uint64_t end = 0;
+	for (uint32_t type = 1; type <= FORMAT_SECTION_LAYERS; type++) {
+		const ImageSection *section = &ret_image->sections[type];
+		if (type <= FORMAT_SECTION_CHUNK_DIGESTS && section->present)
+			end = (uint64_t)(section->data + section->size - data);
+	}
+	/* The last page whole, since its sum is that of all of it. */
+	end = (end + FORMAT_PAGE_SIZE - 1) / FORMAT_PAGE_SIZE * FORMAT_PAGE_SIZE;
+	*ret_end = end < *ret_sums ? end : *ret_sums;
+	return 0;
+}
+
+int image_part(const void *data, size_t size, size_t *ret_end, size_t *ret_sums, Error *error)
+{
+	Image image;
+	uint64_t end, sums;
+	int r = find_part(data, size, &image, &end, &sums, error);
+	if (r < 0)
+		return r;
+	*ret_end = (size_t)end;
+	*ret_sums = (size_t)sums;
+	return 0;
+}
+
+int image_open_part(const void *data, size_t size, Image *ret_image, Error *error)
+{
+	Image image;
+	uint64_t end, sums;
+	int r = find_part(data, size, &image, &end, &sums, error);
+	if (r == 0)
+		r = check_sums(data, size, sums, end, error);
+	if (r < 0)
+		return r;
+	*ret_image = image;
+	return 0;
 }

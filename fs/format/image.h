@@ -43,6 +43,16 @@ int image_open(const void *data, size_t size, Image *ret_image, Error *error) _m
  */
 int image_peek(const void *data, size_t size, Image *ret_image, Error *error) _must_check_;
 
+/*
+ * For who reads an image from a file in parts, into memory of its size that is zero elsewhere. The first IMAGE_HEAD_MAX bytes are there (or all, if it
+ * is shorter): header and section table. `ret_end`: the chunk table is before it; `ret_sums`: from there to the end are the page sums. When these
+ * are there, too, image_open_part() validates all before `end`, and `ret_image` is for chunk_table_open() alone. Errors: those of image_open();
+ * -EBADMSG also where the chunk table is not at the beginning.
+ */
+#define IMAGE_HEAD_MAX 16384u
+int image_part(const void *data, size_t size, size_t *ret_end, size_t *ret_sums, Error *error) _must_check_;
+int image_open_part(const void *data, size_t size, Image *ret_image, Error *error) _must_check_;
+
 /* Collects sections and writes the image. One owner, no locking. */
 typedef struct ImageWriter ImageWriter;
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "fs/base/log.h"
+#include "fs/cache/cache-index.h"
 #include "fs/fetch/fetch-fill.h"
 
 struct MountSource {
@@ -271,11 +272,8 @@ Fetcher *mount_source_fetcher(const MountSource *source)
 /* Of the index only the chunk table is used, whose sections are the first; the rest would be a second copy of the view. */
 static int open_index(MountLayer *layer, int index_fd, const Digest *diff_id, Error *error)
 {
-	int r = fd_load(index_fd, &layer->map);
-	if (r < 0)
-		return error_set(error, r, "cannot read the index: %s", strerror(-r));
 	Image index;
-	r = image_open(layer->map.data, layer->map.size, &index, error);
+	int r = cache_index_load(index_fd, &layer->map, &index, error);
 	if (r < 0)
 		return r;
 	if (index.header.kind != FORMAT_KIND_INDEX || !digest_equal(&index.header.id, diff_id))
@@ -285,7 +283,8 @@ static int open_index(MountLayer *layer, int index_fd, const Digest *diff_id, Er
 		return r;
 	const ImageSection *last = &index.sections[FORMAT_SECTION_CHUNK_DIGESTS];
 	fd_shrink(&layer->map, (size_t)(last->data + last->size - layer->map.data));
-	return 0;
+	r = fd_load_end(&layer->map);
+	return r < 0 ? error_set(error, r, "cannot protect the index: %s", strerror(-r)) : 0;
 }
 
 static int identify(MountLayer *layer, const MountPlanLayer *plan)

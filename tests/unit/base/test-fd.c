@@ -179,6 +179,16 @@ static void test_load(void **state)
 	FdMap map;
 	assert_int_equal(fd_replace_file(place->fd, "a", bytes, sizeof(bytes), 0600), 0);
 	_cleanup_close_ int fd = openat(place->fd, "a", O_RDWR | O_CLOEXEC);
+	assert_int_equal(fd_load_begin(fd, &map), 0);
+	assert_int_equal(map.size, sizeof(bytes));
+	assert_int_equal(fd_load_part(fd, &map, 5000, 10), 0);
+	assert_int_equal(map.data[4999] + map.data[5010], 0);
+	assert_memory_equal(map.data + 5000, bytes, 10);
+	assert_int_equal(fd_load_part(fd, &map, 5000, sizeof(bytes) - 4999), -EINVAL);
+	assert_int_equal(fd_load_part(fd, &map, 0, map.size), 0);
+	assert_int_equal(fd_load_end(&map), 0);
+	assert_memory_equal(map.data, bytes, sizeof(bytes));
+	fd_unmap(&map);
 	assert_int_equal(fd_load(fd, &map), 0);
 	assert_int_equal(ftruncate(fd, 10), 0);
 	assert_int_equal(map.size, sizeof(bytes));
