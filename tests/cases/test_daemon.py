@@ -282,6 +282,15 @@ def present(daemon):
     return row["presentBytes"], row["totalBytes"]
 
 
+def test_deadline(daemon, reference, work):
+    """What `imgfs mount` does not say is imgfsd's to know: its own deadline counts then."""
+    daemon.start()
+    daemon.mount(reference, work / "a")
+    daemon.mount(reference, work / "b", "--deadline", "7")
+    records = [json.loads(path.read_text()) for path in (daemon.state / "attached").iterdir()]
+    assert sorted(record["request"].get("deadline", 0) for record in records) == [0, 7000]
+
+
 def test_without_a_fill(daemon, reference, work):
     """Nothing is fetched but what is read; also after a restart. The same image without that is filled."""
     daemon.start()

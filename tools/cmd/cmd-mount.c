@@ -39,7 +39,8 @@ enum {
 
 const VerbOption cmd_mount_options[] = {
 	{ "store", 's', "DIR", "mount NAME[:TAG] from this store; no network is used" },
-	{ "deadline", OPTION_DEADLINE, "SECONDS", "a read fails that got no bytes for so long; default 30" },
+	{ "deadline", OPTION_DEADLINE, "SECONDS",
+	  "a read fails that got no bytes for so long; default 30, or imgfsd's" },
 	REMOTE_OPTIONS,
 	{ "quota", OPTION_QUOTA, "SIZE", "of the cache (20G): beyond it what was used longest ago goes; default none" },
 	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
@@ -65,7 +66,7 @@ typedef struct Arguments {
 	const char *store;
 	const char *reference;
 	RemoteOptions remote;
-	unsigned long deadline;
+	unsigned long deadline; /* 0: not said */
 	unsigned long read_ahead;
 	unsigned long fill_rate;
 	bool quiet;
@@ -170,7 +171,7 @@ static int parse(int argc, char **argv, Arguments *arguments)
 		return verb_usage_error(VERB, "give a reference and a directory");
 	arguments->reference = argv[optind];
 	arguments->mount.directory = argv[optind + 1];
-	arguments->mount.deadline = (int64_t)arguments->deadline * 1000;
+	arguments->mount.deadline = (int64_t)(arguments->deadline ?: DEFAULT_DEADLINE) * 1000;
 	arguments->mount.fill_rate = arguments->fill_rate;
 	arguments->mount.read_ahead_kb = (unsigned)arguments->read_ahead;
 	return remote_options_check(&arguments->remote, VERB);
@@ -273,7 +274,7 @@ static int mount_by_daemon(const Arguments *arguments, Error *error)
 		.reference = arguments->reference,
 		.directory = arguments->mount.directory,
 		.store = arguments->store,
-		.deadline = arguments->mount.deadline,
+		.deadline = (int64_t)arguments->deadline * 1000,
 		.noexec = arguments->mount.flags & FUSE_MOUNT_NOEXEC,
 		.no_fill = arguments->mount.no_fill,
 		.decoded = arguments->remote.decoded,
@@ -296,7 +297,7 @@ static int mount_by_daemon(const Arguments *arguments, Error *error)
 int cmd_mount(int argc, char **argv)
 {
 	Error error = { 0 };
-	Arguments arguments = { .deadline = DEFAULT_DEADLINE };
+	Arguments arguments = { 0 };
 	int status = parse(argc, argv, &arguments);
 	if (status != VERB_SUCCESS) {
 		remote_options_done(&arguments.remote);

@@ -145,6 +145,12 @@ int daemon_client_list(ControlClient *client, int (*each)(void *arg, const json_
 	return 0;
 }
 
+/* 0 is left out. */
+static int add_number(json_t *object, const char *key, int64_t number)
+{
+	return number == 0 ? 0 : json_object_set_new(object, key, json_integer((json_int_t)number));
+}
+
 int daemon_client_mount(ControlClient *client, const MountRequest *request, json_t **ret_answer, Error *error)
 {
 	char directory[PATH_MAX];
@@ -154,15 +160,14 @@ int daemon_client_mount(ControlClient *client, const MountRequest *request, json
 	int r = mount_table_path(request->directory, directory);
 	if (r < 0)
 		return error_set(error, r, "cannot mount on %s: %s", request->directory, strerror(-r));
-	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s*, s:I, s:I, s:b}", "call", "attach", "reference",
-				 request->reference, "owner", directory, "directory", directory, "store", store,
-				 "deadline", (json_int_t)request->deadline, "timeout", (json_int_t)request->deadline,
-				 "noexec", request->noexec);
-	/* Said only where it is wanted: an imgfsd of before does not know it. */
-	if (json && ((request->no_fill && json_object_set_new(json, "no_fill", json_true()) < 0) ||
-		     (request->decoded && json_object_set_new(json, "decoded", json_true()) < 0) ||
-		     (request->fill_rate &&
-		      json_object_set_new(json, "fill_rate", json_integer((json_int_t)request->fill_rate)) < 0))) {
+	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s*, s:b}", "call", "attach", "reference", request->reference,
+				 "owner", directory, "directory", directory, "store", store, "noexec", request->noexec);
+	/* Said only where it is wanted: imgfsd has settings of its own, and one of before does not know the last ones. */
+	if (json && (add_number(json, "deadline", request->deadline) < 0 ||
+		     add_number(json, "timeout", request->deadline) < 0 ||
+		     add_number(json, "fill_rate", (int64_t)request->fill_rate) < 0 ||
+		     (request->no_fill && json_object_set_new(json, "no_fill", json_true()) < 0) ||
+		     (request->decoded && json_object_set_new(json, "decoded", json_true()) < 0))) {
 		json_decref(json);
 		return error_set(error, -ENOMEM, "out of memory");
 	}

@@ -38,7 +38,7 @@ int daemon_client_list(ControlClient *client, int (*each)(void *arg, const json_
 /* A mount as `imgfs mount` asks for it; paths need not be absolute. */
 typedef struct MountRequest {
 	const char *reference, *directory, *store;
-	int64_t deadline; /* milliseconds */
+	int64_t deadline; /* milliseconds; 0: imgfsd's own */
 	bool noexec, no_fill, decoded;
 	uint64_t fill_rate; /* bytes a second; 0: not said */
 	const RemoteOptions *remote;
