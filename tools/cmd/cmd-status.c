@@ -83,24 +83,30 @@ static int print_json(const MountsObserved *observed)
 	return output_json(array);
 }
 
-static void print_waiting(const StartRecord *record, int64_t now)
+/* Returns whether anybody waits. */
+static bool print_waiting(const StartRecord *record, int64_t now)
 {
 	unsigned count = 0;
 	uint64_t longest = 0;
 	if (record)
 		metrics_stalled(record, now, &count, &longest);
 	if (count > 0)
-		printf("          %u readers wait for the network, the first for %.1f s\n", count,
-		       (double)longest / 1e6);
+		printf("          %u %s for the network, the first for %.1f s\n", count,
+		       count == 1 ? "reader waits" : "readers wait", (double)longest / 1e6);
+	return count > 0;
 }
 
-static void print_failures(const StartRecord *record)
+/* Returns whether any has failed. */
+static bool print_failures(const StartRecord *record)
 {
 	char age[OUTPUT_AGE_TEXT];
-	if (record && record->failures > 0)
-		printf("          %llu reads failed, the last %s ago: %s\n", (unsigned long long)record->failures,
-		       output_age((time_t)(record->last_error_real / 1000), time(NULL), age),
-		       error_text(NULL, -(int)record->last_error));
+	if (!record || record->failures == 0)
+		return false;
+	printf("          %llu %s failed, the last %s ago: %s\n", (unsigned long long)record->failures,
+	       record->failures == 1 ? "read" : "reads",
+	       output_age((time_t)(record->last_error_real / 1000), time(NULL), age),
+	       error_text(NULL, -(int)record->last_error));
+	return true;
 }
 
 static void print_mount(const MountObserved *mount, int64_t now)
@@ -112,8 +118,11 @@ static void print_mount(const MountObserved *mount, int64_t now)
 	if (mount->measured)
 		printf("  ready   %.4g %% of %s%s\n", percent(mount), output_size(mount->needed, size),
 		       mount->sealed ? ", sealed" : "");
-	print_waiting(mount->record, now);
-	print_failures(mount->record);
+	bool waiting = print_waiting(mount->record, now), failed = print_failures(mount->record);
+	if (waiting || failed)
+		printf("          -> `imgfs doctor` asks the hosts that images come from; the server's log has what "
+		       "went "
+		       "wrong\n");
 }
 
 static int run(bool json, Error *error)
