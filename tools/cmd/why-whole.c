@@ -23,7 +23,7 @@ static const char *date_of(const json_t *entry, char date[static 32])
 	struct tm utc;
 	time_t when = (time_t)json_integer_value(json_object_get(entry, "time"));
 	if (!gmtime_r(&when, &utc) || strftime(date, 32, "%Y-%m-%d %H:%M:%S UTC", &utc) == 0)
-		(void)strcpy(date, "?");
+		(void)snprintf(date, 32, "?");
 	return date;
 }
 
