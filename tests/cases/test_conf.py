@@ -1,8 +1,10 @@
 """The configuration file: what it says counts before the command line, and what is wrong in it is said with its line."""
+import json
 import os
 
 import pytest
 
+import endpoint
 import machine
 
 
@@ -30,6 +32,18 @@ def test_the_command_line_wins(work, store):
     assert done.returncode == 3 and "/nonexistent" in done.stderr
 
 
+def test_the_cache_of_all_verbs(work, store):
+    """What is said of the cache once makes no mirror of a server of the store, and nothing that `imgfs attach` refuses."""
+    name, _, tag = store.add("inv-v1").partition(":")
+    conf = work / "imgfs.conf"
+    conf.write_text(f"[cache]\ncache = {work}/cache\nquota = 20G\n\n[serve]\nstore = {store.path}\n")
+    with endpoint.serving("127.0.0.1:0", work / "serve.log", prefix=["env", f"IMGFS_CONFIG={conf}"], what="--listen") as server:
+        reply, body = server.ask(f"/v2/{name}/tags/list")
+        assert reply.status == 200 and json.loads(body)["tags"] == [tag]
+    done = machine.imgfs("--config", conf, "attach", "--socket", work / "nothing", "localhost:1/a:b", check=False)
+    assert done.returncode == 3 and "imgfsd does not answer" in done.stderr
+
+
 @pytest.mark.parametrize("text, words, sentence, status", [
     ("[mount]\n\ndeadline = never\n", ["mount", "a", "b"], "imgfs.conf:3: --deadline never: give seconds", 2),
     ("[mount]\ncolour = red\n", ["ls"], 'imgfs.conf:2: there is no key "colour"', 1),
@@ -51,5 +65,9 @@ def test_errors_of_the_command_line_are_its_own(work):
 
 
 def test_a_named_file_has_to_be_there(work):
+    done = machine.imgfs("--config", check=False)
+    assert done.returncode == 2 and "--config wants a file" in done.stderr
+    done = machine.imgfs(f"--config={work}/none", "ls", check=False)
+    assert done.returncode == 3 and f"the configuration {work}/none cannot be read" in done.stderr
     done = machine.imgfs("--config", work / "none", "ls", check=False)
     assert done.returncode == 3 and f"the configuration {work}/none cannot be read" in done.stderr

@@ -66,7 +66,14 @@ static int run_daemon(int argc, char **argv, DaemonStart *start)
 static int dispatch(int argc, char **argv, DaemonStart *start)
 {
 	const char *conf_path = NULL;
-	if (argc > 2 && strcmp(argv[1], "--config") == 0) {
+	if (argc > 1 && strncmp(argv[1], "--config=", 9) == 0) {
+		conf_path = argv[1] + 9;
+		argc--;
+		argv++;
+	} else if (argc == 2 && strcmp(argv[1], "--config") == 0) {
+		fprintf(stderr, "imgfs: option --config wants a file; see `imgfs help`\n");
+		return VERB_USAGE;
+	} else if (argc > 2 && strcmp(argv[1], "--config") == 0) {
 		conf_path = argv[2];
 		argc -= 2;
 		argv += 2;

@@ -63,10 +63,13 @@ static int add_option(VerbConf *conf, const ConfEntry *entry, bool has_value)
 	return VERB_SUCCESS;
 }
 
-/* What is said of the cache once, and where imgfsd remembers what it holds, is said for every verb that has such an option. */
-static bool is_shared(const ConfEntry *entry)
+/*
+ * What is said of the cache once, and where imgfsd remembers what it holds, is said for every verb that has such an option. But `imgfs serve
+ * --cache` is another server than one of a store, and `imgfs attach` leaves the cache to imgfsd.
+ */
+static bool is_shared(const ConfEntry *entry, const Verb *verb)
 {
-	if (!entry->key)
+	if (!entry->key || strcmp(verb->name, "serve") == 0 || strcmp(verb->name, "attach") == 0)
 		return false;
 	if (strcmp(entry->section, "daemon") == 0)
 		return strcmp(entry->key, "state") == 0;
@@ -97,7 +100,7 @@ static int use_entry(VerbConf *conf, const ConfEntry *entry, const Verb *verb, b
 	int on = option->argument ? 1 : read_switch(entry->value);
 	if (on < 0)
 		return fail(&conf->conf, entry, "neither yes nor no:", entry->value, "this key is a switch");
-	bool wanted = first ? owner != verb && is_shared(entry) && find_option(verb, entry->key) : owner == verb;
+	bool wanted = first ? owner != verb && is_shared(entry, verb) && find_option(verb, entry->key) : owner == verb;
 	return wanted && on ? add_option(conf, entry, option->argument != NULL) : VERB_SUCCESS;
 }
 
