@@ -277,6 +277,26 @@ def test_a_mount_of_its_own(daemon, reference, work, option):
     assert str(work / "a") in daemon.list()
 
 
+def test_a_name_that_no_request_can_have(daemon, reference, work):
+    """imgfsd keeps names in JSON and in its log; what cannot stand there is mounted and unmounted without it."""
+    name = "two\nlines"
+    daemon.start()
+    done = daemon.mount(reference, work / name, "--cache", daemon.cache)
+    assert done.stderr == ("imgfs mount: a directory whose name has control characters or is not UTF-8 gets a mount of its own, "
+                           "not one of imgfsd\n")
+    assert (work / name / "usr/text").exists() and not daemon.list()
+    daemon.imgfs("umount", work / name)
+    assert not (work / name / "usr").exists()
+
+
+def test_started_without_standard_files(daemon):
+    """What a file of its own would get the number of, and then all that is printed: those are nobody's."""
+    daemon.prefix = ["sh", "-c", 'exec "$@" <&- >&-', "sh"]
+    daemon.start()
+    daemon.prefix = ()
+    assert [os.readlink(f"/proc/{daemon.process.pid}/fd/{number}") for number in (0, 1)] == ["/dev/null"] * 2
+
+
 def present(daemon):
     (row,) = json.loads(machine.imgfs("cache", "--json", "--cache", daemon.cache, "ls").stdout)
     return row["presentBytes"], row["totalBytes"]

@@ -8,6 +8,7 @@
 #include "fs/base/conf.h"
 #include "fs/fetch/fetch-seal.h"
 #include "fs/mount/fuse-mount.h"
+#include "fs/mount/mount-table.h"
 #include "fs/mount/mount.h"
 #include "fs/net/net-access.h"
 #include "tools/cmd/daemon-client.h"
@@ -265,6 +266,13 @@ static int mount_by_daemon(const Arguments *arguments, Error *error)
 	int r = daemon_client_try(arguments->socket, &client, &cache, error);
 	if (r <= 0)
 		return r;
+	char directory[PATH_MAX];
+	if (mount_table_path(arguments->mount.directory, directory) == 0 && !daemon_client_takes(directory)) {
+		fprintf(stderr, "imgfs mount: a directory whose name has control characters or is not UTF-8 gets a "
+				"mount of its "
+				"own, not one of imgfsd\n");
+		return 0;
+	}
 	const char *alone = why_alone(arguments, cache);
 	if (alone) {
 		fprintf(stderr, "imgfs mount: --%s makes it a mount of its own, not one of imgfsd\n", alone);

@@ -29,7 +29,7 @@ static int unmount_by_daemon(const char *directory, const char *socket, bool laz
 	char path[PATH_MAX];
 	_cleanup_(control_client_free_p) ControlClient *client = NULL;
 	json_t *answer = NULL;
-	if (mount_table_path(directory, path) < 0 || !may_be_daemons(path))
+	if (mount_table_path(directory, path) < 0 || !daemon_client_takes(path) || !may_be_daemons(path))
 		return 0;
 	int r = daemon_client_try(socket, &client, NULL, error);
 	if (r <= 0)

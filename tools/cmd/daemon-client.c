@@ -39,6 +39,16 @@ int daemon_client_connect(const char *socket, ControlClient **ret_client, Error 
 	return control_connect(socket ?: CONTROL_SOCKET, ret_client, error);
 }
 
+bool daemon_client_takes(const char *text)
+{
+	json_t *string = json_string(text);
+	bool takes = string != NULL;
+	json_decref(string);
+	for (const char *byte = text; takes && *byte; byte++)
+		takes = (unsigned char)*byte >= 0x20 && *byte != 0x7f;
+	return takes;
+}
+
 int daemon_client_try(const char *socket, ControlClient **ret_client, char **ret_cache, Error *error)
 {
 	_cleanup_(control_client_free_p) ControlClient *client = NULL;

@@ -19,6 +19,9 @@
  */
 int daemon_client_try(const char *socket, ControlClient **ret_client, char **ret_cache, Error *error) _must_check_;
 
+/* May a text go to imgfsd as the name of a directory or an owner? It takes UTF-8 without control characters. */
+bool daemon_client_takes(const char *text);
+
 /* The same for verbs that cannot do without. Errors: -ENOENT and the like, with a sentence. */
 int daemon_client_connect(const char *socket, ControlClient **ret_client, Error *error) _must_check_;
 
