@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "fs/base/conf.h"
+#include "fs/base/fd.h"
 #include "fs/base/log.h"
 #include "fs/control/control-client.h"
 #include "snapshotter/service.h"
@@ -266,6 +267,7 @@ int main(int argc, char **argv)
 	Process process = { .stop_fd = -1, .listen_fd = -1, .mounts = { .lock_fd = -1, .snapshots_fd = -1 } };
 	Conf conf = { 0 };
 	Error error = { 0 };
+	fd_open_standard();
 	int r = parse_options(argc, argv, &options);
 	if (r != 0)
 		return r - 1;

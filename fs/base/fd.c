@@ -10,6 +10,16 @@
 
 #define HUGE_MIN ((size_t)4 << 20) /* that is read whole, so that a page of 2 MiB or two are worth while */
 
+void fd_open_standard(void)
+{
+	/* open() takes the lowest number, and those below are there. */
+	for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+		    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+			return;
+	}
+}
+
 int fd_pread_all(int fd, void *buffer, size_t size, uint64_t offset)
 {
 	uint8_t *to = buffer;

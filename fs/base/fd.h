@@ -39,6 +39,13 @@ int fd_publish_file(int dirfd, int fd, const char *temporary, const char *path) 
 /* Creates the directories of `path` that are missing, below `dirfd`, as mkdir -p does. */
 int fd_make_directories(int dirfd, const char *path, mode_t mode) _must_check_;
 
+/*
+ * Gives standard input, output and error a descriptor each where the caller has closed one, so that none of the program's own files gets its
+ * number, and with it what is printed. Reads and writes fail as they would have
+ * failed. To be called first of all.
+ */
+void fd_open_standard(void);
+
 /* A whole file mapped read-only and shared. Empty files map to data == NULL, size == 0. */
 typedef struct FdMap {
 	const uint8_t *data;

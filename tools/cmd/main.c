@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/base/fd.h"
 #include "tools/cmd/cmd-daemon.h"
 #include "tools/cmd/mount-helper.h"
 #include "tools/cmd/verb-conf.h"
@@ -119,6 +120,7 @@ static int run_as(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	fd_open_standard();
 	int status = run_as(argc, argv);
 	/* Output that did not reach its file is a failure, not a short answer. */
 	if (fflush(stdout) != 0 || ferror(stdout)) {
