@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -30,6 +31,7 @@ typedef struct Launch {
 	int log_fd; /* becomes standard error; -1: it stays */
 	int record_fd, metrics_fd;
 	int plan_fd;
+	int lock_fd;
 	int ready[2];
 	MountPlan plan;
 } Launch;
@@ -56,6 +58,23 @@ int mount_check(const MountOptions *options, Error *error)
 	Launch launch;
 	int r = check_directory(options, launch.directory, error);
 	return r < 0 ? r : programs_find(&launch.programs, error);
+}
+
+/*
+ * The kernel stacks mounts, so that of two who look at the same time both would find nothing there. The lock is of the directory below the
+ * mount, and is held until the mount table has it. -1: it cannot be opened or locked, and then it is as before.
+ */
+static int lock_directory(const char *path, int *ret_fd, Error *error)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	*ret_fd = -1;
+	if (fd < 0)
+		return 0;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return error_set(error, -EBUSY,
+				 "another mount on %s is under way, or a program holds a lock of that directory", path);
+	*ret_fd = TAKE_FD(fd);
+	return 0;
 }
 
 static int make_plan(const FetchImage *image, const MountOptions *options, Launch *launch, Error *error)
@@ -134,6 +153,10 @@ static int prepare(const FetchImage *image, const MountOptions *options, Launch 
 {
 	int r = check_directory(options, launch->directory, error);
 	if (r == 0)
+		r = lock_directory(launch->directory, &launch->lock_fd, error);
+	if (r == 0 && launch->lock_fd >= 0)
+		r = check_directory(options, launch->directory, error);
+	if (r == 0)
 		r = programs_find(&launch->programs, error);
 	if (r == 0)
 		r = mount_plan_has_xattrs(image, &launch->posix_acl, error);
@@ -157,8 +180,8 @@ static int prepare(const FetchImage *image, const MountOptions *options, Launch 
 
 static void launch_done(Launch *launch)
 {
-	const int fds[] = { launch->null_fd, launch->log_fd,   launch->record_fd, launch->metrics_fd,
-			    launch->plan_fd, launch->ready[0], launch->ready[1] };
+	const int fds[] = { launch->null_fd, launch->log_fd,  launch->record_fd, launch->metrics_fd,
+			    launch->plan_fd, launch->lock_fd, launch->ready[0],  launch->ready[1] };
 	for (size_t i = 0; i < ELEMENTS(fds); i++)
 		close_p(&fds[i]);
 	mount_plan_done(&launch->plan);
@@ -198,6 +221,8 @@ static int run(Launch *launch, const MountOptions *options, const sigset_t *sign
 	int r = wait_ready(launch, keeper, error);
 	if (r < 0)
 		return r;
+	if (launch->lock_fd >= 0)
+		(void)close(TAKE_FD(launch->lock_fd));
 	if (options->mounted)
 		options->mounted(options->mounted_arg);
 	if (options->foreground)
@@ -212,6 +237,7 @@ int mount_image(const FetchImage *image, const MountOptions *options, Error *err
 						 .record_fd = -1,
 						 .metrics_fd = -1,
 						 .plan_fd = -1,
+						 .lock_fd = -1,
 						 .ready = { -1, -1 },
 						 .plan = MOUNT_PLAN_NULL };
 	int r = prepare(image, options, &launch, error);

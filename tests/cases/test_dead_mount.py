@@ -1,6 +1,7 @@
 """A mount whose keeper was killed: what its users see, and how it goes away or comes back."""
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -121,6 +122,21 @@ def test_a_living_mount_stays(store, work, mount):
     finally:
         os.kill(server, signal.SIGCONT)
     mounted.unmount()
+
+
+def test_two_at_once(store, work):
+    """The kernel would stack them. One of them mounts; who comes while it is at it is told so."""
+    (work / "a").mkdir()
+    words = [machine.IMGFS, "mount", "--private", "--cache", work / "cache", "--store", store.path, store.add("inv-v1"), work / "a"]
+    lock = os.open(work / "a", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    done = machine.run(*words, check=False)
+    os.close(lock)
+    assert done.returncode == 1 and f"another mount on {work}/a is under way" in done.stderr and not machine.mount_points(work)
+    both = [subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert sorted(one.wait(60) for one in both) == [0, 1]
+    assert machine.mount_points(work) == [str(work / "a")]
+    machine.imgfs("umount", work / "a")
 
 
 def test_upgrade_says_what_to_do(dead_mount):
