@@ -52,7 +52,7 @@ static int run(const Arguments *arguments, Error *error)
 	_cleanup_(control_client_free_p) ControlClient *client = NULL;
 	_cleanup_free_ char *store = arguments->store ? realpath(arguments->store, NULL) : NULL;
 	if (arguments->store && !store)
-		return error_set(error, -errno, "%s: %s", arguments->store, strerror(errno));
+		return error_set(error, -errno, "cannot open the store %s: %s", arguments->store, strerror(errno));
 	int r = daemon_client_connect(arguments->socket, &client, error);
 	if (r < 0)
 		return r;
@@ -87,6 +87,8 @@ int cmd_attach(int argc, char **argv)
 		status = verb_usage_error(VERB, "--cache is said to imgfsd, not to this command");
 	if (status == VERB_SUCCESS)
 		status = remote_options_check(&arguments.remote, VERB);
+	if (status == VERB_SUCCESS)
+		status = remote_options_check_reference(VERB, argv[optind], arguments.store != NULL);
 	if (status == VERB_SUCCESS) {
 		arguments.reference = argv[optind];
 		int r = run(&arguments, &error);

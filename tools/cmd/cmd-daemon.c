@@ -128,6 +128,8 @@ static int parse_option(int id, Arguments *arguments)
 		arguments->keeper = true;
 		return VERB_SUCCESS;
 	case OPTION_SOURCE:
+		if (!remote_options_is_host(optarg))
+			return verb_usage_error(VERB, "--source %s: give HOST:PORT, as in build:8500", optarg);
 		arguments->source = optarg;
 		return VERB_SUCCESS;
 	default:
@@ -257,6 +259,10 @@ static int run(const Arguments *arguments, int ready_fd)
 		.ready_fd = ready_fd,
 	};
 	log_open(DAEMON_NAME, LOG_LEVEL_INFO);
+	/* No reason not to start: what is attached comes back without a login. */
+	if (options.settings.login && access(options.settings.login, R_OK) < 0)
+		log_warning("the file of --login cannot be read, and no image can be attached until it can: %s path=%s",
+			    strerror(errno), options.settings.login);
 	int r = node_run(&options, &end, &error);
 	if (r == 0 && end == NODE_UPGRADE) {
 		r = execute_anew();

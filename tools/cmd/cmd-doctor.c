@@ -87,6 +87,9 @@ static int parse(int argc, char **argv, Doctor *doctor)
 		if (status != VERB_SUCCESS)
 			return status;
 	}
+	for (int i = optind; i < argc; i++)
+		if (!remote_options_is_host(argv[i]))
+			return verb_usage_error(VERB, "%s is no server: write HOST:PORT, as in build:8500", argv[i]);
 	doctor->hosts = argv + optind;
 	doctor->host_count = argc - optind;
 	return VERB_SUCCESS;

@@ -159,9 +159,14 @@ static int parse(int argc, char **argv, Arguments *arguments)
 	int operands = argc - optind;
 	if ((arguments->dump != NULL) + (arguments->load != NULL) + operands != 1)
 		return verb_usage_error(VERB, "wanted is one of NAME[:TAG], --dump and --load");
-	if (operands == 1)
-		arguments->reference = argv[optind];
-	return VERB_SUCCESS;
+	if (operands == 0)
+		return VERB_SUCCESS;
+	Error error = { 0 };
+	Reference reference;
+	arguments->reference = argv[optind];
+	return store_image_parse(arguments->reference, &reference, &error) < 0
+		       ? verb_usage_error(VERB, "%s", error_text(&error, -EINVAL))
+		       : VERB_SUCCESS;
 }
 
 int cmd_inspect(int argc, char **argv)

@@ -47,7 +47,7 @@ const VerbOption cmd_mount_options[] = {
 	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
 	{ "no-fill", OPTION_NO_FILL, NULL,
 	  "fetch nothing but what is read; otherwise the rest follows in the background" },
-	{ "fill-rate", OPTION_FILL_RATE, "BYTES", "a second, of that; default what readers leave" },
+	{ "fill-rate", OPTION_FILL_RATE, "SIZE", "of that, a second (10M); default what readers leave" },
 	{ "decoded", OPTION_DECODED, NULL,
 	  "what is filled is kept decoded as well: faster first reads, for the image's full size on the disk" },
 	{ "foreground", OPTION_FOREGROUND, NULL, "stay until the image is unmounted; a signal unmounts it" },
@@ -69,7 +69,6 @@ typedef struct Arguments {
 	RemoteOptions remote;
 	unsigned long deadline; /* 0: not said */
 	unsigned long read_ahead;
-	unsigned long fill_rate;
 	bool quiet;
 	const char *socket; /* of imgfsd */
 	const char *alone;  /* the option that wants a mount of its own, or NULL */
@@ -134,9 +133,10 @@ static int parse_option(int id, Arguments *arguments)
 		arguments->mount.no_fill = true;
 		return VERB_SUCCESS;
 	case OPTION_FILL_RATE:
-		if (verb_number(optarg, FILL_RATE_MIN, LONG_MAX, &arguments->fill_rate) < 0)
-			return verb_usage_error(VERB, "--fill-rate %s: give bytes a second, %d or more", optarg,
-						FILL_RATE_MIN);
+		if (conf_size(optarg, &arguments->mount.fill_rate) < 0 || arguments->mount.fill_rate < FILL_RATE_MIN ||
+		    arguments->mount.fill_rate > INT64_MAX)
+			return verb_usage_error(VERB, "--fill-rate %s: give bytes a second, as 10M or 500k, %d or more",
+						optarg, FILL_RATE_MIN);
 		return VERB_SUCCESS;
 	case OPTION_DECODED:
 		arguments->remote.decoded = true;
@@ -173,9 +173,11 @@ static int parse(int argc, char **argv, Arguments *arguments)
 	arguments->reference = argv[optind];
 	arguments->mount.directory = argv[optind + 1];
 	arguments->mount.deadline = (int64_t)(arguments->deadline ?: DEFAULT_DEADLINE) * 1000;
-	arguments->mount.fill_rate = arguments->fill_rate;
 	arguments->mount.read_ahead_kb = (unsigned)arguments->read_ahead;
-	return remote_options_check(&arguments->remote, VERB);
+	int status = remote_options_check(&arguments->remote, VERB);
+	return status == VERB_SUCCESS
+		       ? remote_options_check_reference(VERB, arguments->reference, arguments->store != NULL)
+		       : status;
 }
 
 static void print_lines(const char *reference, const char *manifest, const char *image, const char *directory)

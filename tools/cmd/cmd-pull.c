@@ -145,6 +145,8 @@ static int parse(int argc, char **argv, Arguments *arguments)
 		return verb_usage_error(VERB, "--plan fetches nothing, so that nothing can be sealed or decoded");
 	arguments->reference = argv[optind];
 	int status = remote_options_check(&arguments->remote, VERB);
+	if (status == VERB_SUCCESS)
+		status = remote_options_check_reference(VERB, arguments->reference, false);
 	return status == VERB_SUCCESS ? check_lazy(arguments) : status;
 }
 

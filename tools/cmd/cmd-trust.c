@@ -6,6 +6,7 @@
 #include "fs/base/fd.h"
 #include "fs/format/reference.h"
 #include "fs/net/net-http.h"
+#include "tools/cmd/remote-options.h"
 #include "tools/cmd/trust-files.h"
 #include "tools/cmd/verbs.h"
 #include "tools/serve/certificate.h"
@@ -57,15 +58,6 @@ static int parse_option(int id, TrustCommand *command)
 	}
 }
 
-/* The host becomes the name of a directory, and part of a file for containerd: it must be one that a reference may have. */
-static bool is_host(const char *host)
-{
-	Reference reference;
-	_cleanup_free_ char *text = NULL;
-	return !strchr(host, '/') && asprintf(&text, "%s/image", host) >= 0 &&
-	       reference_parse_remote(text, &reference, NULL) == 0;
-}
-
 static int parse(int argc, char **argv, TrustCommand *command)
 {
 	for (int id; (id = verb_getopt(argc, argv, cmd_trust_options)) != -1;) {
@@ -76,7 +68,8 @@ static int parse(int argc, char **argv, TrustCommand *command)
 	if (argc - optind != 1)
 		return verb_usage_error(VERB, "give one server, HOST:PORT");
 	command->host = argv[optind];
-	if (!is_host(command->host))
+	/* The host becomes the name of a directory, and part of a file for containerd. */
+	if (!remote_options_is_host(command->host))
 		return verb_usage_error(VERB, "%s is no server: write HOST:PORT, as in build:8500", command->host);
 	if (command->remove && (command->from || command->has_fingerprint))
 		return verb_usage_error(VERB, "--remove takes neither --from nor --fingerprint");

@@ -62,6 +62,23 @@ int remote_options_check(const RemoteOptions *options, const char *verb)
 	return VERB_SUCCESS;
 }
 
+int remote_options_check_reference(const char *verb, const char *text, bool local)
+{
+	Error error = { 0 };
+	Reference reference;
+	int r = local ? reference_parse_local(text, &reference, &error)
+		      : reference_parse_remote(text, &reference, &error);
+	return r < 0 ? verb_usage_error(verb, "%s", error_text(&error, r)) : VERB_SUCCESS;
+}
+
+bool remote_options_is_host(const char *host)
+{
+	Reference reference;
+	_cleanup_free_ char *text = NULL;
+	return !strchr(host, '/') && asprintf(&text, "%s/image", host) >= 0 &&
+	       reference_parse_remote(text, &reference, NULL) == 0;
+}
+
 const char *remote_options_special(const RemoteOptions *options)
 {
 	const NetAccessOptions *access = &options->access;

@@ -55,6 +55,12 @@ int remote_options_take(RemoteOptions *options, int id);
 /* Do they go together? Returns VERB_SUCCESS, or VERB_USAGE after a sentence. */
 int remote_options_check(const RemoteOptions *options, const char *verb);
 
+/* Is it a reference, to a registry or (`local`) of a store? Returns VERB_SUCCESS, or VERB_USAGE after a sentence. */
+int remote_options_check_reference(const char *verb, const char *text, bool local);
+
+/* Is it HOST or HOST:PORT, as a reference may have it? */
+bool remote_options_is_host(const char *host);
+
 /* The first option that says how the registry is spoken to ("--user"), or NULL. Not what an environment or configuration says of it. */
 const char *remote_options_special(const RemoteOptions *options);
 
