@@ -50,7 +50,9 @@ int control_socket_connect(const char *path, int *ret_fd, Error *error)
 		return r;
 	while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
 		if (errno != EINTR)
-			return error_set(error, -errno, "imgfsd does not answer at %s: %s", path, strerror(errno));
+			return error_set(error, -errno,
+					 "imgfsd does not answer at %s: %s; `systemctl start imgfsd` starts it", path,
+					 strerror(errno));
 	}
 	*ret_fd = TAKE_FD(fd);
 	return 0;

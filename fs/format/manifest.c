@@ -144,7 +144,7 @@ static int check_type(const json_t *root, Error *error)
 		return 0;
 	const char *text = json_string_value(type);
 	if (!text || (strcmp(text, MANIFEST_MEDIA_TYPE) != 0 && strcmp(text, DOCKER_MEDIA_TYPE) != 0))
-		return error_set(error, -ENODATA,
+		return error_set(error, text ? -ENODATA : -EBADMSG,
 				 "the manifest is of type \"%s\", which is not an image manifest, so this is not an "
 				 "imgfs image; make one of it with "
 				 "`imgfs export`, and name the `imgfs serve` that has it",

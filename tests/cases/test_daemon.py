@@ -322,7 +322,7 @@ def test_without_a_fill(daemon, reference, work):
     done, total = present(daemon)
     assert done < total / 2
     daemon.imgfs("umount", work / "a")
-    daemon.mount(reference, work / "a", "--fill-rate", "100000000")
+    daemon.mount(reference, work / "a", "--fill-rate", "100M")
     (record,) = (daemon.state / "attached").glob("*.json")
     assert json.loads(record.read_text())["request"]["fill_rate"] == 100_000_000
     machine.wait_until(lambda: present(daemon)[0] == total, "the fill", 60)

@@ -21,7 +21,7 @@ const VerbOption cmd_export_options[] = {
 	{ "tag", 't', "NAME[:TAG]", "what to call the image; default: what its source calls it" },
 	{ "platform", OPTION_PLATFORM, "OS/ARCH",
 	  "which image of an index, as in linux/arm64/v8; default: this machine's" },
-	{ "level", OPTION_LEVEL, "N", "LZ4 level 1 to 12; default: 1, and 5 or 6 where it pays" },
+	{ "level", OPTION_LEVEL, "N", "LZ4 level, 1 or 3 to 12; default: 1, and 5 or 6 where it pays" },
 	{ "fast", OPTION_FAST, NULL, "the same as --level 1" },
 	{ "jobs", 'j', "N", "threads that compress; default: one a processor" },
 	{ "reproducible", OPTION_REPRODUCIBLE, NULL, "reuse nothing of the store: the same blobs on every build host" },

@@ -35,7 +35,8 @@ static void print_entry(const json_t *entry)
 	printf("  state   %s%s%s%s\n", text_of(entry, "state"),
 	       json_is_true(json_object_get(entry, "sealed")) ? ", sealed" : "",
 	       json_is_true(json_object_get(entry, "pinned")) ? ", pinned" : "",
-	       json_is_true(json_object_get(entry, "lingering")) ? ", until its last user is gone" : "");
+	       json_is_true(json_object_get(entry, "lingering")) ? ", for who still uses it (`imgfs detach` ends that)"
+								 : "");
 	if (fault)
 		printf("          %s\n", fault);
 }

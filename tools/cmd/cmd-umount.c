@@ -10,7 +10,7 @@
 #define VERB "umount"
 
 const VerbOption cmd_umount_options[] = {
-	{ "lazy", 'l', NULL, "detach it now; it goes when its last user is gone" },
+	{ "lazy", 'l', NULL, "detach it now, also while it is in use; who uses it goes on" },
 	DAEMON_OPTIONS,
 	{ 0 },
 };

@@ -166,7 +166,7 @@ int daemon_client_mount(ControlClient *client, const MountRequest *request, json
 	char directory[PATH_MAX];
 	_cleanup_free_ char *store = request->store ? realpath(request->store, NULL) : NULL;
 	if (request->store && !store)
-		return error_set(error, -errno, "%s: %s", request->store, strerror(errno));
+		return error_set(error, -errno, "cannot open the store %s: %s", request->store, strerror(errno));
 	int r = mount_table_path(request->directory, directory);
 	if (r < 0)
 		return error_set(error, r, "cannot mount on %s: %s", request->directory, strerror(-r));
