@@ -43,7 +43,7 @@ def test_mount_and_umount(space, point, image, work, unpacked):
     space.run("cmp", point / "usr/bin/dpkg", unpacked("inv-v1") / "usr/bin/dpkg")
     space.run("umount", point)
     assert not space.mounts()
-    assert "unmounted" in machine.wait_until(lambda: (work / "log").read_text(), "a log")
+    machine.wait_until(lambda: "unmounted" in (work / "log").read_text(), "the log of the unmount")
 
 
 def test_fstab(space, point, image, work):

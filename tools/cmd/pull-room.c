@@ -24,8 +24,11 @@ int pull_make_room(CacheStore *cache, uint64_t quota, const FetchImage *image, c
 	CacheEvict look = { .wait = true };
 	CacheEvicted now = { 0 };
 	uint64_t need = plan->missing + plan->copied + extra;
-	if (quota == 0 || need == 0)
+	if (quota == 0 || need == 0) {
+		/* Chunks that an eviction left half-way, or a flipped bit made look so, could not be kept. What is in its way is told by the pull. */
+		(void)!cache_evict(cache, &look, &now, NULL);
 		return 0;
+	}
 	fetch_seals_adopt(cache);
 	/* What is here of one that stays is counted among what stays. */
 	bool protected =

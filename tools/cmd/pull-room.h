@@ -4,7 +4,7 @@
 #include "fs/fetch/fetch-pull.h"
 
 /*
- * Evicts what was used longest ago until the image fits in beside the rest; nothing without a quota (0). `extra`: bytes it will take beside its blobs (decoded
+ * Evicts what was used longest ago until the image fits in beside the rest; nothing without a quota (0), but evictions that were killed are ended. `extra`: bytes it will take beside its blobs (decoded
  * copies). Blocks on the disk, and for another process that evicts. Nothing is evicted where that would not do. Errors, with a sentence: -ENOSPC (the image and what is
  * pinned or sealed are more than the quota), cache_evict()'s.
  */
