@@ -81,7 +81,7 @@ static int prepare(const Place *place, int number, size_t count, size_t key_size
 	size_t size;
 	snapshots__create_request__init(&request);
 	memset(key, 'k', sizeof(key));
-	(void)snprintf(key + key_size - 4, 5, "%04d", number);
+	(void)snprintf(key + key_size - 4, 5, "%04u", (unsigned)number % 10000);
 	request.key = key;
 	request.labels = pointers;
 	request.n_labels = count;
