@@ -4,8 +4,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <time.h>
 #include <utlist.h>
+
+#include "fs/base/deadline.h"
 
 #define STACK_SIZE   (2u << 20) /* used only as far as trees are deep */
 #define IDLE_SECONDS 10
@@ -22,9 +23,7 @@ struct WirePool {
 /* With the lock held. False: nothing came for long, or the end came. */
 static bool wait_for_job(WirePool *pool)
 {
-	struct timespec until;
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += IDLE_SECONDS;
+	struct timespec until = deadline_in((int64_t)IDLE_SECONDS * 1000);
 	pool->idle++;
 	while (!pool->jobs && !pool->stopping) {
 		if (pool->threads == 1)
@@ -81,11 +80,7 @@ int wire_pool_new(unsigned threads_max, void (*run)(WireJob *job), WirePool **re
 	pool->threads_max = threads_max;
 	pool->threads = 1;
 	(void)pthread_mutex_init(&pool->lock, NULL);
-	pthread_condattr_t monotonic;
-	(void)pthread_condattr_init(&monotonic);
-	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&pool->changed, &monotonic);
-	(void)pthread_condattr_destroy(&monotonic);
+	deadline_cond_init(&pool->changed);
 	int r = start_thread(pool);
 	if (r < 0) {
 		pool->threads = 0;

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "fs/base/deadline.h"
 #include "fs/cache/cache-seal.h"
 #include "fs/fetch/fetch-donors.h"
 #include "fs/fetch/fetch-private.h"
@@ -87,11 +87,7 @@ static void tell(const FetchFill *fill, bool failed, const Error *error)
 /* Sleeps, but for no longer than the job lasts. */
 static void pause_job(FetchFill *fill, const Job *job, int64_t milliseconds)
 {
-	struct timespec until;
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	int64_t nanoseconds = until.tv_nsec + milliseconds % 1000 * 1000000;
-	until.tv_sec += milliseconds / 1000 + nanoseconds / 1000000000;
-	until.tv_nsec = nanoseconds % 1000000000;
+	struct timespec until = deadline_in(milliseconds);
 	(void)pthread_mutex_lock(&fill->mutex);
 	while (!is_over(job) && pthread_cond_timedwait(&fill->changed, &fill->mutex, &until) == 0)
 		;
@@ -588,11 +584,7 @@ int fetch_fill_new(const FetchFillOptions *options, FetchFill **ret_fill)
 	FetchFill *fill = calloc(1, sizeof(*fill));
 	if (!fill)
 		return -ENOMEM;
-	pthread_condattr_t clock;
-	(void)pthread_condattr_init(&clock);
-	(void)pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&fill->changed, &clock);
-	(void)pthread_condattr_destroy(&clock);
+	deadline_cond_init(&fill->changed);
 	(void)pthread_mutex_init(&fill->mutex, NULL);
 	(void)sem_init(&fill->ended, 0, 0);
 	fill->options = *options;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/base/deadline.h"
 #include "fs/base/fd.h"
 #include "fs/fetch/fetch-donors.h"
 #include "fs/fetch/fetch-private.h"
@@ -15,7 +16,7 @@
 #define PIECE_MAX  (2u << 20) /* what a worker asks for at once; the fetcher joins neighbours */
 #define VERIFY_MAX (1u << 20)
 
-#define GIVEN_UP_NS 200000000L /* between two questions whether anybody still wants it */
+#define GIVEN_UP_MS 200 /* between two questions whether anybody still wants it */
 
 typedef struct PullLayer {
 	FdMap map;
@@ -82,11 +83,7 @@ static int pull_open(Pull *pull, const FetchImage *image, const FetchPullOptions
 {
 	*pull = (Pull){ .image = image, .options = options };
 	(void)pthread_mutex_init(&pull->mutex, NULL);
-	pthread_condattr_t attributes;
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&pull->ended, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	deadline_cond_init(&pull->ended);
 	FetcherOptions fetcher = { .access = image->access, .report = options->report, .report_arg = options->arg };
 	pull->layers = calloc(image->layer_count + 1, sizeof(*pull->layers));
 	int r = pull->layers ? fetcher_new(&fetcher, &pull->fetcher) : -ENOMEM;
@@ -294,11 +291,7 @@ static void *thread(void *arg)
 /* Waits a moment, or until a thread has ended. Returns whether any runs. */
 static bool some_run(Pull *pull)
 {
-	struct timespec until;
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += GIVEN_UP_NS;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
+	struct timespec until = deadline_in(GIVEN_UP_MS);
 	(void)pthread_mutex_lock(&pull->mutex);
 	if (pull->running > 0)
 		(void)pthread_cond_timedwait(&pull->ended, &pull->mutex, &until);

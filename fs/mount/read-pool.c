@@ -3,8 +3,8 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
-#include <time.h>
 
+#include "fs/base/deadline.h"
 #include "fs/base/log.h"
 #include "fs/mount/process.h"
 #include "fs/mount/recent-failures.h"
@@ -12,7 +12,7 @@
 #include "fs/mount/worker.h"
 
 #define POOL_THREADS     2
-#define CHECK_INTERVAL   250000000L /* nanoseconds between looks at interrupted readers */
+#define CHECK_INTERVAL   250 /* milliseconds between looks at interrupted readers */
 #define CHECK_BATCH      64
 #define FAILURE_INTERVAL 1000 /* milliseconds between records of failed reads */
 
@@ -241,13 +241,7 @@ static void wait_for_change(ReadPool *pool)
 		(void)pthread_cond_wait(&pool->changed, &pool->lock);
 		return;
 	}
-	struct timespec until;
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += CHECK_INTERVAL;
-	if (until.tv_nsec >= 1000000000L) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000L;
-	}
+	struct timespec until = deadline_in(CHECK_INTERVAL);
 	if (pthread_cond_timedwait(&pool->changed, &pool->lock, &until) == ETIMEDOUT)
 		check_interrupted(pool);
 }
@@ -311,11 +305,7 @@ int read_pool_new(ServerMetrics *metrics, ReadPool **ret_pool)
 		return -ENOMEM;
 	pool->metrics = metrics;
 	(void)pthread_mutex_init(&pool->lock, NULL);
-	pthread_condattr_t monotonic;
-	(void)pthread_condattr_init(&monotonic);
-	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&pool->changed, &monotonic);
-	(void)pthread_condattr_destroy(&monotonic);
+	deadline_cond_init(&pool->changed);
 	for (unsigned i = 0; i < POOL_THREADS; i++) {
 		int r = start_thread(pool, &pool->workers[i], &pool->threads[i]);
 		if (r < 0)

@@ -1,8 +1,8 @@
 /* The keeper: one thread at a time speaks to it, and another one is found when it is gone. */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
+#include "fs/base/deadline.h"
 #include "fs/node/node-private.h"
 
 #define PATIENCE_SECONDS 60
@@ -30,9 +30,7 @@ int node_keeper_open(Node *node, Error *error)
 
 int node_keeper_take(Node *node, DaemonMounts **ret_mounts, Error *error)
 {
-	struct timespec until;
-	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += PATIENCE_SECONDS;
+	struct timespec until = deadline_in((int64_t)PATIENCE_SECONDS * 1000);
 	int r = 0;
 	node_lock(node);
 	while (r == 0 && !node->ending && (!node->mounts || node->lost || node->mounts_taken))

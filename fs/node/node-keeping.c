@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "fs/base/deadline.h"
 #include "fs/base/log.h"
 #include "fs/mount/mount-table.h"
 #include "fs/node/node-bind.h"
@@ -421,25 +422,6 @@ typedef struct Work {
 	bool lost, table, retry;
 } Work;
 
-static struct timespec in_ms(int64_t milliseconds)
-{
-	struct timespec time;
-	(void)clock_gettime(CLOCK_REALTIME, &time);
-	time.tv_sec += milliseconds / 1000;
-	time.tv_nsec += milliseconds % 1000 * 1000000;
-	if (time.tv_nsec >= 1000000000) {
-		time.tv_sec++;
-		time.tv_nsec -= 1000000000;
-	}
-	return time;
-}
-
-static bool is_over(const struct timespec *time)
-{
-	struct timespec now = in_ms(0);
-	return now.tv_sec > time->tv_sec || (now.tv_sec == time->tv_sec && now.tv_nsec >= time->tv_nsec);
-}
-
 /* Waits for something to do: not before `table` for mounts, not before `retry` for what is away. False: the end. */
 static bool await_work(Node *node, const struct timespec *table, const struct timespec *retry, Work *work)
 {
@@ -447,8 +429,8 @@ static bool await_work(Node *node, const struct timespec *table, const struct ti
 	for (;;) {
 		*work = (Work){
 			.lost = node->lost,
-			.table = node->table_changed && is_over(table),
-			.retry = node->away > 0 && is_over(retry),
+			.table = node->table_changed && deadline_is_over(table),
+			.retry = node->away > 0 && deadline_is_over(retry),
 		};
 		if (node->ending || work->lost || work->table || work->retry)
 			break;
@@ -468,20 +450,20 @@ static void *keep(void *arg)
 	Node *node = arg;
 	Work work;
 	unsigned pause = RETRY_FIRST;
-	struct timespec table = in_ms(0), retry = in_ms(0);
+	struct timespec table = deadline_in(0), retry = deadline_in(0);
 	while (await_work(node, &table, &retry, &work)) {
 		if (work.lost) {
 			recover(node);
 			pause = RETRY_FIRST;
-			retry = in_ms(0);
+			retry = deadline_in(0);
 		} else if (work.retry) {
 			bring_back(node, false);
-			retry = in_ms((int64_t)pause * 1000);
+			retry = deadline_in((int64_t)pause * 1000);
 			pause = pause < RETRY_LAST / 2 ? 2 * pause : RETRY_LAST;
 		}
 		if (work.table) {
 			reap(node);
-			table = in_ms(TABLE_PAUSE);
+			table = deadline_in(TABLE_PAUSE);
 		}
 	}
 	return NULL;
@@ -498,14 +480,12 @@ int node_keeping_start(Node *node)
 
 bool node_keeping_stop(Node *node)
 {
-	struct timespec until = in_ms((int64_t)STOP_SECONDS * 1000);
 	node_lock(node);
 	node->ending = true;
 	node_changed(node);
 	node_unlock(node);
-	if (node->is_keeping && pthread_timedjoin_np(node->keeping, NULL, &until) != 0)
+	if (!node_thread_stop(node->keeping, &node->is_keeping, STOP_SECONDS))
 		return false;
-	node->is_keeping = false;
 	bool stopped = node_room_stop(node);
 	return node_logins_stop(node) && stopped;
 }

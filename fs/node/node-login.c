@@ -4,8 +4,8 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
+#include "fs/base/deadline.h"
 #include "fs/base/log.h"
 #include "fs/mount/login-box.h"
 #include "fs/net/net-secret.h"
@@ -37,9 +37,7 @@ static void pairs_done(Logins *logins)
 /* False: it is time to end. */
 static bool pause_for(Node *node, unsigned seconds)
 {
-	struct timespec until;
-	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += seconds;
+	struct timespec until = deadline_in((int64_t)seconds * 1000);
 	node_lock(node);
 	while (!node->ending && pthread_cond_timedwait(&node->changed, &node->mutex, &until) == 0)
 		;
@@ -174,11 +172,5 @@ int node_logins_start(Node *node)
 
 bool node_logins_stop(Node *node)
 {
-	struct timespec until;
-	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += STOP_SECONDS;
-	if (node->is_keeping_logins && pthread_timedjoin_np(node->logins, NULL, &until) != 0)
-		return false;
-	node->is_keeping_logins = false;
-	return true;
+	return node_thread_stop(node->logins, &node->is_keeping_logins, STOP_SECONDS);
 }

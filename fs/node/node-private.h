@@ -95,6 +95,9 @@ void node_unlock(Node *node);
 void node_changed(Node *node); /* with the mutex: wakes who waits for a change */
 void node_wake(Node *node);    /* wakes the main loop */
 
+/* Waits for the end of a thread that was told of it, for so long at most; false: it still runs. `running`: whether it was started, and then whether it is left. */
+bool node_thread_stop(pthread_t thread, bool *running, unsigned seconds);
+
 /* node-tables.c */
 
 /* Waits until nobody else has that holder, and takes it; with `create`, one that holds nothing is made. Errors: -ENOENT, -ENOMEM. */

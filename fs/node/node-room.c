@@ -3,6 +3,7 @@
 #include <sys/statvfs.h>
 #include <time.h>
 
+#include "fs/base/deadline.h"
 #include "fs/base/log.h"
 #include "fs/cache/cache-evict.h"
 #include "fs/fetch/fetch-seal.h"
@@ -15,6 +16,7 @@
 #define FREE_PART     16u /* of the disk: so much is made free then */
 #define FREE_MAX      (256u << 20)
 #define WARN_INTERVAL 60
+#define STOP_SECONDS  5
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -64,9 +66,7 @@ static bool make_room(Node *node, uint64_t quota, time_t *warned)
 /* Until then, or until there is another quota, which `quota` is then. False: it is time to end. */
 static bool pause_for(Node *node, unsigned seconds, uint64_t *quota)
 {
-	struct timespec until;
-	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += seconds;
+	struct timespec until = deadline_in((int64_t)seconds * 1000);
 	node_lock(node);
 	while (!node->ending && node->defaults.settings.quota == *quota &&
 	       pthread_cond_timedwait(&node->changed, &node->mutex, &until) == 0)
@@ -99,11 +99,5 @@ int node_room_start(Node *node)
 
 bool node_room_stop(Node *node)
 {
-	struct timespec until;
-	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += 5;
-	if (node->is_keeping_room && pthread_timedjoin_np(node->room, NULL, &until) != 0)
-		return false;
-	node->is_keeping_room = false;
-	return true;
+	return node_thread_stop(node->room, &node->is_keeping_room, STOP_SECONDS);
 }

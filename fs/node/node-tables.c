@@ -30,6 +30,17 @@ void node_wake(Node *node)
 	(void)written; /* it is full of wakes then */
 }
 
+bool node_thread_stop(pthread_t thread, bool *running, unsigned seconds)
+{
+	struct timespec until;
+	(void)clock_gettime(CLOCK_REALTIME, &until); /* what this call waits by */
+	until.tv_sec += seconds;
+	if (*running && pthread_timedjoin_np(thread, NULL, &until) != 0)
+		return false;
+	*running = false;
+	return true;
+}
+
 static void wait_changed(Node *node)
 {
 	(void)pthread_cond_wait(&node->changed, &node->mutex);

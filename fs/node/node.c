@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "fs/base/deadline.h"
 #include "fs/base/fd.h"
 #include "fs/base/log.h"
 #include "fs/node/node-bind.h"
@@ -126,7 +127,7 @@ int node_new(const NodeOptions *options, Node **ret_node, Error *error)
 	node->generation = 1;
 	node->started = time(NULL);
 	(void)pthread_mutex_init(&node->mutex, NULL);
-	(void)pthread_cond_init(&node->changed, NULL);
+	deadline_cond_init(&node->changed);
 	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (fd < 0)
 		return error_set(error, -errno, "cannot make an event: %s", strerror(errno));

@@ -7,6 +7,8 @@
 #include <time.h>
 #include <utlist.h>
 
+#include "fs/base/deadline.h"
+
 #define SWEEP_MILLISECONDS 250
 
 struct Connections {
@@ -80,11 +82,7 @@ int connections_new(const ConnectionsOptions *options, ServeMetrics *metrics, Co
 		return -ENOMEM;
 	connections->options = *options;
 	connections->metrics = metrics;
-	pthread_condattr_t attributes;
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&connections->changed, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	deadline_cond_init(&connections->changed);
 	(void)pthread_mutex_init(&connections->lock, NULL);
 	int r = start_thread(connections);
 	if (r < 0) {
