@@ -222,6 +222,41 @@ int cache_store_get(CacheStore *store, CacheKind kind, const Digest *digest, int
 	return 0;
 }
 
+int cache_store_read(CacheStore *store, CacheKind kind, const Digest *digest, size_t max, char **ret_data,
+		     size_t *ret_size)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat status;
+	if (cache_store_get(store, kind, digest, &fd) < 0 || fstat(fd, &status) < 0 || status.st_size <= 0 ||
+	    (uint64_t)status.st_size > max)
+		return -ENOENT;
+	size_t size = (size_t)status.st_size;
+	_cleanup_free_ char *data = malloc(size);
+	if (!data)
+		return -ENOMEM;
+	if (fd_pread_all(fd, data, size, 0) < 0)
+		return -ENOENT;
+	*ret_data = TAKE_PTR(data);
+	*ret_size = size;
+	return 0;
+}
+
+int cache_store_read_checked(CacheStore *store, CacheKind kind, const Digest *digest, size_t max, char **ret_data,
+			     size_t *ret_size)
+{
+	_cleanup_free_ char *data = NULL;
+	size_t size;
+	Digest found;
+	int r = cache_store_read(store, kind, digest, max, &data, &size);
+	if (r < 0)
+		return r;
+	if (digest_of(data, size, &found) < 0 || !digest_equal(&found, digest))
+		return -ENOENT;
+	*ret_data = TAKE_PTR(data);
+	*ret_size = size;
+	return 0;
+}
+
 int cache_write_failed(const CacheStore *store, const char *what, int code, Error *error)
 {
 	return error_set(error, code, "cannot write %s to the cache %s: %s%s", what, store->path,

@@ -58,6 +58,14 @@ DEFINE_CLEANUP(CacheStore, cache_store_free);
 /* Opens the file of an object read-only. Errors: -ENOENT. */
 int cache_store_get(CacheStore *store, CacheKind kind, const Digest *digest, int *ret_fd) _must_check_;
 
+/* All of an object that is a file of 1 to `max` bytes; malloc'ed, the caller's, and not checked. Errors: -ENOENT (not there, or of another size), -ENOMEM. */
+int cache_store_read(CacheStore *store, CacheKind kind, const Digest *digest, size_t max, char **ret_data,
+		     size_t *ret_size) _must_check_;
+
+/* The same of one that is named by the digest of its bytes. Errors: as above, -ENOENT (rotten). */
+int cache_store_read_checked(CacheStore *store, CacheKind kind, const Digest *digest, size_t max, char **ret_data,
+			     size_t *ret_size) _must_check_;
+
 /* Puts an object in place atomically, replacing one that is there. */
 int cache_store_put(CacheStore *store, CacheKind kind, const Digest *digest, const void *data, size_t size,
 		    Error *error) _must_check_;

@@ -1,8 +1,5 @@
 #include "fs/fetch/fetch-config.h"
 
-#include <sys/stat.h>
-
-#include "fs/base/fd.h"
 #include "fs/fetch/fetch-manifest.h"
 #include "fs/net/net-registry.h"
 
@@ -44,21 +41,7 @@ int fetch_config(const FetchRemote *remote, const Digest *config, uint8_t **ret_
 
 int fetch_config_cached(CacheStore *cache, const Digest *config, char **ret_config, size_t *ret_size)
 {
-	_cleanup_close_ int fd = -1;
-	struct stat status;
-	Digest found;
-	if (cache_store_get(cache, CACHE_CONFIG, config, &fd) < 0 || fstat(fd, &status) < 0 || status.st_size <= 0 ||
-	    status.st_size > (off_t)MANIFEST_SIZE_MAX)
-		return -ENOENT;
-	size_t size = (size_t)status.st_size;
-	_cleanup_free_ char *data = malloc(size);
-	if (!data)
-		return -ENOMEM;
-	if (fd_pread_all(fd, data, size, 0) < 0 || digest_of(data, size, &found) < 0 || !digest_equal(&found, config))
-		return -ENOENT;
-	*ret_config = TAKE_PTR(data);
-	*ret_size = size;
-	return 0;
+	return cache_store_read_checked(cache, CACHE_CONFIG, config, MANIFEST_SIZE_MAX, ret_config, ret_size);
 }
 
 NetRequest fetch_config_request(const char *url, uint64_t size)

@@ -1,9 +1,7 @@
 #include "fs/fetch/fetch-manifest.h"
 
 #include <errno.h>
-#include <sys/stat.h>
 
-#include "fs/base/fd.h"
 #include "fs/fetch/fetch-seal.h"
 #include "fs/net/net-registry.h"
 
@@ -29,19 +27,9 @@ void fetch_manifest_done(FetchManifest *manifest)
 /* The bytes of a manifest from the cache, if they are there and right. Errors: -ENOENT. */
 static int get_cached(CacheStore *cache, const Digest *digest, FetchManifest *manifest)
 {
-	_cleanup_close_ int fd = -1;
-	struct stat status;
-	if (cache_store_get(cache, CACHE_MANIFEST, digest, &fd) < 0 || fstat(fd, &status) < 0 || status.st_size <= 0 ||
-	    status.st_size > (off_t)MANIFEST_SIZE_MAX)
+	if (cache_store_read_checked(cache, CACHE_MANIFEST, digest, MANIFEST_SIZE_MAX, &manifest->json,
+				     &manifest->size) < 0)
 		return -ENOENT;
-	size_t size = (size_t)status.st_size;
-	_cleanup_free_ char *json = malloc(size);
-	Digest found;
-	if (!json || fd_pread_all(fd, json, size, 0) < 0 || digest_of(json, size, &found) < 0 ||
-	    !digest_equal(&found, digest))
-		return -ENOENT;
-	manifest->json = TAKE_PTR(json);
-	manifest->size = size;
 	manifest->digest = *digest;
 	return 0;
 }

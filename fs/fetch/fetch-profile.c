@@ -3,9 +3,6 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <sys/stat.h>
-
-#include "fs/base/fd.h"
 
 char *fetch_profile_url(const char *base, const Digest *manifest)
 {
@@ -41,17 +38,12 @@ int fetch_profile_open(CacheStore *cache, const Digest *manifest)
 
 int fetch_profile_read(CacheStore *cache, const Digest *manifest, uint8_t **ret_data, size_t *ret_size)
 {
-	_cleanup_close_ int fd = fetch_profile_open(cache, manifest);
-	struct stat status;
-	if (fd < 0 || fstat(fd, &status) < 0 || status.st_size <= 0 || status.st_size > (off_t)PROFILE_SIZE_MAX)
+	_cleanup_free_ char *data = NULL;
+	int r = cache_store_read(cache, CACHE_PROFILE, manifest, PROFILE_SIZE_MAX, &data, ret_size);
+	if (r < 0)
+		return r;
+	if (!is_profile_of((const uint8_t *)data, *ret_size, manifest))
 		return -ENOENT;
-	size_t size = (size_t)status.st_size;
-	_cleanup_free_ uint8_t *data = malloc(size);
-	if (!data)
-		return -ENOMEM;
-	if (fd_pread_all(fd, data, size, 0) < 0 || !is_profile_of(data, size, manifest))
-		return -ENOENT;
-	*ret_data = TAKE_PTR(data);
-	*ret_size = size;
+	*ret_data = (uint8_t *)TAKE_PTR(data);
 	return 0;
 }
