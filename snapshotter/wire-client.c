@@ -7,6 +7,8 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "snapshotter/wire-header.h"
+
 #define READ_SIZE (16u << 10)
 #define WINDOW    (4 << 20)
 
@@ -169,33 +171,22 @@ bool wire_client_next(const Buffer *reply, size_t *offset, const uint8_t **ret_m
 	return true;
 }
 
-static nghttp2_nv header(const char *name, const char *value)
-{
-	return (nghttp2_nv){
-		.name = (uint8_t *)(uintptr_t)name,
-		.value = (uint8_t *)(uintptr_t)value,
-		.namelen = strlen(name),
-		.valuelen = strlen(value),
-		.flags = NGHTTP2_NV_FLAG_NONE,
-	};
-}
-
 static int submit(WireClient *client, const char *method)
 {
 	const nghttp2_data_provider provider = { .read_callback = on_data };
 	size_t count = 6;
 	nghttp2_nv fields[8] = {
-		header(":method", "POST"),
-		header(":scheme", "http"),
-		header(":path", method),
-		header(":authority", "localhost"),
-		header("content-type", "application/grpc"),
-		header("te", "trailers"),
+		wire_header(":method", "POST"),
+		wire_header(":scheme", "http"),
+		wire_header(":path", method),
+		wire_header(":authority", "localhost"),
+		wire_header("content-type", "application/grpc"),
+		wire_header("te", "trailers"),
 	};
 	if (client->name_space)
-		fields[count++] = header("containerd-namespace", client->name_space);
+		fields[count++] = wire_header("containerd-namespace", client->name_space);
 	if (client->lease)
-		fields[count++] = header("containerd-lease", client->lease);
+		fields[count++] = wire_header("containerd-lease", client->lease);
 	client->stream = nghttp2_submit_request(client->session, NULL, fields, count, &provider, NULL);
 	return client->stream < 0 ? -ENOMEM : 0;
 }

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "snapshotter/wire-header.h"
+
 #define WINDOW          (1 << 20)  /* a stream's, and four times that the connection's */
 #define RESETS          (1u << 30) /* a client may cancel as many calls as it likes: each costs it as much as us */
 #define ACKS_MAX        100000
@@ -35,17 +37,6 @@ struct WireSession {
 	size_t buffered; /* bytes in all Stream.request */
 };
 
-static nghttp2_nv header(const char *name, const char *value)
-{
-	return (nghttp2_nv){
-		.name = (uint8_t *)(uintptr_t)name,
-		.value = (uint8_t *)(uintptr_t)value,
-		.namelen = strlen(name),
-		.valuelen = strlen(value),
-		.flags = NGHTTP2_NV_FLAG_NONE,
-	};
-}
-
 static Stream *find_stream(const WireSession *session, int32_t id)
 {
 	return nghttp2_session_get_stream_user_data(session->session, id);
@@ -61,10 +52,10 @@ static void drop_request(WireSession *session, Stream *stream)
 static size_t trailers(const Stream *stream, char number[static 12], nghttp2_nv ret_fields[static 2])
 {
 	(void)snprintf(number, 12, "%d", (int)stream->status);
-	ret_fields[0] = header("grpc-status", number);
+	ret_fields[0] = wire_header("grpc-status", number);
 	if (!stream->text)
 		return 1;
-	ret_fields[1] = header("grpc-message", stream->text);
+	ret_fields[1] = wire_header("grpc-message", stream->text);
 	return 2;
 }
 
@@ -72,7 +63,7 @@ static size_t trailers(const Stream *stream, char number[static 12], nghttp2_nv 
 static int submit_trailers_only(WireSession *session, Stream *stream)
 {
 	char number[12];
-	nghttp2_nv fields[4] = { header(":status", "200"), header("content-type", "application/grpc") };
+	nghttp2_nv fields[4] = { wire_header(":status", "200"), wire_header("content-type", "application/grpc") };
 	size_t count = 2 + trailers(stream, number, fields + 2);
 	stream->replied = true;
 	return nghttp2_submit_response(session->session, stream->id, fields, count, NULL);
@@ -109,7 +100,7 @@ static ssize_t on_data(nghttp2_session *session, int32_t id, uint8_t *buffer, si
 
 static int submit_headers(WireSession *session, Stream *stream)
 {
-	const nghttp2_nv fields[] = { header(":status", "200"), header("content-type", "application/grpc") };
+	const nghttp2_nv fields[] = { wire_header(":status", "200"), wire_header("content-type", "application/grpc") };
 	const nghttp2_data_provider provider = { .source.ptr = stream, .read_callback = on_data };
 	stream->replied = true;
 	return nghttp2_submit_response(session->session, stream->id, fields, ELEMENTS(fields), &provider);
@@ -196,7 +187,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 /* PROTOCOL-HTTP2.md, "Requests": what is no gRPC gets 415. */
 static int refuse_foreign(WireSession *session, Stream *stream)
 {
-	const nghttp2_nv fields[] = { header(":status", "415") };
+	const nghttp2_nv fields[] = { wire_header(":status", "415") };
 	stream->replied = true;
 	stream->end = true;
 	return nghttp2_submit_response(session->session, stream->id, fields, ELEMENTS(fields), NULL) == 0 ? 0 : -ENOMEM;
