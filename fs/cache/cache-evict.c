@@ -86,6 +86,8 @@ static int list_copy(Eviction *eviction, size_t number, uint32_t now)
 		eviction->result.kept += copy->bytes;
 		return 0;
 	}
+	if (copy->bytes == 0) /* a place where somebody is about to make one: nothing would be gained */
+		return 0;
 	CacheVictim victim = {
 		.blob = eviction->blob_count + number,
 		.chunk = CACHE_VICTIM_ALL,

@@ -275,6 +275,23 @@ static void test_use_of_copies_counts(void **state)
 	assert_memory_not_equal(&after.st_ctim, &before.st_ctim, sizeof(after.st_ctim));
 }
 
+/* Somebody is about to make a copy there; an older copy goes, which gives room, and the place stays. */
+static void test_places_of_copies_stay(void **state)
+{
+	EvictFixture *fixture = *state;
+	Digest layer = { { 1 } }, place = { { 2 } };
+	struct stat status;
+	int fd;
+	make_copy(fixture, &layer, 2000);
+	assert_int_equal(cache_decoded_reserve(fixture->store, &place, &fd), 0);
+	age_copy(fixture, &place, 3000, 3000);
+	assert_int_equal(evict(fixture, 0, TAR_SIZE / 2).chunks, 1);
+	assert_int_equal(fstat(fd, &status), 0);
+	assert_int_equal(status.st_nlink, 1);
+	(void)close(fd);
+	assert_int_equal(cache_store_get(fixture->store, CACHE_DECODED, &layer, &fd), -ENOENT);
+}
+
 /* A seal that comes between the list of what may go and the hole. */
 static void test_sealed_meanwhile(void **state)
 {
@@ -421,6 +438,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_quota, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_pinned_stays, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_decoded_copies, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_places_of_copies_stay, evict_fixture_set_up,
+						evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_use_of_copies_counts, evict_fixture_set_up,
 						evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_sealed_meanwhile, evict_fixture_set_up, evict_fixture_tear_down),
