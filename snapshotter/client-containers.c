@@ -3,7 +3,7 @@
 #include <errno.h>
 
 #include "containerd.pb-c.h"
-#include "snapshotter/wire-client.h"
+#include "snapshotter/client-ask.h"
 
 #define CALL_MILLIS 5000
 #define LABELS_MAX  64u
@@ -13,18 +13,12 @@ static int ask(const char *socket, const char *name_space, const char *method, c
 	       const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret_reply, Error *error)
 {
 	_cleanup_(wire_client_close_p) WireClient *wire = NULL;
-	_cleanup_(buffer_done) Buffer request = { 0 };
 	_cleanup_(buffer_done) Buffer reply = { 0 };
 	size_t offset = 0, size;
 	const uint8_t *bytes;
 	int r = wire_client_connect(socket, name_space, &wire, error);
-	if (r < 0)
-		return r;
-	uint8_t *room = wire_client_message(&request, protobuf_c_message_get_packed_size(message));
-	if (!room)
-		return error_set(error, -ENOMEM, "out of memory");
-	(void)protobuf_c_message_pack(message, room);
-	r = wire_client_call(wire, method, &request, CALL_MILLIS, &reply, error);
+	if (r == 0)
+		r = client_ask(wire, method, message, CALL_MILLIS, &reply, error);
 	if (r < 0)
 		return r;
 	if (!wire_client_next(&reply, &offset, &bytes, &size))

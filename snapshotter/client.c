@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "containerd.pb-c.h"
-#include "snapshotter/wire-client.h"
+#include "snapshotter/client-ask.h"
 
 #define CALL_MILLIS   60000
 #define LEASE_SECONDS 3600
@@ -43,13 +43,8 @@ static void fill_entries(const ClientLabel *labels, Entries *entries, const Prot
 
 static int call(Client *client, const char *method, const ProtobufCMessage *message, Error *error)
 {
-	_cleanup_(buffer_done) Buffer request = { 0 };
 	_cleanup_(buffer_done) Buffer reply = { 0 };
-	uint8_t *room = wire_client_message(&request, protobuf_c_message_get_packed_size(message));
-	if (!room)
-		return error_set(error, -ENOMEM, "out of memory");
-	(void)protobuf_c_message_pack(message, room);
-	return wire_client_call(client->wire, method, &request, CALL_MILLIS, &reply, error);
+	return client_ask(client->wire, method, message, CALL_MILLIS, &reply, error);
 }
 
 static int take_lease(Client *client, Error *error)
