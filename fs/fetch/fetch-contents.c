@@ -116,7 +116,9 @@ static int prune_kind(CacheStore *cache, CacheKind kind, const FetchPrune *prune
 	size_t count = 0;
 	int r = cache_contents_list(cache, kind, &objects, &count);
 	for (size_t i = 0; r == 0 && i < count; i++) {
-		if (objects[i].age < prune->min_age || digest_list_has(keep, &objects[i].digest))
+		/* A clock that was put back makes an age negative: that is young, but not for who asks for no age. */
+		bool young = prune->min_age > 0 && objects[i].age < prune->min_age;
+		if (young || digest_list_has(keep, &objects[i].digest))
 			continue;
 		if (!prune->dry_run)
 			r = cache_contents_remove(cache, kind, &objects[i].digest);

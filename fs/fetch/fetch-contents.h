@@ -28,7 +28,7 @@ typedef struct FetchPrune {
 	size_t manifest_count;
 	const Digest *objects; /* to keep as well: blobs, indexes, diffIDs of decoded copies, chain IDs of views */
 	size_t object_count;
-	int64_t min_age; /* seconds; what was written to since stays: somebody may be getting that image just now */
+	int64_t min_age; /* seconds; what was written to since stays: somebody may be getting that image just now; 0: nothing stays for its age */
 	bool dry_run;
 } FetchPrune;
 

@@ -23,9 +23,9 @@ def make_cache(work):
     return cache
 
 
-def make_old(directory):
+def make_old(directory, seconds=7200):
     """As if all that is there had been got two hours ago."""
-    then = time.time() - 7200
+    then = time.time() - seconds
     for path in directory.rglob("*"):
         os.utime(path, (then, then), follow_symlinks=False)
 
@@ -71,6 +71,9 @@ def test_list_size_and_prune(store, serve, work, cache, mount_http, unpacked_sca
     assert not tree.compare(unpacked_scan("inv-v2"), tree.scan_apart(again.directory))
     again.unmount()
     os.rename(work / "elsewhere", work / "cache")
+    # Written to by a clock that has been put back since: too young for a prune, but not for one of all.
+    make_old(work / "cache", -3600)
+    assert cache("prune")["objects"] == 0
     assert cache("prune", "--all")["bytes"] > 300_000_000
     assert cache("size")["total"] == 0
     machine.imgfs("rm", "--store", store.path, "case/inv:latest")

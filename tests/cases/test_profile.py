@@ -126,8 +126,8 @@ def test_recorded_shown_and_replayed(front, image, work, mount):
     third = mount("--cache", work / "two", reference)
     assert not [entry for entry in front.log[before:] if "profiles" in entry[1]]
     third.unmount()
-    machine.imgfs("cache", "prune", "--all", "--cache", work / "two")
-    assert not list((work / "two/profiles").iterdir())
+    done = machine.imgfs("cache", "prune", "--all", "--cache", work / "two")
+    assert not list((work / "two/profiles").iterdir()), f"{done.stdout}mounted: {machine.mount_points('')}, clock: {time.time()}"
 
 
 def test_replayed_through_a_dying_server(front, image, work, mount):
