@@ -223,7 +223,11 @@ int fd_load_part(int fd, FdMap *map, size_t offset, size_t size)
 {
 	if (offset > map->size || size > map->size - offset)
 		return -EINVAL;
-	return fd_pread_all(fd, (uint8_t *)(uintptr_t)map->data + offset, size, offset);
+	uint8_t *to = (uint8_t *)(uintptr_t)map->data + offset;
+	/* All of it is written now: a fault for each 2 MiB instead of one for each page. Where the kernel has no such pages, that many. */
+	if (size >= HUGE_MIN)
+		(void)madvise(to - offset % (size_t)sysconf(_SC_PAGESIZE), size, MADV_HUGEPAGE);
+	return fd_pread_all(fd, to, size, offset);
 }
 
 int fd_load_end(FdMap *map)
@@ -237,9 +241,6 @@ int fd_load(int fd, FdMap *ret_map)
 	int r = fd_load_begin(fd, &map);
 	if (r < 0)
 		return r;
-	/* All of it is written now: a fault for each 2 MiB instead of one for each page. Where the kernel has no such pages, that many. */
-	if (map.size >= HUGE_MIN)
-		(void)madvise((void *)(uintptr_t)map.data, map.size, MADV_HUGEPAGE);
 	r = fd_load_part(fd, &map, 0, map.size);
 	if (r == 0)
 		r = fd_load_end(&map);

@@ -204,13 +204,10 @@ uint32_t chunk_table_writer_count(const ChunkTableWriter *writer)
 
 int chunk_table_writer_finish(ChunkTableWriter *writer, ImageWriter *image)
 {
-	int r = image_writer_add(image, FORMAT_SECTION_CHUNK_LENGTHS, FORMAT_SECTION_MANDATORY, writer->lengths.data,
-				 writer->lengths.size);
+	int r = image_writer_take(image, FORMAT_SECTION_CHUNK_LENGTHS, FORMAT_SECTION_MANDATORY, &writer->lengths);
 	if (r == 0)
-		r = image_writer_add(image, FORMAT_SECTION_CHUNK_MARKS, FORMAT_SECTION_MANDATORY, writer->marks.data,
-				     writer->marks.size);
+		r = image_writer_take(image, FORMAT_SECTION_CHUNK_MARKS, FORMAT_SECTION_MANDATORY, &writer->marks);
 	if (r == 0)
-		r = image_writer_add(image, FORMAT_SECTION_CHUNK_DIGESTS, FORMAT_SECTION_MANDATORY,
-				     writer->digests.data, writer->digests.size);
+		r = image_writer_take(image, FORMAT_SECTION_CHUNK_DIGESTS, FORMAT_SECTION_MANDATORY, &writer->digests);
 	return r;
 }

@@ -48,4 +48,6 @@ DEFINE_CLEANUP(ChunkTableWriter, chunk_table_writer_free);
 int chunk_table_writer_add(ChunkTableWriter *writer, uint32_t tar_size, uint32_t blob_size, const Digest *digest)
 	_must_check_;
 uint32_t chunk_table_writer_count(const ChunkTableWriter *writer);
+
+/* Gives sections 1 to 3 to the image; the writer is of no further use but for its count. */
 int chunk_table_writer_finish(ChunkTableWriter *writer, ImageWriter *image) _must_check_;

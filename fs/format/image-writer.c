@@ -11,8 +11,7 @@
 typedef struct WriterSection {
 	uint32_t type;
 	uint32_t flags;
-	uint64_t size;
-	uint8_t *data; /* owned */
+	Buffer bytes;
 } WriterSection;
 
 struct ImageWriter {
@@ -35,24 +34,27 @@ ImageWriter *image_writer_free(ImageWriter *writer)
 {
 	if (writer) {
 		for (size_t i = 0; i < writer->count; i++)
-			free(writer->sections[i].data);
+			buffer_done(&writer->sections[i].bytes);
 		free(writer);
 	}
 	return NULL;
 }
 
-int image_writer_add(ImageWriter *writer, FormatSection type, uint32_t flags, const void *data, size_t size)
+int image_writer_take(ImageWriter *writer, FormatSection type, uint32_t flags, Buffer *bytes)
 {
 	uint32_t previous = writer->count ? writer->sections[writer->count - 1].type : 0;
 	if (type <= previous || type > FORMAT_SECTION_LAYERS)
 		return -EINVAL;
-	uint8_t *copy = malloc(size ? size : 1);
-	if (!copy)
-		return -ENOMEM;
-	if (size)
-		memcpy(copy, data, size);
-	writer->sections[writer->count++] = (WriterSection){ .type = type, .flags = flags, .size = size, .data = copy };
+	writer->sections[writer->count++] = (WriterSection){ .type = type, .flags = flags, .bytes = *bytes };
+	*bytes = (Buffer){ 0 };
 	return 0;
+}
+
+int image_writer_add(ImageWriter *writer, FormatSection type, uint32_t flags, const void *data, size_t size)
+{
+	Buffer copy __attribute__((cleanup(buffer_done))) = { 0 };
+	int r = buffer_append(&copy, data, size);
+	return r < 0 ? r : image_writer_take(writer, type, flags, &copy);
 }
 
 static void put_header(const ImageHeader *header, uint32_t count, uint64_t size, uint8_t *to)
@@ -94,7 +96,7 @@ int image_writer_finish(ImageWriter *writer, uint8_t **ret_data, size_t *ret_siz
 	uint64_t first = IMAGE_HEADER_SIZE + (uint64_t)count * IMAGE_SECTION_ENTRY_SIZE;
 	uint64_t sums = first;
 	for (size_t i = 0; i < writer->count; i++)
-		sums = image_align(sums + writer->sections[i].size);
+		sums = image_align(sums + writer->sections[i].bytes.size);
 	uint64_t sums_size = ((sums + FORMAT_PAGE_SIZE - 1) / FORMAT_PAGE_SIZE + 1) * IMAGE_SUM_SIZE;
 	uint64_t size = sums + sums_size;
 	if (size > FORMAT_IMAGE_MAX)
@@ -107,10 +109,12 @@ int image_writer_finish(ImageWriter *writer, uint8_t **ret_data, size_t *ret_siz
 	uint64_t offset = first;
 	uint8_t *entry = data + IMAGE_HEADER_SIZE;
 	for (size_t i = 0; i < writer->count; i++, entry += IMAGE_SECTION_ENTRY_SIZE) {
-		const WriterSection *section = &writer->sections[i];
-		put_entry(entry, section->type, section->flags, offset, section->size);
-		memcpy(data + offset, section->data, section->size);
-		offset = image_align(offset + section->size);
+		WriterSection *section = &writer->sections[i];
+		put_entry(entry, section->type, section->flags, offset, section->bytes.size);
+		if (section->bytes.size > 0)
+			memcpy(data + offset, section->bytes.data, section->bytes.size);
+		offset = image_align(offset + section->bytes.size);
+		buffer_done(&section->bytes); /* so that two of all of it are never in memory */
 	}
 	put_entry(entry, FORMAT_SECTION_PAGE_SUMS, FORMAT_SECTION_MANDATORY, sums, sums_size);
 	put_sums(data, sums);

@@ -9,6 +9,7 @@
 
 #include "fs/base/digest.h"
 #include "fs/base/error.h"
+#include "fs/format/buffer.h"
 #include "fs/format/format.h"
 
 typedef struct ImageHeader {
@@ -64,5 +65,8 @@ DEFINE_CLEANUP(ImageWriter, image_writer_free);
 int image_writer_add(ImageWriter *writer, FormatSection type, uint32_t flags, const void *data, size_t size)
 	_must_check_;
 
-/* The finished image, malloc'ed, the caller's. Errors: -EFBIG above FORMAT_IMAGE_MAX, -ENOMEM. */
+/* The same, of bytes that become the writer's and leave the buffer empty; on an error they stay where they are. Errors: -EINVAL. */
+int image_writer_take(ImageWriter *writer, FormatSection type, uint32_t flags, Buffer *bytes) _must_check_;
+
+/* The finished image, once: the sections are gone then. It is malloc'ed, the caller's. Errors: -EFBIG above FORMAT_IMAGE_MAX, -ENOMEM. */
 int image_writer_finish(ImageWriter *writer, uint8_t **ret_data, size_t *ret_size) _must_check_;

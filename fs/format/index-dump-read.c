@@ -444,11 +444,9 @@ static int write_image(Reader *reader, uint8_t **ret_image, size_t *ret_size)
 	if (r == 0)
 		r = tree_writer_finish(reader->tree, writer);
 	if (r == 0 && reader->has_packed)
-		r = image_writer_add(writer, FORMAT_SECTION_PACKED_DIGESTS, 0, reader->packed.data,
-				     reader->packed.size);
+		r = image_writer_take(writer, FORMAT_SECTION_PACKED_DIGESTS, 0, &reader->packed);
 	if (r == 0 && reader->header.kind == FORMAT_KIND_VIEW)
-		r = image_writer_add(writer, FORMAT_SECTION_LAYERS, FORMAT_SECTION_MANDATORY, reader->layers.data,
-				     reader->layers.size);
+		r = image_writer_take(writer, FORMAT_SECTION_LAYERS, FORMAT_SECTION_MANDATORY, &reader->layers);
 	return r == 0 ? image_writer_finish(writer, ret_image, ret_size) : r;
 }
 

@@ -265,15 +265,14 @@ int tree_writer_finish(TreeWriter *writer, ImageWriter *image)
 		return r;
 	const struct {
 		FormatSection type;
-		const Buffer *buffer;
+		Buffer *buffer;
 	} sections[] = {
 		{ FORMAT_SECTION_INODES, &writer->inodes },   { FORMAT_SECTION_DIRENTS, &writer->dirents },
 		{ FORMAT_SECTION_STRINGS, &writer->strings }, { FORMAT_SECTION_EXTENTS, &writer->extents },
 		{ FORMAT_SECTION_XATTR_SETS, &writer->sets }, { FORMAT_SECTION_XATTR_ITEMS, &writer->items },
 	};
 	for (size_t i = 0; i < ELEMENTS(sections); i++) {
-		r = image_writer_add(image, sections[i].type, FORMAT_SECTION_MANDATORY, sections[i].buffer->data,
-				     sections[i].buffer->size);
+		r = image_writer_take(image, sections[i].type, FORMAT_SECTION_MANDATORY, sections[i].buffer);
 		if (r < 0)
 			return r;
 	}

@@ -129,5 +129,5 @@ int tree_writer_add_inode(TreeWriter *writer, const TreeInode *inode, const Tree
 int tree_writer_add_entries(TreeWriter *writer, uint32_t directory, const TreeDirent *entries, size_t count)
 	_must_check_;
 
-/* Adds sections 4 to 9 to the image. */
+/* Gives sections 4 to 9 to the image; the writer is of no further use. */
 int tree_writer_finish(TreeWriter *writer, ImageWriter *image) _must_check_;

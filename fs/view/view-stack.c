@@ -105,12 +105,16 @@ bool view_stack_decides(const ViewStackSet *set, ViewStack stack, uint32_t index
 	return false;
 }
 
-int view_stack_child(ViewStackSet *set, ViewStack stack, uint32_t from, TreeString name, ViewStack *ret_stack)
+int view_stack_child(ViewStackSet *set, ViewStack stack, uint32_t from, TreeString name, const uint32_t *here,
+		     ViewStack *ret_stack)
 {
 	ViewStack child = { .first = set->count };
 	for (uint32_t i = from; i < stack.count; i++) {
 		ViewSource directory = view_stack_at(set, stack, i), found;
-		if (source_lookup(set, directory, name.data, name.size, &found)) {
+		bool known = here && i == from;
+		if (known)
+			found = (ViewSource){ .layer = directory.layer, .inode = *here };
+		if (known || source_lookup(set, directory, name.data, name.size, &found)) {
 			TreeInode inode;
 			source_inode(set, found, &inode);
 			/* Whatever is no directory ends the stack, and is part of it only when it is the highest. */
@@ -150,7 +154,7 @@ int view_stack_walk(ViewStackSet *set, uint32_t layers, TreeString path, ViewSou
 			r = -ENOTDIR;
 			break;
 		}
-		r = view_stack_child(set, stack, 0, name, &stack);
+		r = view_stack_child(set, stack, 0, name, NULL, &stack);
 		if (r == 0)
 			source_inode(set, view_stack_at(set, stack, 0), &inode);
 	}

@@ -45,10 +45,10 @@ bool view_stack_decides(const ViewStackSet *set, ViewStack stack, uint32_t index
 
 /*
  * What `name` is, looking down from source `from`: one source if the highest is no directory, else the stack of the merged
- * directory. Errors: -ENOENT, -ENOMEM.
+ * directory. `here`: the inode that source `from` has of that name, if who asks has it at hand; else NULL. Errors: -ENOENT, -ENOMEM.
  */
-int view_stack_child(ViewStackSet *set, ViewStack stack, uint32_t from, TreeString name, ViewStack *ret_stack)
-	_must_check_;
+int view_stack_child(ViewStackSet *set, ViewStack stack, uint32_t from, TreeString name, const uint32_t *here,
+		     ViewStack *ret_stack) _must_check_;
 
 /*
  * Walks `path` (components between slashes) from the root of the lowest `layers` layers to something that is no directory.

@@ -139,7 +139,7 @@ static int merge_source(Merge *merge, uint32_t parent, ViewStack stack, uint32_t
 		if (view_name_is_whiteout(entry.name) || view_stack_decides(&merge->stacks, stack, index, entry.name))
 			continue;
 		ViewStack hits;
-		int r = view_stack_child(&merge->stacks, stack, index, entry.name, &hits);
+		int r = view_stack_child(&merge->stacks, stack, index, entry.name, &entry.inode, &hits);
 		if (r == 0)
 			r = add_child(merge, parent, entry.name, hits);
 		if (r < 0)

@@ -220,7 +220,7 @@ static int write_sections(Finish *finish, ImageWriter *image)
 	if (r == 0)
 		r = tree_writer_finish(finish->writer, image);
 	if (r == 0)
-		r = image_writer_add(image, FORMAT_SECTION_PACKED_DIGESTS, 0, digests.data, digests.size);
+		r = image_writer_take(image, FORMAT_SECTION_PACKED_DIGESTS, 0, &digests);
 	return r;
 }
 
