@@ -208,16 +208,18 @@ static void test_faults_of_the_background(void **state _unused_)
 	fetch_fixture_stop(&fixture);
 }
 
+/* By its patience, and with it the transfer: until then others wait for the only connection. The fill waits until nobody expects anything. */
 static void test_gives_up(void **state _unused_)
 {
-	static const uint32_t chunks[] = { 0 };
+	static const uint32_t given_up[] = { 0 }, other[] = { 5 }, fill[] = { 9 };
 	FetchFixture fixture;
 	start(&fixture, 10, CHUNK_SIZE, 1);
 	fake_server_fault(fixture.server, FAKE_STALL_REQUEST, 1);
-	assert_int_equal(fetch_prefetch(fixture.blob, FETCH_PROFILE, chunks, 1, 300), 0);
-	await_requests(&fixture, 1);
-	/* It ends by its patience, and with it the transfer, so that the only connection is free. */
-	assert_int_equal(fetch_and_compare(&fixture, 5 * CHUNK_SIZE, CHUNK_SIZE, PATIENCE), 0);
+	assert_int_equal(fetch_prefetch(fixture.blob, FETCH_PROFILE, given_up, 1, 300), 0);
+	prefetch(&fixture, FETCH_PROFILE, other, 1);
+	await_chunk(&fixture, 5);
+	prefetch(&fixture, FETCH_BACKGROUND, fill, 1);
+	await_chunk(&fixture, 9);
 	assert_false(cache_blob_has(fixture.cache, 0));
 	fetch_fixture_stop(&fixture);
 }
