@@ -6,14 +6,20 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include "fs/base/deadline.h"
 #include "fs/control/control-frame.h"
 #include "fs/control/control-socket.h"
 
 #define HELLO_SECONDS 10
+#define LOOK_MILLIS   200 /* how often somebody is asked whether he has given up */
 
 struct ControlClient {
 	int fd;
 	ControlReader reader;
+	unsigned limit;           /* of a call, in milliseconds; 0: none */
+	struct timespec deadline; /* of the call under way, where there is a limit */
+	ControlGivenUp *given_up; /* NULL: nobody does */
+	void *given_up_arg;
 };
 
 ControlClient *control_client_free(ControlClient *client)
@@ -26,16 +32,43 @@ ControlClient *control_client_free(ControlClient *client)
 	return NULL;
 }
 
+void control_client_limit(ControlClient *client, unsigned milliseconds, ControlGivenUp *given_up, void *arg)
+{
+	client->limit = milliseconds;
+	client->given_up = given_up;
+	client->given_up_arg = arg;
+}
+
+/* Until the socket is ready for `event`. Without a limit the socket blocks by itself. */
+static int await_socket(const ControlClient *client, short event)
+{
+	while (client->limit > 0) {
+		struct pollfd waited = { .fd = client->fd, .events = event };
+		if (client->given_up && client->given_up(client->given_up_arg))
+			return -ECANCELED;
+		if (deadline_is_over(&client->deadline))
+			return -ETIMEDOUT;
+		int r = poll(&waited, 1, LOOK_MILLIS);
+		if (r > 0)
+			return 0;
+		if (r < 0 && errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
 static int send_frame(ControlClient *client, const json_t *json)
 {
 	_cleanup_free_ uint8_t *bytes = NULL;
 	size_t size;
+	int flags = MSG_NOSIGNAL | (client->limit > 0 ? MSG_DONTWAIT : 0);
 	int r = json ? control_frame_encode(json, &bytes, &size) : -ENOMEM;
 	for (size_t sent = 0; r == 0 && sent < size;) {
-		ssize_t count = send(client->fd, bytes + sent, size - sent, MSG_NOSIGNAL);
+		r = await_socket(client, POLLOUT);
+		ssize_t count = r == 0 ? send(client->fd, bytes + sent, size - sent, flags) : 0;
 		if (count >= 0)
 			sent += (size_t)count;
-		else if (errno != EINTR)
+		else if (errno != EINTR && (client->limit == 0 || errno != EAGAIN))
 			r = errno == EPIPE ? -ECONNRESET : -errno;
 	}
 	return r;
@@ -45,7 +78,7 @@ static int receive_frame(ControlClient *client, json_t **ret_json, Error *error)
 {
 	int r;
 	do
-		r = control_reader_read(&client->reader, client->fd);
+		r = await_socket(client, POLLIN) ?: control_reader_read(&client->reader, client->fd);
 	while (r == 0 || (r == -EAGAIN && errno == EINTR));
 	return r < 0 ? r : control_reader_take(&client->reader, ret_json, error);
 }
@@ -61,22 +94,23 @@ static int error_of(const json_t *frame, Error *error)
 	return error_set(error, code, "%s", text ?: strerror(-code));
 }
 
-static void limit_time(const ControlClient *client, time_t seconds)
+static void limit_greeting(const ControlClient *client, time_t seconds)
 {
 	struct timeval time = { .tv_sec = seconds };
 	(void)setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time));
+	(void)setsockopt(client->fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time));
 }
 
 static int greet(ControlClient *client, Error *error)
 {
 	json_t *mine = control_hello(), *hello = NULL;
-	limit_time(client, HELLO_SECONDS);
+	limit_greeting(client, HELLO_SECONDS);
 	int r = send_frame(client, mine);
 	json_decref(mine);
 	/* Who is refused may have been hung up on, with the reason still to be read. */
 	if (r == 0 || r == -ECONNRESET)
 		r = receive_frame(client, &hello, error);
-	limit_time(client, 0);
+	limit_greeting(client, 0);
 	if (r == -EAGAIN)
 		r = -ETIMEDOUT;
 	if (r < 0)
@@ -121,6 +155,8 @@ static int await(ControlClient *client, ControlProgress *progress, void *arg, js
 		if (r == -ECONNRESET)
 			return error_set(error, r,
 					 "imgfsd ended before it answered; what it had begun may be half done");
+		if (r == -ETIMEDOUT)
+			return error_set(error, r, "imgfsd has not answered within %u seconds", client->limit / 1000);
 		if (r < 0)
 			return error_set(error, r, "the answer of imgfsd cannot be read: %s", strerror(-r));
 		const json_t *step = json_object_get(frame, "progress");
@@ -141,6 +177,7 @@ static int await(ControlClient *client, ControlProgress *progress, void *arg, js
 int control_call(ControlClient *client, const json_t *request, ControlProgress *progress, void *arg,
 		 json_t **ret_answer, Error *error)
 {
+	client->deadline = deadline_in(client->limit);
 	int r = send_frame(client, request);
 	if (r < 0 && r != -ECONNRESET)
 		return error_set(error, r, "the request cannot be sent to imgfsd: %s", strerror(-r));

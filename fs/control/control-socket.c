@@ -4,9 +4,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 
-#define BACKLOG 64
+#define BACKLOG         64
+#define CONNECT_SECONDS 10
 
 static int make_socket(const char *path, int flags, struct sockaddr_un *address, int *ret_fd, Error *error)
 {
@@ -48,12 +50,19 @@ int control_socket_connect(const char *path, int *ret_fd, Error *error)
 	int r = make_socket(path, 0, &address, &fd, error);
 	if (r < 0)
 		return r;
+	/* While the backlog is full connect() waits, for as long as send() may. */
+	struct timeval patience = { .tv_sec = CONNECT_SECONDS }, none = { 0 };
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		if (errno == EAGAIN)
+			return error_set(error, -ETIMEDOUT,
+					 "imgfsd takes no connection at %s: it hangs, or has too much to do", path);
 		if (errno != EINTR)
 			return error_set(error, -errno,
 					 "imgfsd does not answer at %s: %s; `systemctl start imgfsd` starts it", path,
 					 strerror(errno));
 	}
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }

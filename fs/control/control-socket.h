@@ -9,5 +9,5 @@
  */
 int control_socket_listen(const char *path, int *ret_fd, Error *error) _must_check_;
 
-/* Errors: -ENAMETOOLONG, connect's, with a sentence: -ENOENT and -ECONNREFUSED mean that nobody listens. */
+/* Errors: -ENAMETOOLONG, connect's, with a sentence: -ENOENT and -ECONNREFUSED mean that nobody listens, -ETIMEDOUT that it was not taken. */
 int control_socket_connect(const char *path, int *ret_fd, Error *error) _must_check_;

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 
 #include <cmocka.h>
@@ -33,6 +34,16 @@ int accept4(int fd, __SOCKADDR_ARG address, socklen_t *restrict size, int flags)
 	refusals++;
 	errno = EMFILE;
 	return -1;
+}
+
+/* In libc's place: limits of time are for people, so here they are short. */
+int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+{
+	const struct timeval moment = { .tv_usec = 20000 };
+	const struct timeval *time = value;
+	if (level == SOL_SOCKET && name == SO_SNDTIMEO && time->tv_sec > 0)
+		value = &moment;
+	return (int)syscall(SYS_setsockopt, fd, level, name, value, size);
 }
 
 /* A daemon whose "pull" waits until it is let go. */
@@ -330,6 +341,57 @@ static void test_bad_manners(void **state)
 	expect_end(fd);
 }
 
+static bool gives_up(void *arg)
+{
+	unsigned *asked = arg;
+	return ++*asked == 3;
+}
+
+/* A daemon that hangs after the greeting has its client wait for so long, or until nobody wants the answer; it sees that. */
+static void test_limit(void **state)
+{
+	Daemon *daemon = *state;
+	start(daemon);
+	unsigned asked = 0;
+	for (unsigned i = 0; i < 2; i++) {
+		_cleanup_(control_client_free_p) ControlClient *client = NULL;
+		json_t *answer = NULL;
+		Error error = { 0 };
+		assert_int_equal(control_connect(daemon->path, &client, NULL), 0);
+		control_client_limit(client, i == 0 ? 100 : 600000, i == 0 ? NULL : gives_up, &asked);
+		int r = ask(client, json_pack("{s:s, s:s}", "call", "pull", "reference", "r"), &answer, &error);
+		assert_int_equal(r, i == 0 ? -ETIMEDOUT : -ECANCELED);
+		assert_null(answer);
+	}
+	assert_int_equal(asked, 3);
+	await_pulls(daemon, 2);
+	_cleanup_(control_client_free_p) ControlClient *other = NULL;
+	assert_int_equal(control_connect(daemon->path, &other, NULL), 0);
+	ping(other);
+	release(daemon);
+	while (control_server_calls(daemon->server) > 0)
+		ping(other);
+	assert_true(daemon->gone);
+}
+
+/* Nor is a connection waited for that nobody takes: the backlog of one that hangs is full. */
+static void test_full_backlog(void **state)
+{
+	Daemon *daemon = *state;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", daemon->path);
+	_cleanup_close_ int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 0), 0);
+	_cleanup_close_ int first = dial(daemon);
+	ControlClient *client = NULL;
+	Error error = { 0 };
+	assert_true(first >= 0);
+	assert_int_equal(control_connect(daemon->path, &client, &error), -ETIMEDOUT);
+	assert_non_null(strstr(error.message, "takes no connection"));
+	assert_int_equal(unlink(daemon->path), 0);
+}
+
 /* Half a frame, silence, an answer that nobody reads, a call that nobody waits for: others are served all the same. */
 static void test_slow_and_dead_clients(void **state)
 {
@@ -464,6 +526,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_long_calls_hold_up_nobody, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_bad_manners, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_slow_and_dead_clients, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_limit, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_full_backlog, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_crowd, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_busy_crowd, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_other_users, set_up, tear_down),
