@@ -8,24 +8,37 @@
 #include "fs/control/control-client.h"
 #include "snapshotter/lazy.h"
 
-#define TIMEOUT_MILLIS 30000 /* for what has to come over the network before a tree is there */
+#define TIMEOUT_MILLIS 30000  /* of each request to a registry, for what has to come before a tree is there */
+#define ATTACH_MILLIS  300000 /* for all of it: several hosts may be asked, and an index may be large */
+#define CALL_MILLIS    30000  /* for what needs no network */
 
-static int call(const char *socket, json_t *request, json_t **ret_answer, Error *error)
+static bool is_cancelled(void *arg)
+{
+	const atomic_bool *cancelled = arg;
+	return atomic_load(cancelled);
+}
+
+/* `cancelled` may be NULL. */
+static int call(const char *socket, json_t *request, unsigned limit, const atomic_bool *cancelled, json_t **ret_answer,
+		Error *error)
 {
 	_cleanup_(control_client_free_p) ControlClient *client = NULL;
 	if (!request)
 		return error_set(error, -ENOMEM, "out of memory");
 	int r = control_connect(socket, &client, error);
-	return r < 0 ? r : control_call(client, request, NULL, NULL, ret_answer, error);
+	if (r < 0)
+		return r;
+	control_client_limit(client, limit, cancelled ? is_cancelled : NULL, (void *)(uintptr_t)cancelled);
+	return control_call(client, request, NULL, NULL, ret_answer, error);
 }
 
-static int attach(void *arg, const char *owner, const char *reference, const json_t *layers, char **ret_path,
-		  Error *error)
+static int attach(void *arg, const char *owner, const char *reference, const json_t *layers,
+		  const atomic_bool *cancelled, char **ret_path, Error *error)
 {
 	json_auto_t *answer = NULL;
 	json_auto_t *request = json_pack("{s:s, s:s, s:O, s:I, s:s*}", "call", "attach", "owner", owner, "layers",
 					 layers, "timeout", (json_int_t)TIMEOUT_MILLIS, "reference", reference);
-	int r = call(arg, request, &answer, error);
+	int r = call(arg, request, ATTACH_MILLIS, cancelled, &answer, error);
 	if (r < 0)
 		return r;
 	const char *path = json_string_value(json_object_get(answer, "path"));
@@ -39,7 +52,7 @@ static int detach(void *arg, const char *owner, Error *error)
 {
 	json_auto_t *answer = NULL;
 	json_auto_t *request = json_pack("{s:s, s:s}", "call", "detach", "owner", owner);
-	return call(arg, request, &answer, error);
+	return call(arg, request, CALL_MILLIS, NULL, &answer, error);
 }
 
 /* Ids are SQLite's: positive, 63 bits. Other owners may have any name. */
@@ -82,7 +95,7 @@ static int owners(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error
 	do {
 		json_auto_t *answer = NULL;
 		json_auto_t *request = json_pack("{s:s, s:s*}", "call", "list", "after", after);
-		r = call(arg, request, &answer, error);
+		r = call(arg, request, CALL_MILLIS, NULL, &answer, error);
 		if (r < 0)
 			return r;
 		const char *next = json_string_value(json_object_get(answer, "next"));

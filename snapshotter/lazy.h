@@ -5,6 +5,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "snapshotter/meta.h"
@@ -16,11 +17,13 @@ typedef struct LazyBackend {
 	/*
 	 * Shows the merged tree of a chain of layers (array of objects as lazy_layer_encode() makes them, borrowed, the lowest first) and holds it
 	 * for `owner` until detach(); the same owner again replaces. `reference` says where the bytes come from, or is NULL. Returns the directory,
-	 * the caller's. Errors: any, with a sentence; then nothing is held.
+	 * the caller's. Ends soon after `cancelled` has become true. Errors: any, with a sentence; then nothing is held, or what is held in the end,
+	 * where the backend did not answer, is among owners().
 	 */
-	int (*attach)(void *arg, const char *owner, const char *reference, const json_t *layers, char **ret_path,
-		      Error *error);
-	int (*detach)(void *arg, const char *owner, Error *error); /* -ENOENT: holds nothing */
+	int (*attach)(void *arg, const char *owner, const char *reference, const json_t *layers,
+		      const atomic_bool *cancelled, char **ret_path, Error *error);
+	int (*detach)(void *arg, const char *owner,
+		      Error *error); /* -ENOENT: holds nothing; -ETIMEDOUT: the backend does not answer */
 	/* The numbers behind LAZY_OWNER_PREFIX of all owners, below INT64_MAX; the caller's. */
 	int (*owners)(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error);
 	/* Does the directory show a tree now? Cheap. */

@@ -41,11 +41,12 @@ static int map_owner(const MetaLabels *labels, uid_t *uid, gid_t *gid, Error *er
 }
 
 /* The owner of a lazy snapshot's root directory. */
-static int lazy_owner(Service *service, MetaInfo *info, uid_t *ret_uid, gid_t *ret_gid, Error *error)
+static int lazy_owner(Service *service, const WireCall *call, MetaInfo *info, uid_t *ret_uid, gid_t *ret_gid,
+		      Error *error)
 {
 	_cleanup_(meta_chain_done) MetaChain chain = { .lazy_id = info->id, .lazy_path = TAKE_PTR(info->lazy_path) };
 	struct stat status;
-	int r = service_lazy_ensure(service, &chain, error);
+	int r = service_lazy_ensure(service, call, &chain, error);
 	if (r < 0)
 		return r;
 	if (stat(chain.lazy_path, &status) < 0)
@@ -56,7 +57,8 @@ static int lazy_owner(Service *service, MetaInfo *info, uid_t *ret_uid, gid_t *r
 }
 
 /* The new root directory belongs to who owns the parent's. */
-static int choose_owner(Service *service, const MetaCreate *create, uid_t *ret_uid, gid_t *ret_gid, Error *error)
+static int choose_owner(Service *service, const WireCall *call, const MetaCreate *create, uid_t *ret_uid,
+			gid_t *ret_gid, Error *error)
 {
 	_cleanup_(meta_info_done) MetaInfo parent = { 0 };
 	*ret_uid = *ret_gid = 0;
@@ -67,7 +69,7 @@ static int choose_owner(Service *service, const MetaCreate *create, uid_t *ret_u
 		if (parent.kind != META_COMMITTED)
 			return error_set(error, -EINVAL, "the parent %s is not a committed snapshot", create->parent);
 		if (parent.lazy_path)
-			r = lazy_owner(service, &parent, ret_uid, ret_gid, error);
+			r = lazy_owner(service, call, &parent, ret_uid, ret_gid, error);
 		else
 			r = mounts_owner(service->mounts, parent.id, ret_uid, ret_gid, error);
 		if (r < 0)
@@ -81,7 +83,7 @@ static int make_snapshot(Service *service, const WireCall *call, MetaCreate *cre
 {
 	uid_t uid;
 	gid_t gid;
-	int r = choose_owner(service, create, &uid, &gid, error);
+	int r = choose_owner(service, call, create, &uid, &gid, error);
 	if (r < 0)
 		return r;
 	r = mounts_create(service->mounts, create->id, create->kind == META_ACTIVE, uid, gid, error);
@@ -122,7 +124,7 @@ static int create_snapshot(Service *service, WireCall *call, const Snapshots__Cr
 	if (r == 0)
 		r = copy_labels(request->labels, request->n_labels, &labels, error);
 	if (r == 0 && kind == META_ACTIVE && service->lazy)
-		r = service_lazy_prepare(service, create.key, create.parent, &labels, error);
+		r = service_lazy_prepare(service, call, create.key, create.parent, &labels, error);
 	if (r == 0)
 		r = service_id_begin(service, &create.id, error);
 	if (r < 0)

@@ -82,24 +82,35 @@ static int check_path(const char *path, Error *error)
 				     : 0;
 }
 
-/* A daemon that hangs must not take all threads of the pool: containerd waits for Commit with its own database locked. */
-static int attach_layers(Service *service, uint64_t id, const char *reference, const MetaLayers *below,
-			 const char *layer, char **ret_path, Error *error)
+/*
+ * A daemon that hangs, or its file system, must not take all threads of the pool: containerd waits for Commit with its own database locked.
+ */
+static int begin_waiting(Service *service, Error *error)
 {
-	int r;
+	if (atomic_fetch_add(&service->lazy_waiting, 1) < SERVICE_LAZY_WAITING_MAX)
+		return 0;
+	atomic_fetch_sub(&service->lazy_waiting, 1);
+	return error_set(error, -EAGAIN, "%u calls wait for the node daemon already", SERVICE_LAZY_WAITING_MAX);
+}
+
+static void end_waiting(Service *service)
+{
+	atomic_fetch_sub(&service->lazy_waiting, 1);
+}
+
+/* Between begin_waiting() and end_waiting(). */
+static int attach_layers(Service *service, const WireCall *call, uint64_t id, const char *reference,
+			 const MetaLayers *below, const char *layer, char **ret_path, Error *error)
+{
 	char owner[OWNER_SIZE];
 	json_auto_t *layers = join_layers(below, layer);
 	if (!layers)
 		return error_set(error, -ENOMEM, "out of memory");
-	if (atomic_fetch_add(&service->lazy_waiting, 1) >= SERVICE_LAZY_WAITING_MAX)
-		r = error_set(error, -EAGAIN, "%u calls wait for the node daemon already", SERVICE_LAZY_WAITING_MAX);
-	else
-		r = service->lazy->attach(service->lazy->arg, owner_of(id, owner), reference, layers, ret_path, error);
-	atomic_fetch_sub(&service->lazy_waiting, 1);
-	return r;
+	return service->lazy->attach(service->lazy->arg, owner_of(id, owner), reference, layers, &call->cancelled,
+				     ret_path, error);
 }
 
-static void let_go(Service *service, uint64_t id)
+static int let_go(Service *service, uint64_t id)
 {
 	char owner[OWNER_SIZE];
 	Error error = { 0 };
@@ -111,19 +122,24 @@ static void let_go(Service *service, uint64_t id)
 		log_warning("a tree could not be let go id=%" PRIu64 " reason=\"%s\"; the next Cleanup tries again", id,
 			    error_text(&error, r));
 	}
+	return r;
 }
 
 /* Tree, then row. */
-static int make_lazy(Service *service, Wanted *wanted, uint64_t id, Error *error)
+static int make_lazy(Service *service, const WireCall *call, Wanted *wanted, uint64_t id, Error *error)
 {
 	_cleanup_free_ char *path = NULL, *name = NULL;
 	wanted->reason = LAZY_UNAVAILABLE;
-	int r = attach_layers(service, id, wanted->reference, &wanted->below, wanted->layer, &path, error);
+	int r = begin_waiting(service, error);
+	if (r < 0)
+		return r;
+	r = attach_layers(service, call, id, wanted->reference, &wanted->below, wanted->layer, &path, error);
+	end_waiting(service);
 	if (r < 0)
 		return r;
 	r = check_path(path, error);
 	if (r < 0) {
-		let_go(service, id);
+		(void)let_go(service, id);
 		return r;
 	}
 	if (asprintf(&name, "imgfs/%" PRIu64 "/%s", id, wanted->ref) < 0)
@@ -142,12 +158,12 @@ static int make_lazy(Service *service, Wanted *wanted, uint64_t id, Error *error
 	if (r == 0 || r == -EEXIST)
 		wanted->reason = LAZY_IS_LAZY;
 	if (r < 0)
-		let_go(service, id);
+		(void)let_go(service, id);
 	return r;
 }
 
 /* 0: made; -EEXIST: somebody else made it meanwhile. */
-static int try_lazy(Service *service, Wanted *wanted, Error *error)
+static int try_lazy(Service *service, const WireCall *call, Wanted *wanted, Error *error)
 {
 	uint64_t id;
 	int r = judge(service, wanted, error);
@@ -155,12 +171,13 @@ static int try_lazy(Service *service, Wanted *wanted, Error *error)
 		r = service_id_begin(service, &id, error);
 	if (r < 0)
 		return r;
-	r = make_lazy(service, wanted, id, error);
+	r = make_lazy(service, call, wanted, id, error);
 	service_id_end(service, id);
 	return r;
 }
 
-int service_lazy_prepare(Service *service, const char *key, const char *parent, const MetaLabels *labels, Error *error)
+int service_lazy_prepare(Service *service, const WireCall *call, const char *key, const char *parent,
+			 const MetaLabels *labels, Error *error)
 {
 	Error why = { 0 };
 	Wanted wanted = { .ref = meta_labels_get(labels, LABEL_REF), .parent = parent, .labels = labels };
@@ -170,11 +187,14 @@ int service_lazy_prepare(Service *service, const char *key, const char *parent, 
 	if (r < 0)
 		return r;
 	if (r == 0) {
-		r = try_lazy(service, &wanted, &why);
-		atomic_fetch_add(&service->lazy_outcomes[wanted.reason], 1);
-		service_write_metrics(service);
+		r = try_lazy(service, call, &wanted, &why);
 		meta_layers_done(&wanted.below);
 		free(wanted.layer);
+		/* No reason to pull it whole, nor one to speak of. */
+		if (r < 0 && r != -EEXIST && atomic_load(&call->cancelled))
+			return error_set(error, -ECANCELED, "the call was cancelled");
+		atomic_fetch_add(&service->lazy_outcomes[wanted.reason], 1);
+		service_write_metrics(service);
 	}
 	if (r > 0 || r == -EEXIST)
 		wanted.reason = LAZY_IS_LAZY; /* somebody else's */
@@ -190,7 +210,7 @@ int service_lazy_prepare(Service *service, const char *key, const char *parent, 
 }
 
 /* Shows a tree again that is not shown any more: the node has started anew, or the daemon has lost it. */
-static int show_again(Service *service, MetaChain *chain, Error *error)
+static int show_again(Service *service, const WireCall *call, MetaChain *chain, Error *error)
 {
 	_cleanup_free_ char *key = NULL, *path = NULL;
 	_cleanup_(meta_layers_done) MetaLayers layers = { 0 };
@@ -198,7 +218,7 @@ static int show_again(Service *service, MetaChain *chain, Error *error)
 	if (r == 0)
 		r = meta_lazy_layers(service->meta, key, &layers, error);
 	if (r == 0)
-		r = attach_layers(service, chain->lazy_id, layers.reference, &layers, NULL, &path, error);
+		r = attach_layers(service, call, chain->lazy_id, layers.reference, &layers, NULL, &path, error);
 	if (r == 0)
 		r = check_path(path, error);
 	if (r < 0)
@@ -212,17 +232,22 @@ static int show_again(Service *service, MetaChain *chain, Error *error)
 	return r;
 }
 
-int service_lazy_ensure(Service *service, MetaChain *chain, Error *error)
+int service_lazy_ensure(Service *service, const WireCall *call, MetaChain *chain, Error *error)
 {
 	Error why = { 0 };
 	if (!service->lazy)
 		return error_set(error, -EAGAIN,
 				 "the parent is a lazy image, and this imgfs-snapshotter was started with --no-daemon");
-	if (chain->lazy_path && service->lazy->shown(service->lazy->arg, chain->lazy_path))
-		return 0;
-	int r = show_again(service, chain, &why);
+	int r = begin_waiting(service, &why);
+	if (r == 0) {
+		if (!chain->lazy_path || !service->lazy->shown(service->lazy->arg, chain->lazy_path))
+			r = show_again(service, call, chain, &why);
+		end_waiting(service);
+	}
 	if (r == 0)
 		return 0;
+	if (atomic_load(&call->cancelled))
+		return error_set(error, -ECANCELED, "the call was cancelled");
 	atomic_fetch_add(&service->lazy_unreachable, 1);
 	service_write_metrics(service);
 	log_warning("a lazy parent cannot be had id=%" PRIu64 " reason=\"%s\"", chain->lazy_id, error_text(&why, r));
@@ -253,8 +278,11 @@ int service_lazy_reconcile(Service *service, Error *error)
 		r = meta_lazy_ids(service->meta, &rows, &row_count, error);
 	for (size_t i = 0; r == 0 && i < owner_count; i++) {
 		uint64_t id = owners[i];
-		if (!service_has_id(spared, spared_count, id) && !service_has_id(rows, row_count, id))
-			let_go(service, id);
+		if (service_has_id(spared, spared_count, id) || service_has_id(rows, row_count, id))
+			continue;
+		/* One that hangs is not waited for once for each: the next Cleanup tries again. */
+		if (let_go(service, id) == -ETIMEDOUT)
+			break;
 	}
 	return r;
 }

@@ -225,7 +225,7 @@ int service_reply_mounts(Service *service, WireCall *call, const MetaInfo *info,
 {
 	_cleanup_(plan_mount_done) PlanMount plan = { 0 };
 	_cleanup_(view_done) View view = { 0 };
-	int r = chain->lazy_id ? service_lazy_ensure(service, chain, error) : 0;
+	int r = chain->lazy_id ? service_lazy_ensure(service, call, chain, error) : 0;
 	if (r == 0)
 		r = choose_view(service, &info->labels, chain, &view, error);
 	if (r == 0)

@@ -15,7 +15,7 @@ struct Service {
 	const Mounts *mounts;
 	const LazyBackend *lazy;                      /* NULL: none */
 	atomic_ullong lazy_outcomes[LAZY_REASONS];    /* of Prepares that ask for a layer */
-	atomic_uint lazy_waiting;                     /* calls that wait for the backend to show a tree */
+	atomic_uint lazy_waiting;                     /* calls that wait for the backend, or for a tree of it */
 	atomic_ullong lazy_unreachable, lazy_removed; /* calls that answered Unavailable; trees let go of */
 	/*
 	 * Held from the look at which mappings rows have until all other mounts are gone, and while a mount is made for a row that is there: else one
@@ -52,12 +52,16 @@ Snapshots__Info *service_info_message_free(Snapshots__Info *message);
 
 /*
  * Makes the snapshot that a Prepare asks for by the label containerd.io/snapshot.ref, if it can be a lazy one or is there already: -EEXIST, as
- * the protocol wants it. 0: the layer has to be fetched and unpacked by the client; why is in the log.
+ * the protocol wants it. 0: the layer has to be fetched and unpacked by the client; why is in the log. -ECANCELED: nobody waits for it any more.
  */
-int service_lazy_prepare(Service *service, const char *key, const char *parent, const MetaLabels *labels, Error *error);
+int service_lazy_prepare(Service *service, const WireCall *call, const char *key, const char *parent,
+			 const MetaLabels *labels, Error *error);
 
-/* Sees to it that the tree at the end of a chain is shown; may change chain->lazy_path. -EAGAIN when it cannot be had now. */
-int service_lazy_ensure(Service *service, MetaChain *chain, Error *error);
+/*
+ * Sees to it that the tree at the end of a chain is shown; may change chain->lazy_path. -EAGAIN when it cannot be had now, -ECANCELED when nobody
+ * waits for it any more.
+ */
+int service_lazy_ensure(Service *service, const WireCall *call, MetaChain *chain, Error *error);
 
 /* Lets go of trees that no lazy snapshot has. */
 int service_lazy_reconcile(Service *service, Error *error);

@@ -237,9 +237,10 @@ WireServer *wire_server_free(WireServer *server)
 {
 	if (!server)
 		return NULL;
-	server->pool = wire_pool_free(server->pool);
+	/* Which cancels what is still running: without clients nobody waits for it. */
 	while (server->connections)
 		(void)wire_connection_free(server->connections);
+	server->pool = wire_pool_free(server->pool);
 	if (server->done_fd >= 0)
 		collect(server);
 	close_p(&server->done_fd);

@@ -53,6 +53,6 @@ int wire_server_new(const WireServerOptions *options, WireServer **ret_server, E
  */
 int wire_server_run(WireServer *server, Error *error) _must_check_;
 
-/* Waits for the handlers that run. */
+/* Cancels the calls that run, and waits for their handlers. */
 WireServer *wire_server_free(WireServer *server);
 DEFINE_CLEANUP(WireServer, wire_server_free);

@@ -26,7 +26,7 @@
 typedef struct Fake {
 	char tree[96];
 	bool fails, hidden;
-	bool blocks; /* attach() waits as long as that is set; under the lock, as is the next */
+	bool blocks; /* attach() waits as long as that is set and it is not cancelled; under the lock, as is the next */
 	unsigned waiting;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -47,18 +47,20 @@ typedef struct Place {
 	Service *service;
 } Place;
 
-static int fake_attach(void *arg, const char *owner, const char *reference, const json_t *layers, char **ret_path,
-		       Error *error)
+static int fake_attach(void *arg, const char *owner, const char *reference, const json_t *layers,
+		       const atomic_bool *cancelled, char **ret_path, Error *error)
 {
 	Fake *fake = arg;
 	uint64_t id = strtoull(owner + sizeof(LAZY_OWNER_PREFIX) - 1, NULL, 10);
 	(void)pthread_mutex_lock(&fake->lock);
 	fake->waiting++;
 	(void)pthread_cond_broadcast(&fake->changed);
-	while (fake->blocks)
+	while (fake->blocks && !atomic_load(cancelled))
 		(void)pthread_cond_wait(&fake->changed, &fake->lock);
 	fake->waiting--;
 	(void)pthread_mutex_unlock(&fake->lock);
+	if (atomic_load(cancelled))
+		return error_set(error, -ECANCELED, "given up");
 	if (fake->fails)
 		return error_set(error, -EHOSTUNREACH, "the build host is asleep");
 	fake->attached++;
@@ -145,7 +147,8 @@ static int teardown(void **state)
 /* Pairs of labels, NULL at the end. */
 typedef const char *const Labels[20];
 
-static int prepare(Place *place, const char *key, const char *parent, Labels labels, char *ret_lower, Error *error)
+static int prepare_by(WireCall *call, Place *place, const char *key, const char *parent, Labels labels, char *ret_lower,
+		      Error *error)
 {
 	Snapshots__CreateRequest request;
 	Snapshots__CreateRequest__LabelsEntry entries[10], *pointers[10];
@@ -160,17 +163,24 @@ static int prepare(Place *place, const char *key, const char *parent, Labels lab
 		pointers[request.n_labels++] = &entries[i / 2];
 	}
 	uint8_t message[4096];
-	WireCall call = { .message = message, .size = snapshots__create_request__pack(&request, message) };
-	int r = service_prepare(&call, place->service, error);
+	call->message = message;
+	call->size = snapshots__create_request__pack(&request, message);
+	int r = service_prepare(call, place->service, error);
 	if (r == 0 && ret_lower) {
 		Snapshots__MountsReply *reply = snapshots__mounts_reply__unpack(
-			NULL, call.reply.size - WIRE_PREFIX_SIZE, call.reply.data + WIRE_PREFIX_SIZE);
+			NULL, call->reply.size - WIRE_PREFIX_SIZE, call->reply.data + WIRE_PREFIX_SIZE);
 		const Snapshots__Mount *mount = reply->mounts[0];
 		(void)strcpy(ret_lower, mount->n_options > 2 ? mount->options[mount->n_options - 1] : mount->source);
 		snapshots__mounts_reply__free_unpacked(reply, NULL);
 	}
-	buffer_done(&call.reply);
+	buffer_done(&call->reply);
 	return r;
+}
+
+static int prepare(Place *place, const char *key, const char *parent, Labels labels, char *ret_lower, Error *error)
+{
+	WireCall call = { 0 };
+	return prepare_by(&call, place, key, parent, labels, ret_lower, error);
 }
 
 #define REF   "containerd.io/snapshot.ref"
@@ -469,6 +479,56 @@ static void test_daemon_hangs(void **state)
 	}
 }
 
+typedef struct Quitter {
+	Place *place;
+	WireCall call;
+	const char *key, *parent;
+	int result;
+} Quitter;
+
+static void *call_and_quit(void *arg)
+{
+	Quitter *quitter = arg;
+	quitter->result = prepare_by(&quitter->call, quitter->place, quitter->key, quitter->parent,
+				     (Labels){ REF, CHAIN, BLOB, CRI, TWO, IMAGE }, NULL, NULL);
+	return NULL;
+}
+
+/* Who gives up while the daemon hangs has his call ended, and nothing comes of it: no snapshot, and no word of a layer that was pulled whole. */
+static void test_cancelled(void **state)
+{
+	Place *place = *state;
+	Fake *fake = &place->fake;
+	assert_int_equal(prepare(place, "x", "", (Labels){ REF, ONE, BLOB }, NULL, NULL), -EEXIST);
+	_cleanup_free_ char *name = name_of(place, ONE);
+	const MetaLabels none = { 0 };
+	assert_int_equal(prepare(place, "c", name, (Labels){ 0 }, NULL, NULL), 0);
+	const MetaCommit commit = { .id = 2, .key = "c", .name = "ordinary", .labels = &none };
+	assert_int_equal(meta_commit(place->meta, &commit, NULL), 0);
+	Quitter quitters[] = {
+		{ .place = place, .key = "layer", .parent = name },      /* a layer that is to be lazy */
+		{ .place = place, .key = "over", .parent = "ordinary" }, /* a tree that is to be shown again */
+	};
+	fake->blocks = fake->hidden = true;
+	for (size_t i = 0; i < ELEMENTS(quitters); i++) {
+		pthread_t thread;
+		MetaInfo info;
+		assert_int_equal(pthread_create(&thread, NULL, call_and_quit, &quitters[i]), 0);
+		(void)pthread_mutex_lock(&fake->lock);
+		while (fake->waiting == 0)
+			(void)pthread_cond_wait(&fake->changed, &fake->lock);
+		atomic_store(&quitters[i].call.cancelled, true);
+		(void)pthread_cond_broadcast(&fake->changed);
+		(void)pthread_mutex_unlock(&fake->lock);
+		assert_int_equal(pthread_join(thread, NULL), 0);
+		assert_int_equal(quitters[i].result, -ECANCELED);
+		assert_int_equal(meta_stat(place->meta, quitters[i].key, &info, NULL), -ENOENT);
+	}
+	assert_int_equal(atomic_load(&place->service->lazy_outcomes[LAZY_UNAVAILABLE]), 0);
+	assert_int_equal(atomic_load(&place->service->lazy_unreachable), 0);
+	assert_int_equal(fake->owner_count, 1);
+}
+
 /* A crash between tree and row leaves an owner without a snapshot. */
 static void test_orphan(void **state)
 {
@@ -515,7 +575,7 @@ int main(void)
 		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent),   TEST(test_fallback),
 		TEST(test_whole),      TEST(test_unreachable), TEST(test_unreachable_below), TEST(test_daemon_hangs),
 		TEST(test_shown),      TEST(test_orphan),      TEST(test_orphan_of_a_crash), TEST(test_separators),
-		TEST(test_no_row),
+		TEST(test_no_row),     TEST(test_cancelled),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -33,6 +34,17 @@ int accept4(int fd, __SOCKADDR_ARG address, socklen_t *restrict size, int flags)
 		return (int)syscall(SYS_accept4, fd, address.__sockaddr__, size, flags);
 	refusals++;
 	errno = EMFILE;
+	return -1;
+}
+
+/* In libc's place: while `broken`, the server cannot wait for calls. */
+static _Atomic bool broken;
+
+int epoll_wait(int fd, struct epoll_event *events, int count, int timeout)
+{
+	if (!broken)
+		return (int)syscall(SYS_epoll_pwait, fd, events, count, timeout, NULL, 8);
+	errno = EBADF;
 	return -1;
 }
 
@@ -75,6 +87,19 @@ static int hold(WireCall *call, void *arg, Error *error)
 	return echo(call, arg, error);
 }
 
+/* Waits until nobody waits for it. */
+static int linger(WireCall *call, void *arg, Error *error)
+{
+	Place *place = arg;
+	(void)pthread_mutex_lock(&place->lock);
+	place->held++;
+	(void)pthread_cond_broadcast(&place->changed);
+	(void)pthread_mutex_unlock(&place->lock);
+	while (!atomic_load(&call->cancelled))
+		(void)usleep(1000);
+	return error_set(error, -ECANCELED, "cancelled");
+}
+
 /* As many messages as the request has bytes, the third and every further one of 300,000 bytes. */
 static int stream(WireCall *call, void *arg _unused_, Error *error _unused_)
 {
@@ -90,13 +115,28 @@ static int stream(WireCall *call, void *arg _unused_, Error *error _unused_)
 }
 
 static const WireMethod methods[] = {
-	{ "/t/Echo", echo }, { "/t/Refuse", refuse }, { "/t/Hold", hold }, { "/t/Stream", stream }
+	{ "/t/Echo", echo },     { "/t/Refuse", refuse }, { "/t/Hold", hold },
+	{ "/t/Stream", stream }, { "/t/Linger", linger },
 };
 
 static void *run_server(void *arg)
 {
 	Place *place = arg;
 	return wire_server_run(place->server, NULL) == 0 ? place : NULL;
+}
+
+static int start(Place *place)
+{
+	const WireServerOptions options = {
+		.listen_fd = place->listen_fd,
+		.stop_fd = place->stop_fd,
+		.methods = methods,
+		.method_count = ELEMENTS(methods),
+		.arg = place,
+	};
+	if (wire_server_new(&options, &place->server, NULL) < 0)
+		return -1;
+	return pthread_create(&place->thread, NULL, run_server, place);
 }
 
 static int setup(void **state)
@@ -112,17 +152,8 @@ static int setup(void **state)
 	place.stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (place.stop_fd < 0 || wire_listen(place.path, &place.listen_fd, NULL) < 0)
 		return -1;
-	const WireServerOptions options = {
-		.listen_fd = place.listen_fd,
-		.stop_fd = place.stop_fd,
-		.methods = methods,
-		.method_count = ELEMENTS(methods),
-		.arg = &place,
-	};
-	if (wire_server_new(&options, &place.server, NULL) < 0)
-		return -1;
 	*state = &place;
-	return pthread_create(&place.thread, NULL, run_server, &place);
+	return start(&place);
 }
 
 static int teardown(void **state)
@@ -284,6 +315,29 @@ static void test_gone(void **state)
 	client = wire_client_close(client);
 }
 
+/* The end does not wait for what nobody waits for any more. */
+static void test_end(void **state)
+{
+	Place *place = *state;
+	WireClient *client = connect_client(place);
+	_cleanup_(buffer_done) Buffer request = { 0 };
+	_cleanup_(buffer_done) Buffer reply = { 0 };
+	eventfd_t count;
+	void *result;
+	assert_non_null(wire_client_message(&request, 0));
+	assert_int_equal(wire_client_call(client, "/t/Linger", &request, 100, &reply, NULL), -ETIMEDOUT);
+	wait_until_held(place, 1);
+	broken = true;
+	assert_int_equal(eventfd_write(place->stop_fd, 1), 0);
+	assert_int_equal(pthread_join(place->thread, &result), 0);
+	assert_null(result);
+	broken = false;
+	place->server = wire_server_free(place->server);
+	client = wire_client_close(client);
+	assert_int_equal(eventfd_read(place->stop_fd, &count), 0);
+	assert_int_equal(start(place), 0);
+}
+
 /* What is no HTTP/2 ends its own connection only. */
 static void test_garbage(void **state)
 {
@@ -409,6 +463,7 @@ int main(void)
 		TEST(test_refused),
 		TEST(test_slow),
 		TEST(test_gone),
+		TEST(test_end),
 		TEST(test_garbage),
 		TEST(test_listen),
 		TEST(test_peer_that_talks_first),
