@@ -5,12 +5,22 @@
 #include <string.h>
 #include <sys/vfs.h>
 
+#include "fs/base/digest.h"
 #include "fs/control/control-client.h"
 #include "snapshotter/lazy.h"
 
 #define TIMEOUT_MILLIS 30000  /* of each request to a registry, for what has to come before a tree is there */
 #define ATTACH_MILLIS  300000 /* for all of it: several hosts may be asked, and an index may be large */
 #define CALL_MILLIS    30000  /* for what needs no network */
+
+#define DIGITS     12 /* of the root's digest */
+#define OWNER_SIZE (LAZY_PREFIX_SIZE + 24)
+
+static const char *owner_of(const LazyDaemon *daemon, uint64_t id, char owner[static OWNER_SIZE])
+{
+	(void)snprintf(owner, OWNER_SIZE, "%s%" PRIu64, daemon->prefix, id);
+	return owner;
+}
 
 static bool is_cancelled(void *arg)
 {
@@ -19,25 +29,27 @@ static bool is_cancelled(void *arg)
 }
 
 /* `cancelled` may be NULL. */
-static int call(const char *socket, json_t *request, unsigned limit, const atomic_bool *cancelled, json_t **ret_answer,
-		Error *error)
+static int call(const LazyDaemon *daemon, json_t *request, unsigned limit, const atomic_bool *cancelled,
+		json_t **ret_answer, Error *error)
 {
 	_cleanup_(control_client_free_p) ControlClient *client = NULL;
 	if (!request)
 		return error_set(error, -ENOMEM, "out of memory");
-	int r = control_connect(socket, &client, error);
+	int r = control_connect(daemon->socket, &client, error);
 	if (r < 0)
 		return r;
 	control_client_limit(client, limit, cancelled ? is_cancelled : NULL, (void *)(uintptr_t)cancelled);
 	return control_call(client, request, NULL, NULL, ret_answer, error);
 }
 
-static int attach(void *arg, const char *owner, const char *reference, const json_t *layers,
-		  const atomic_bool *cancelled, char **ret_path, Error *error)
+static int attach(void *arg, uint64_t id, const char *reference, const json_t *layers, const atomic_bool *cancelled,
+		  char **ret_path, Error *error)
 {
+	char owner[OWNER_SIZE];
 	json_auto_t *answer = NULL;
-	json_auto_t *request = json_pack("{s:s, s:s, s:O, s:I, s:s*}", "call", "attach", "owner", owner, "layers",
-					 layers, "timeout", (json_int_t)TIMEOUT_MILLIS, "reference", reference);
+	json_auto_t *request =
+		json_pack("{s:s, s:s, s:O, s:I, s:s*}", "call", "attach", "owner", owner_of(arg, id, owner), "layers",
+			  layers, "timeout", (json_int_t)TIMEOUT_MILLIS, "reference", reference);
 	int r = call(arg, request, ATTACH_MILLIS, cancelled, &answer, error);
 	if (r < 0)
 		return r;
@@ -48,19 +60,20 @@ static int attach(void *arg, const char *owner, const char *reference, const jso
 	return *ret_path ? 0 : error_set(error, -ENOMEM, "out of memory");
 }
 
-static int detach(void *arg, const char *owner, Error *error)
+static int detach(void *arg, uint64_t id, Error *error)
 {
+	char owner[OWNER_SIZE];
 	json_auto_t *answer = NULL;
-	json_auto_t *request = json_pack("{s:s, s:s}", "call", "detach", "owner", owner);
+	json_auto_t *request = json_pack("{s:s, s:s}", "call", "detach", "owner", owner_of(arg, id, owner));
 	return call(arg, request, CALL_MILLIS, NULL, &answer, error);
 }
 
 /* Ids are SQLite's: positive, 63 bits. Other owners may have any name. */
-static bool read_owner(const char *owner, uint64_t *ret_id)
+static bool read_owner(const LazyDaemon *daemon, const char *owner, uint64_t *ret_id)
 {
-	static const size_t prefix = sizeof(LAZY_OWNER_PREFIX) - 1;
+	const size_t prefix = strlen(daemon->prefix);
 	char *end;
-	if (!owner || strncmp(owner, LAZY_OWNER_PREFIX, prefix) != 0 || owner[prefix] < '1' || owner[prefix] > '9')
+	if (!owner || strncmp(owner, daemon->prefix, prefix) != 0 || owner[prefix] < '1' || owner[prefix] > '9')
 		return false;
 	errno = 0;
 	*ret_id = strtoull(owner + prefix, &end, 10);
@@ -68,14 +81,14 @@ static bool read_owner(const char *owner, uint64_t *ret_id)
 }
 
 /* Puts the ids of a page of the list into `ids`. */
-static int add_owners(const json_t *answer, uint64_t **ids, size_t *count)
+static int add_owners(const LazyDaemon *daemon, const json_t *answer, uint64_t **ids, size_t *count)
 {
 	size_t i;
 	const json_t *one, *list = json_object_get(answer, "attached");
 	json_array_foreach(list, i, one)
 	{
 		uint64_t id;
-		if (!read_owner(json_string_value(json_object_get(one, "owner")), &id))
+		if (!read_owner(daemon, json_string_value(json_object_get(one, "owner")), &id))
 			continue;
 		uint64_t *larger = reallocarray(*ids, *count + 1, sizeof(*larger));
 		if (!larger)
@@ -101,7 +114,7 @@ static int owners(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error
 		const char *next = json_string_value(json_object_get(answer, "next"));
 		free(after);
 		after = next ? strdup(next) : NULL;
-		if (add_owners(answer, &ids, &count) < 0 || (next && !after))
+		if (add_owners(arg, answer, &ids, &count) < 0 || (next && !after))
 			return error_set(error, -ENOMEM, "out of memory");
 	} while (after);
 	*ret_ids = TAKE_PTR(ids);
@@ -116,9 +129,15 @@ static bool shown(void *arg _unused_, const char *path)
 	return statfs(path, &status) == 0 && status.f_type == FUSE_SUPER_MAGIC;
 }
 
-LazyBackend lazy_daemon(const char *socket)
+int lazy_daemon(LazyDaemon *daemon, const char *socket, const char *root, LazyBackend *ret_backend, Error *error)
 {
-	return (LazyBackend){
-		.attach = attach, .detach = detach, .owners = owners, .shown = shown, .arg = (void *)(uintptr_t)socket
-	};
+	char hex[DIGEST_HEX_SIZE];
+	Digest digest;
+	if (digest_of(root, strlen(root), &digest) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	daemon->socket = socket;
+	(void)snprintf(daemon->prefix, sizeof(daemon->prefix), "snapshotter:%.*s:", DIGITS, digest_hex(&digest, hex));
+	*ret_backend =
+		(LazyBackend){ .attach = attach, .detach = detach, .owners = owners, .shown = shown, .arg = daemon };
+	return 0;
 }

@@ -10,21 +10,19 @@
 
 #include "snapshotter/meta.h"
 
-#define LAZY_OWNER_PREFIX "snapshotter:" /* then the id of the snapshot */
-
-/* All functions may be called by several threads at a time, and block. `arg` is the backend's. */
+/* All functions may be called by several threads at a time, and block. `arg` is the backend's. An id is that of a snapshot, below INT64_MAX. */
 typedef struct LazyBackend {
 	/*
 	 * Shows the merged tree of a chain of layers (array of objects as lazy_layer_encode() makes them, borrowed, the lowest first) and holds it
-	 * for `owner` until detach(); the same owner again replaces. `reference` says where the bytes come from, or is NULL. Returns the directory,
+	 * for this snapshot until detach(); the same one again replaces. `reference` says where the bytes come from, or is NULL. Returns the directory,
 	 * the caller's. Ends soon after `cancelled` has become true. Errors: any, with a sentence; then nothing is held, or what is held in the end,
 	 * where the backend did not answer, is among owners().
 	 */
-	int (*attach)(void *arg, const char *owner, const char *reference, const json_t *layers,
-		      const atomic_bool *cancelled, char **ret_path, Error *error);
-	int (*detach)(void *arg, const char *owner,
-		      Error *error); /* -ENOENT: holds nothing; -ETIMEDOUT: the backend does not answer */
-	/* The numbers behind LAZY_OWNER_PREFIX of all owners, below INT64_MAX; the caller's. */
+	int (*attach)(void *arg, uint64_t id, const char *reference, const json_t *layers, const atomic_bool *cancelled,
+		      char **ret_path, Error *error);
+	/* Errors: -ENOENT (nothing is held), -ETIMEDOUT (the backend does not answer), others. */
+	int (*detach)(void *arg, uint64_t id, Error *error);
+	/* All ids for which something is held; the caller's. */
 	int (*owners)(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error);
 	/* Does the directory show a tree now? Cheap. */
 	bool (*shown)(void *arg, const char *path);
@@ -52,5 +50,17 @@ const char *lazy_reason_name(LazyReason reason); /* as in logs and metrics: "no-
 int lazy_layer_encode(const MetaLabels *labels, const char *ref, const char *parent_chain, char **ret_layer,
 		      LazyReason *ret_reason, Error *error) _must_check_;
 
-/* The backend that is the node daemon behind this socket. `socket` must stay. */
-LazyBackend lazy_daemon(const char *socket);
+/*
+ * The node daemon behind a socket as backend. It knows a tree's holder by a text, which begins with a digest of the snapshotter's root, since
+ * another snapshotter may use the same daemon: "snapshotter:DIGEST:ID".
+ */
+#define LAZY_PREFIX_SIZE 32
+
+typedef struct LazyDaemon {
+	const char *socket;
+	char prefix[LAZY_PREFIX_SIZE];
+} LazyDaemon;
+
+/* `root` is a real path. `daemon` and `socket` must stay. Errors: -ENOMEM, with a sentence. */
+int lazy_daemon(LazyDaemon *daemon, const char *socket, const char *root, LazyBackend *ret_backend, Error *error)
+	_must_check_;

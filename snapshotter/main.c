@@ -176,6 +176,7 @@ typedef struct Process {
 	bool own_socket;
 	Mounts mounts;
 	Meta *meta;
+	LazyDaemon daemon;
 	LazyBackend lazy;
 	Service *service;
 	char *whole;
@@ -193,7 +194,8 @@ static int open_state(const Options *options, Process *process, Error *error)
 	mode_t before = umask(0077);
 	r = meta_open(path, &process->meta, error);
 	(void)umask(before);
-	process->lazy = lazy_daemon(options->daemon_socket);
+	if (r == 0)
+		r = lazy_daemon(&process->daemon, options->daemon_socket, process->mounts.root, &process->lazy, error);
 	const ServiceOptions service = {
 		.meta = process->meta,
 		.mounts = &process->mounts,

@@ -8,13 +8,6 @@
 #define LABEL_REF       "containerd.io/snapshot.ref"
 #define LABEL_IMAGE_REF "containerd.io/snapshot/cri.image-ref"
 #define LABEL_REFERENCE "containerd.io/snapshot/imgfs.reference" /* imgfs pull --containerd */
-#define OWNER_SIZE      48
-
-static const char *owner_of(uint64_t id, char owner[static OWNER_SIZE])
-{
-	(void)snprintf(owner, OWNER_SIZE, LAZY_OWNER_PREFIX "%" PRIu64, id);
-	return owner;
-}
 
 /* The layers of a chain as the backend wants them: those below, and `layer`, which may be NULL. */
 static json_t *join_layers(const MetaLayers *below, const char *layer)
@@ -102,19 +95,16 @@ static void end_waiting(Service *service)
 static int attach_layers(Service *service, const WireCall *call, uint64_t id, const char *reference,
 			 const MetaLayers *below, const char *layer, char **ret_path, Error *error)
 {
-	char owner[OWNER_SIZE];
 	json_auto_t *layers = join_layers(below, layer);
 	if (!layers)
 		return error_set(error, -ENOMEM, "out of memory");
-	return service->lazy->attach(service->lazy->arg, owner_of(id, owner), reference, layers, &call->cancelled,
-				     ret_path, error);
+	return service->lazy->attach(service->lazy->arg, id, reference, layers, &call->cancelled, ret_path, error);
 }
 
 static int let_go(Service *service, uint64_t id)
 {
-	char owner[OWNER_SIZE];
 	Error error = { 0 };
-	int r = service->lazy->detach(service->lazy->arg, owner_of(id, owner), &error);
+	int r = service->lazy->detach(service->lazy->arg, id, &error);
 	if (r == 0) {
 		atomic_fetch_add(&service->lazy_removed, 1);
 		service_write_metrics(service);

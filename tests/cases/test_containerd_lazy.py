@@ -203,6 +203,26 @@ def test_restarts_under_a_running_container(lazy, node, host):
     remove_all(lazy, node)
 
 
+def test_two_snapshotters(lazy, node, host):
+    """Another snapshotter at the same daemon, for another containerd, keeps its hands off what the first one holds; and each holds its own."""
+    name = pull(lazy, node, host)
+    held = {holder["owner"] for holder in node.holders()}
+    with tempfile.TemporaryDirectory(prefix="imgfs-c-", dir="/var/tmp") as root:
+        other = Containerd(root, options=lazy.options[:2])
+        try:
+            assert {holder["owner"] for holder in node.holders()} == held
+            pull(other, node, host)
+            assert len(node.holders()) == 2 * len(held) == 6
+            assert other.run("--rm", name, "c", "/bin/cat", "/etc/one").stdout == "one"
+            other.remove_images()
+            machine.wait_until(lambda: len(node.holders()) == 3, "the end of what was held for the other", 120)
+        finally:
+            other.stop()
+    assert {holder["owner"] for holder in node.holders()} == held
+    assert lazy.run("--rm", name, "c", "/bin/cat", "/etc/one").stdout == "one"
+    remove_all(lazy, node)
+
+
 def test_without_a_daemon(lazy, node, host):
     """A layer that cannot be had is refused with the reason; a container over a lazy image that cannot be shown does not start empty."""
     name = pull(lazy, node, host)

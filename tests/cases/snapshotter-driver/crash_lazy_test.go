@@ -203,7 +203,7 @@ func (n *node) held(t *testing.T) []string {
 	}
 	ids := []string{}
 	for _, one := range list {
-		ids = append(ids, strings.TrimPrefix(one.Owner, "snapshotter:"))
+		ids = append(ids, one.Owner[strings.LastIndex(one.Owner, ":")+1:])
 	}
 	sort.Strings(ids)
 	return ids

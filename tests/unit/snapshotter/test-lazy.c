@@ -47,11 +47,10 @@ typedef struct Place {
 	Service *service;
 } Place;
 
-static int fake_attach(void *arg, const char *owner, const char *reference, const json_t *layers,
+static int fake_attach(void *arg, uint64_t id, const char *reference, const json_t *layers,
 		       const atomic_bool *cancelled, char **ret_path, Error *error)
 {
 	Fake *fake = arg;
-	uint64_t id = strtoull(owner + sizeof(LAZY_OWNER_PREFIX) - 1, NULL, 10);
 	(void)pthread_mutex_lock(&fake->lock);
 	fake->waiting++;
 	(void)pthread_cond_broadcast(&fake->changed);
@@ -78,10 +77,9 @@ static int fake_attach(void *arg, const char *owner, const char *reference, cons
 	return 0;
 }
 
-static int fake_detach(void *arg, const char *owner, Error *error _unused_)
+static int fake_detach(void *arg, uint64_t id, Error *error _unused_)
 {
 	Fake *fake = arg;
-	uint64_t id = strtoull(owner + sizeof(LAZY_OWNER_PREFIX) - 1, NULL, 10);
 	for (size_t i = 0; i < fake->owner_count; i++) {
 		if (fake->owners[i] == id) {
 			fake->owners[i] = fake->owners[--fake->owner_count];
