@@ -473,6 +473,7 @@ def test_import_of_a_damaged_image(place):
     assert layer["blob"] in said and "chunk " in said
     assert not archive.exists() and list(place.work.glob(".tmp-*")) == []
     place.imgfs("import", "b:v1", f"oci:{place.work / 'oci'}", status=4)
+    assert (place.work / "oci/blobs/sha256" / hexes(place.json("inspect", "b:v1")["layers"][0]["diffID"])).exists()
     assert not (place.work / "oci/index.json").exists()
 
 

@@ -1,5 +1,6 @@
 /* The OCI image layout. */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -21,6 +22,8 @@ typedef struct Layout {
 	int fd;
 	Store *store;
 	const ImportOptions *options;
+	bool directory_made; /* by this import */
+	bool made;           /* likewise, the layout in it */
 } Layout;
 
 static bool is_empty(int fd)
@@ -38,6 +41,7 @@ static bool is_empty(int fd)
 /* The file "oci-layout" comes first: a crash after it leaves a layout without images, which the next import fills. */
 static int open_layout(Layout *layout, Error *error)
 {
+	layout->directory_made = access(layout->path, F_OK) < 0;
 	int r = fd_make_directories(AT_FDCWD, layout->path, 0755);
 	if (r == 0) {
 		layout->fd = open(layout->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -50,6 +54,7 @@ static int open_layout(Layout *layout, Error *error)
 			return error_set(error, -EEXIST,
 					 "%s is neither empty nor an OCI image layout; name another directory",
 					 layout->path);
+		layout->made = true;
 		r = fd_replace_file(layout->fd, "oci-layout", LAYOUT_TEXT, strlen(LAYOUT_TEXT), 0644);
 	}
 	if (r == 0)
@@ -188,6 +193,18 @@ static int fill(const Layout *layout, const StoreImage *image, Error *error)
 	return r == 0 ? put_list(layout, image, error) : r;
 }
 
+/* After a failure: what was made and holds nothing goes. Layers that have arrived whole stay for the next try. */
+static void drop_empty(const Layout *layout)
+{
+	if (layout->made) {
+		(void)unlinkat(layout->fd, "blobs/sha256", AT_REMOVEDIR);
+		if (unlinkat(layout->fd, "blobs", AT_REMOVEDIR) == 0 || errno == ENOENT)
+			(void)unlinkat(layout->fd, "oci-layout", 0);
+	}
+	if (layout->directory_made)
+		(void)rmdir(layout->path);
+}
+
 int import_oci_layout(Store *store, const StoreImage *image, const ImportOptions *options, const char *path,
 		      Error *error)
 {
@@ -198,6 +215,8 @@ int import_oci_layout(Store *store, const StoreImage *image, const ImportOptions
 		if (r < 0)
 			(void)error_prefix(error, r, "%s", path);
 	}
+	if (r < 0)
+		drop_empty(&layout);
 	if (layout.fd >= 0)
 		(void)close(layout.fd);
 	return r;

@@ -277,7 +277,24 @@ static void test_layout_damage(void **state _unused_)
 	image_fixture_flip(&fixture.store, image_fixture_object("blobs/sha256", &fixture.image.manifest.layers[0].blob),
 			   70000);
 	assert_int_equal(import_layout(&fixture, outside(&fixture, "oci"), "v1", &error), -EBADMSG);
-	assert_int_equal(count_files(outside(&fixture, "oci/blobs/sha256")), 0);
+	assert_int_equal(access(outside(&fixture, "oci"), F_OK), -1);
+	assert_int_equal(mkdir(outside(&fixture, "oci"), 0755), 0);
+	assert_int_equal(import_layout(&fixture, outside(&fixture, "oci"), "v1", &error), -EBADMSG);
+	assert_int_equal(rmdir(outside(&fixture, "oci")), 0);
+	close_fixture(&fixture);
+}
+
+/* Nor does one behind it: what is whole stays, without a list of images. */
+static void test_layout_half_way(void **state _unused_)
+{
+	ImportFixture fixture;
+	Error error = { 0 };
+	open_fixture(&fixture);
+	image_fixture_flip(&fixture.store, image_fixture_object("blobs/sha256", &fixture.image.manifest.layers[1].blob),
+			   100);
+	assert_int_equal(import_layout(&fixture, outside(&fixture, "oci"), "v1", &error), -EBADMSG);
+	assert_int_equal(count_files(outside(&fixture, "oci/blobs/sha256")), 1);
+	assert_int_equal(access(outside(&fixture, "oci/oci-layout"), F_OK), 0);
 	assert_int_equal(access(outside(&fixture, "oci/index.json"), F_OK), -1);
 	close_fixture(&fixture);
 }
@@ -323,11 +340,11 @@ static void test_file(void **state _unused_)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_archive),     cmocka_unit_test(test_archive_without_name),
-		cmocka_unit_test(test_large_layer), cmocka_unit_test(test_damage),
-		cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_layout),
-		cmocka_unit_test(test_no_layout),   cmocka_unit_test(test_layout_damage),
-		cmocka_unit_test(test_file),
+		cmocka_unit_test(test_archive),         cmocka_unit_test(test_archive_without_name),
+		cmocka_unit_test(test_large_layer),     cmocka_unit_test(test_damage),
+		cmocka_unit_test(test_full_disk),       cmocka_unit_test(test_layout),
+		cmocka_unit_test(test_no_layout),       cmocka_unit_test(test_layout_damage),
+		cmocka_unit_test(test_layout_half_way), cmocka_unit_test(test_file),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
