@@ -85,10 +85,10 @@ static bool looks_like_cache(int dirfd)
 }
 
 /*
- * Makes sure that the directory is a cache, or makes it one if it is empty. A marker that rotted must not cost the cache, so one that is wrong is
+ * Makes sure that the directory is a cache, or makes it one if it is empty and that is wanted. A marker that rotted must not cost the cache, so one that is wrong is
  * mended: a later layout needs a marker of another name.
  */
-static int claim(int dirfd)
+static int claim(int dirfd, bool create)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t size;
@@ -107,6 +107,8 @@ static int claim(int dirfd)
 	r = directory_is_empty(dirfd, &empty);
 	if (r < 0)
 		return r;
+	if (empty && !create)
+		return -ENOENT;
 	if (empty)
 		return put_file(dirfd, MARKER, MARKER_TEXT, strlen(MARKER_TEXT));
 	/* Somebody else may have made it a cache between the two looks. */
@@ -150,7 +152,7 @@ static int prepare_directories(int dirfd)
 	return 0;
 }
 
-int cache_store_open(const char *path, CacheStore **ret_store, Error *error)
+int cache_store_open(const char *path, bool create, CacheStore **ret_store, Error *error)
 {
 	_cleanup_(cache_store_free_p) CacheStore *store = calloc(1, sizeof(*store));
 	if (!store)
@@ -160,13 +162,17 @@ int cache_store_open(const char *path, CacheStore **ret_store, Error *error)
 	if (!store->path)
 		return error_set(error, -ENOMEM, "out of memory");
 
-	int r = fd_make_directories(AT_FDCWD, path, CACHE_DIRECTORY_MODE);
+	int r = create ? fd_make_directories(AT_FDCWD, path, CACHE_DIRECTORY_MODE) : 0;
 	if (r == 0) {
 		store->dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		r = store->dirfd < 0 ? -errno : claim(store->dirfd);
+		r = store->dirfd < 0 ? -errno : claim(store->dirfd, create);
 	}
 	if (r == -EEXIST)
 		return error_set(error, r, "%s is not an imgfs cache and not empty; name another directory", path);
+	if (r == -ENOENT && !create)
+		return error_set(error, r,
+				 "there is no cache %s; a mount or `imgfs pull` makes one, --cache names another",
+				 path);
 	if (r == 0)
 		r = prepare_directories(store->dirfd);
 	if (r < 0)

@@ -20,6 +20,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,10 +42,10 @@ typedef enum CacheKind {
 } CacheKind;
 
 /*
- * Opens or creates the cache at `path`, and sweeps temporaries that a crash left long ago. Errors: -EEXIST (a directory that is
- * something else), or mkdir's and open's.
+ * Opens the cache at `path`; with `create`, makes it where nothing or an empty directory is. Sweeps temporaries that a crash left long ago. Errors:
+ * -EEXIST (a directory that is something else), -ENOENT (without `create`: nothing, or an empty one), or mkdir's and open's.
  */
-int cache_store_open(const char *path, CacheStore **ret_store, Error *error) _must_check_;
+int cache_store_open(const char *path, bool create, CacheStore **ret_store, Error *error) _must_check_;
 
 /*
  * The same for a process that has but a descriptor of a cache's directory, from cache_store_fd() of another; it becomes the store's, also on

@@ -105,7 +105,7 @@ static int look_into_cache(const Search *search, MountObserved *observed, const 
 	char path[PATH_MAX];
 	const char *slash = strchr(observed->record->label.place, '/');
 	const char *chain_id = slash ? slash + 1 : "";
-	if (!find_cache(observed, chain_id, path) || cache_store_open(path, &cache, NULL) < 0)
+	if (!find_cache(observed, chain_id, path) || cache_store_open(path, false, &cache, NULL) < 0)
 		return 0;
 	int r = open_files(observed, cache, chain_id, layers, count);
 	if (r == 0)

@@ -298,7 +298,7 @@ static bool is_sealed(const MountObserved *observed)
 	Digest manifest;
 	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
 	return observed->plan.manifest && digest_from_text(observed->plan.manifest, &manifest) == 0 &&
-	       cache_of(observed, path) && cache_store_open(path, &cache, NULL) == 0 &&
+	       cache_of(observed, path) && cache_store_open(path, false, &cache, NULL) == 0 &&
 	       fetch_seal_check(cache, &manifest, observed->plan.source);
 }
 

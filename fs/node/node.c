@@ -73,7 +73,7 @@ static int open_state(Node *node, Error *error)
 	if (r == 0)
 		r = open_directory(runtime, "bound", 0700, &node->bound_fd, error);
 	if (r == 0)
-		r = cache_store_open(node->options.cache, &node->cache, error);
+		r = cache_store_open(node->options.cache, true, &node->cache, error);
 	return r;
 }
 

@@ -81,7 +81,8 @@ def test_list_size_and_prune(store, serve, work, cache, mount_http, unpacked_sca
 
 def test_what_is_no_object_stays(cache, work, tmp_path):
     """Files that a cache does not have are passed over, and a directory that is none is refused."""
-    cache("size")
+    (work / "cache").mkdir()
+    (work / "cache/imgfs-cache").write_text("imgfs cache 1\n")
     for path in ("blobs/README", "manifests/x", "tags/host/name/_tags/..x", "tags/file"):
         (work / "cache" / path).parent.mkdir(parents=True, exist_ok=True)
         (work / "cache" / path).write_text("hello")
@@ -95,6 +96,16 @@ def test_what_is_no_object_stays(cache, work, tmp_path):
     (tmp_path / "file").write_text("x")
     done = machine.imgfs("cache", "--cache", tmp_path, "prune", "--all", check=False)
     assert done.returncode == 1 and "is not an imgfs cache" in done.stderr and (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("action", [("ls",), ("size",), ("verify",), ("evict", "--free", "1M"), ("prune",), ("pin", "h:1/a:b"), ("unpin", "h:1/a:b")])
+def test_a_cache_that_is_not_there(action, work):
+    """A mistyped directory is named, and not made; nor is one that is empty made a cache."""
+    done = machine.imgfs("cache", "--cache", work / "cahce", *action, check=False)
+    assert done.returncode == 3 and f"there is no cache {work}/cahce;" in done.stderr and not (work / "cahce").exists()
+    (work / "cahce").mkdir()
+    done = machine.imgfs("cache", "--cache", work / "cahce", *action, check=False)
+    assert done.returncode == 3 and f"there is no cache {work}/cahce;" in done.stderr and not os.listdir(work / "cahce")
 
 
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("ls", "--all"), ("prune", "--keep", "x"), ("ls", "size")])

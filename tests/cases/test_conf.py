@@ -42,6 +42,17 @@ def test_the_cache_of_all_verbs(work, store):
         assert reply.status == 200 and json.loads(body)["tags"] == [tag]
     done = machine.imgfs("--config", conf, "attach", "--socket", work / "nothing", "localhost:1/a:b", check=False)
     assert done.returncode == 3 and "imgfsd does not answer" in done.stderr
+    done = machine.imgfs("--config", conf, "cache", "ls", check=False)
+    assert done.returncode == 3 and f"there is no cache {work}/cache;" in done.stderr
+
+
+def test_the_cache_is_said_to_who_has_it(work):
+    """imgfsd's own is no matter of `imgfs attach`, and a server of a cache that is not there is none."""
+    for words in (["attach", "--cache", work / "cache", "h:1/a:b"], ["profile", "--cache", work / "cache", "show", "x"]):
+        done = machine.imgfs(*words, check=False)
+        assert done.returncode == 2 and "there is no option --cache" in done.stderr
+    done = machine.imgfs("serve", "--listen", "127.0.0.1:0", "--cache", work / "cache", check=False)
+    assert done.returncode == 3 and f"there is no cache {work}/cache;" in done.stderr and not (work / "cache").exists()
 
 
 @pytest.mark.parametrize("text, words, sentence, status", [

@@ -76,6 +76,18 @@ def test_mount_and_unmount(daemon, reference, image, work):
     assert "noexec" in mounts_at(work / "a")[0].split()[5].split(",")
 
 
+def test_a_quota_is_not_said_of_one_mount(daemon, reference, work):
+    """It would be passed over: the cache is imgfsd's. What imgfs.conf says of it imgfsd reads as well, so that is no word of one mount."""
+    daemon.start()
+    done = daemon.mount(reference, work / "a", "--quota", "1G", check=False)
+    assert done.returncode == 1 and "imgfsd keeps its cache to one quota" in done.stderr
+    assert not mounts_at(work / "a") and not daemon.list()
+    conf = work / "other.conf"
+    conf.write_text("[cache]\nquota = 1G\n")
+    machine.imgfs("--config", conf, "mount", "--socket", daemon.runtime / "imgfsd.sock", reference, work / "a")
+    assert str(work / "a") in daemon.list()
+
+
 def test_two_names_of_one_image(daemon, place, backend, image, work):
     """One slot, whoever holds it and by which name; the image goes with its last owner."""
     machine.imgfs("tag", "--store", place / "store", f"{NAME}:{TAG}", "case/other:x")

@@ -35,7 +35,7 @@ static int fetch(const char *reference, const char *cache, FetchImage *ret_image
 	_cleanup_(cache_store_free_p) CacheStore *store = NULL;
 	int r = reference_parse_remote(reference, &parsed, error);
 	if (r == 0)
-		r = cache_store_open(cache, &store, error);
+		r = cache_store_open(cache, true, &store, error);
 	if (r < 0)
 		return r;
 	FetchRemote remote = { .reference = &parsed, .plain_http = true, .timeout = TIMEOUT_MS, .cache = store };

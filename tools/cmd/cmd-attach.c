@@ -83,8 +83,6 @@ int cmd_attach(int argc, char **argv)
 		status = parse_option(id, &arguments);
 	if (status == VERB_SUCCESS && argc - optind != 1)
 		status = verb_usage_error(VERB, "give one reference");
-	if (status == VERB_SUCCESS && arguments.remote.cache)
-		status = verb_usage_error(VERB, "--cache is said to imgfsd, not to this command");
 	if (status == VERB_SUCCESS)
 		status = remote_options_check(&arguments.remote, VERB);
 	if (status == VERB_SUCCESS)

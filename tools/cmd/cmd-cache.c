@@ -17,13 +17,13 @@ enum {
 	OPTION_ALL,
 	OPTION_DRY_RUN,
 	OPTION_KEEP,
-	OPTION_QUOTA,
 	OPTION_FREE,
+	OPTION_QUOTA = VERB_OPTION_SHARED,
 	OPTION_STATE,
 };
 
 const VerbOption cmd_cache_options[] = {
-	{ "cache", REMOTE_OPTION_CACHE, "DIR", "the cache; default " REMOTE_CACHE ", a user's: $XDG_CACHE_HOME/imgfs" },
+	REMOTE_CACHE_OPTION,
 	{ "quota", OPTION_QUOTA, "SIZE", "evict: how much the cache may take (20G, 500M); default any size" },
 	{ "free", OPTION_FREE, "SIZE", "evict: free that much at least" },
 	{ "all", OPTION_ALL, NULL,
@@ -136,7 +136,7 @@ int cmd_cache(int argc, char **argv)
 							: "%s takes no argument",
 						arguments.action);
 		_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
-		int r = remote_options_cache(&arguments.remote, &cache, &error);
+		int r = remote_options_cache(&arguments.remote, false, &cache, &error);
 		if (r == 0)
 			r = actions[i].run(&arguments, cache, &error);
 		return r < 0 ? verb_fail(VERB, r, &error) : VERB_SUCCESS;

@@ -16,7 +16,7 @@ enum { OPTION_FIX = VERB_OPTION_LONG, OPTION_JSON, OPTION_RUNTIME };
 const VerbOption cmd_doctor_options[] = {
 	{ "fix", OPTION_FIX, NULL, "mend what is safe: directories, permissions, dead mounts, stale sockets" },
 	{ "json", OPTION_JSON, NULL, "print JSON" },
-	{ "cache", REMOTE_OPTION_CACHE, "DIR", "the cache; default " REMOTE_CACHE ", a user's: $XDG_CACHE_HOME/imgfs" },
+	REMOTE_CACHE_OPTION,
 	{ "certs-dir", REMOTE_OPTION_CERTS, "DIR", "whom to trust by host; default " NET_CERTS_DIRECTORY },
 	{ "runtime", OPTION_RUNTIME, "DIR", "where imgfsd's sockets are; default " DAEMON_RUNTIME },
 	{ 0 },

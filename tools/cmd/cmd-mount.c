@@ -24,7 +24,6 @@
 
 enum {
 	OPTION_DEADLINE = VERB_OPTION_LONG,
-	OPTION_QUOTA,
 	OPTION_READ_AHEAD,
 	OPTION_FOREGROUND,
 	OPTION_LOG,
@@ -36,12 +35,14 @@ enum {
 	OPTION_DECODED,
 	OPTION_FILL_RATE,
 	OPTION_PRIVATE,
+	OPTION_QUOTA = VERB_OPTION_SHARED,
 };
 
 const VerbOption cmd_mount_options[] = {
 	{ "store", 's', "DIR", "mount NAME[:TAG] from this store; no network is used" },
 	{ "deadline", OPTION_DEADLINE, "SECONDS",
 	  "a read fails that got no bytes for so long; default 30, or imgfsd's" },
+	REMOTE_CACHE_OPTION,
 	REMOTE_OPTIONS,
 	{ "quota", OPTION_QUOTA, "SIZE", "of the cache (20G): beyond it what was used longest ago goes; default none" },
 	{ "read-ahead", OPTION_READ_AHEAD, "KB", "how far the kernel reads ahead; default 512" },
@@ -72,6 +73,7 @@ typedef struct Arguments {
 	bool quiet;
 	const char *socket; /* of imgfsd */
 	const char *alone;  /* the option that wants a mount of its own, or NULL */
+	bool quota_said; /* on the command line: what a file says is for mounts of their own, and imgfsd reads it too */
 	MountOptions mount;
 } Arguments;
 
@@ -124,6 +126,7 @@ static int parse_option(int id, Arguments *arguments)
 	case OPTION_QUOTA:
 		if (conf_size(optarg, &arguments->mount.quota) < 0)
 			return verb_usage_error(VERB, "--quota %s: give bytes, as 20G, 500M or 64Mi", optarg);
+		arguments->quota_said = !verb_option_is_configured();
 		return VERB_SUCCESS;
 	case OPTION_READ_AHEAD:
 		if (verb_number(optarg, 4, READ_AHEAD_MAX, &arguments->read_ahead) < 0)
@@ -232,7 +235,7 @@ static int mount_found(const Arguments *arguments, CacheStore *cache, Reference 
 static int run(const Arguments *arguments, Error *error)
 {
 	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
-	int r = remote_options_cache(&arguments->remote, &cache, error);
+	int r = remote_options_cache(&arguments->remote, true, &cache, error);
 	if (r < 0)
 		return r;
 	Reference reference;
@@ -280,6 +283,12 @@ static int mount_by_daemon(const Arguments *arguments, Error *error)
 		fprintf(stderr, "imgfs mount: --%s makes it a mount of its own, not one of imgfsd\n", alone);
 		return 0;
 	}
+	if (arguments->quota_said)
+		return error_set(error, -EBUSY,
+				 "imgfsd keeps its cache to one quota for all images, so --quota cannot be said of one "
+				 "of them: leave it "
+				 "out, and put quota into section [cache] of imgfs.conf; or give this mount a --cache "
+				 "of its own");
 	MountRequest request = {
 		.reference = arguments->reference,
 		.directory = arguments->mount.directory,

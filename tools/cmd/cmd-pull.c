@@ -21,16 +21,17 @@ enum {
 	OPTION_PLAN = VERB_OPTION_LONG,
 	OPTION_SEAL,
 	OPTION_DECODED,
-	OPTION_QUOTA,
 	OPTION_TIMEOUT,
 	OPTION_JSON,
 	OPTION_CONTAINERD,
 	OPTION_SOCKET,
 	OPTION_NAMESPACE,
-	OPTION_SNAPSHOTTER
+	OPTION_SNAPSHOTTER,
+	OPTION_QUOTA = VERB_OPTION_SHARED,
 };
 
 const VerbOption cmd_pull_options[] = {
+	REMOTE_CACHE_OPTION,
 	REMOTE_OPTIONS,
 	{ "plan", OPTION_PLAN, NULL, "only say how many bytes would be fetched; fetches no more than the indexes" },
 	{ "seal", OPTION_SEAL, NULL, "check every layer's diffID afterwards, and wait until all is on the disk" },
@@ -226,7 +227,7 @@ static int hand_on(const Arguments *arguments, CacheStore *cache, const Referenc
 static int run(const Arguments *arguments, Error *error)
 {
 	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
-	int r = remote_options_cache(&arguments->remote, &cache, error);
+	int r = remote_options_cache(&arguments->remote, true, &cache, error);
 	if (r < 0)
 		return r;
 	Reference reference;

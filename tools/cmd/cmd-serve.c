@@ -290,7 +290,7 @@ static int serve(const ServeCommand *command, const ServeAddress *address, Error
 	_cleanup_(store_free_p) Store *store = NULL;
 	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
 	_cleanup_(serve_secure_close) ServeSecure secure = { 0 };
-	int r = command->cache ? cache_store_open(command->cache, &cache, error)
+	int r = command->cache ? cache_store_open(command->cache, false, &cache, error)
 			       : cmd_store_open(command->store, false, &store, error);
 	if (r == 0)
 		r = serve_secure_open(&command->secure, cache ? command->cache : store_path(store), address, &secure,

@@ -14,7 +14,7 @@
 
 #define DIGEST_PREFIX_MIN 6u
 
-enum { OPTION_JSON = VERB_OPTION_LONG, OPTION_PLOT, OPTION_ROOT, OPTION_SOCKET };
+enum { OPTION_JSON = VERB_OPTION_LONG, OPTION_PLOT, OPTION_SOCKET, OPTION_ROOT = VERB_OPTION_SHARED };
 
 const VerbOption cmd_why_options[] = {
 	{ "json", OPTION_JSON, NULL, "print JSON: all files, all readers, each read" },

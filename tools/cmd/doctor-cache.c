@@ -55,24 +55,16 @@ static void check_mode(Doctor *doctor, int dirfd)
 			   "the cache is open to other users, who may read images");
 }
 
-static bool is_there(Doctor *doctor)
-{
-	if (!doctor->remote.cache && geteuid() != 0)
-		return true; /* wherever that is, it is made at the first mount */
-	const char *path = doctor->remote.cache ?: REMOTE_CACHE;
-	if (access(path, F_OK) == 0 || doctor->fix)
-		return true;
-	doctor_say(doctor, DOCTOR_NOTE, NULL, "%s is not there yet; the first mount makes it", path);
-	return false;
-}
-
 void doctor_cache(Doctor *doctor)
 {
 	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
 	Error error = { 0 };
-	if (!is_there(doctor))
+	int r = remote_options_cache(&doctor->remote, doctor->fix, &cache, &error);
+	if (r == -ENOENT) {
+		doctor_say(doctor, DOCTOR_NOTE, NULL, "%s", error.message);
 		return;
-	if (remote_options_cache(&doctor->remote, &cache, &error) < 0) {
+	}
+	if (r < 0) {
 		doctor_say(doctor, DOCTOR_BAD, "name another directory (--cache, [cache] cache =), or empty that one",
 			   "%s", error.message);
 		return;
@@ -88,7 +80,7 @@ void doctor_pins(Doctor *doctor)
 	CachePin *pins = NULL;
 	size_t count = 0;
 	Error error = { 0 };
-	if (!is_there(doctor) || remote_options_cache(&doctor->remote, &cache, NULL) < 0)
+	if (remote_options_cache(&doctor->remote, false, &cache, NULL) < 0)
 		return;
 	if (cache_pins_list(cache, &pins, &count, &error) < 0) {
 		doctor_say(doctor, DOCTOR_BAD, "remove that file; until then nothing is evicted", "%s", error.message);

@@ -139,8 +139,7 @@ static void add_seen(Doctor *doctor, HostList *list)
 	_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
 	CacheTag *tags = NULL;
 	size_t count = 0;
-	const char *path = doctor->remote.cache ?: REMOTE_CACHE;
-	if (access(path, R_OK) < 0 || remote_options_cache(&doctor->remote, &cache, NULL) < 0 ||
+	if (remote_options_cache(&doctor->remote, false, &cache, NULL) < 0 ||
 	    cache_contents_tags(cache, &tags, &count) < 0)
 		return;
 	for (size_t i = 0; i < count; i++) {

@@ -104,12 +104,12 @@ static char *default_cache(void)
 	return !home || home[0] != '/' || asprintf(&path, "%s/.cache/imgfs", home) < 0 ? NULL : path;
 }
 
-int remote_options_cache(const RemoteOptions *options, CacheStore **ret_cache, Error *error)
+int remote_options_cache(const RemoteOptions *options, bool create, CacheStore **ret_cache, Error *error)
 {
 	_cleanup_free_ char *usual = options->cache ? NULL : default_cache();
 	if (!options->cache && !usual)
 		return error_set(error, -ENOENT, "neither XDG_CACHE_HOME nor HOME is set; say where with --cache");
-	return cache_store_open(options->cache ?: usual, ret_cache, error);
+	return cache_store_open(options->cache ?: usual, create, ret_cache, error);
 }
 
 int remote_options_fetch(const RemoteOptions *options, const char *text, int64_t timeout, CacheStore *cache,

@@ -9,8 +9,7 @@
 #define REMOTE_CACHE "/var/cache/imgfs" /* root's, if nothing else is said */
 
 enum {
-	REMOTE_OPTION_CACHE = VERB_OPTION_LONG + 0x100,
-	REMOTE_OPTION_PLAIN_HTTP,
+	REMOTE_OPTION_PLAIN_HTTP = VERB_OPTION_LONG + 0x100,
 	REMOTE_OPTION_CERTS,
 	REMOTE_OPTION_CA,
 	REMOTE_OPTION_CERT,
@@ -18,24 +17,28 @@ enum {
 	REMOTE_OPTION_LOGIN,
 	REMOTE_OPTION_USER,
 	REMOTE_OPTION_PASSWORD_FILE,
+	REMOTE_OPTION_CACHE = VERB_OPTION_SHARED + 0x100,
 };
 
-/* Lines of a verb's list of options. */
-#define REMOTE_OPTIONS                                                                                                 \
-	{ "cache", REMOTE_OPTION_CACHE, "DIR",                                                                         \
-	  "what was fetched; default " REMOTE_CACHE ", a user's: $XDG_CACHE_HOME/imgfs" },                             \
-		{ "plain-http", REMOTE_OPTION_PLAIN_HTTP, NULL, "speak HTTP without TLS; loopback hosts always may" }, \
-		{ "certs-dir", REMOTE_OPTION_CERTS, "DIR", "whom to trust by host; default " NET_CERTS_DIRECTORY },    \
-		{ "ca", REMOTE_OPTION_CA, "FILE", "trust what this PEM file has, instead of ca.crt there" },           \
-		{ "cert", REMOTE_OPTION_CERT, "FILE", "client certificate (PEM), instead of client.cert there" },      \
-		{ "key", REMOTE_OPTION_KEY, "FILE", "its key (PEM)" },                                                 \
-		{ "login", REMOTE_OPTION_LOGIN, "FILE",                                                                \
-		  "user and password; default docker's config.json, with its helpers" },                               \
-		{ "user", REMOTE_OPTION_USER, "NAME[:PASSWORD]",                                                       \
-		  "as this user; a password that is not given is asked for" },                                         \
-	{                                                                                                              \
-		"password-file", REMOTE_OPTION_PASSWORD_FILE, "FILE",                                                  \
-			"its first line is the password of --user; -: standard input"                                  \
+/* Lines of a verb's list of options: the cache's, and how the registry is spoken to. */
+#define REMOTE_CACHE_OPTION                                                                           \
+	{                                                                                             \
+		"cache", REMOTE_OPTION_CACHE, "DIR",                                                  \
+			"what was fetched; default " REMOTE_CACHE ", a user's: $XDG_CACHE_HOME/imgfs" \
+	}
+#define REMOTE_OPTIONS                                                                                              \
+	{ "plain-http", REMOTE_OPTION_PLAIN_HTTP, NULL, "speak HTTP without TLS; loopback hosts always may" },      \
+		{ "certs-dir", REMOTE_OPTION_CERTS, "DIR", "whom to trust by host; default " NET_CERTS_DIRECTORY }, \
+		{ "ca", REMOTE_OPTION_CA, "FILE", "trust what this PEM file has, instead of ca.crt there" },        \
+		{ "cert", REMOTE_OPTION_CERT, "FILE", "client certificate (PEM), instead of client.cert there" },   \
+		{ "key", REMOTE_OPTION_KEY, "FILE", "its key (PEM)" },                                              \
+		{ "login", REMOTE_OPTION_LOGIN, "FILE",                                                             \
+		  "user and password; default docker's config.json, with its helpers" },                            \
+		{ "user", REMOTE_OPTION_USER, "NAME[:PASSWORD]",                                                    \
+		  "as this user; a password that is not given is asked for" },                                      \
+	{                                                                                                           \
+		"password-file", REMOTE_OPTION_PASSWORD_FILE, "FILE",                                               \
+			"its first line is the password of --user; -: standard input"                               \
 	}
 
 typedef struct RemoteOptions {
@@ -64,8 +67,8 @@ bool remote_options_is_host(const char *host);
 /* The first option that says how the registry is spoken to ("--user"), or NULL. Not what an environment or configuration says of it. */
 const char *remote_options_special(const RemoteOptions *options);
 
-/* Opens the cache. Errors, with a sentence. */
-int remote_options_cache(const RemoteOptions *options, CacheStore **ret_cache, Error *error) _must_check_;
+/* Opens the cache, as cache_store_open() does. Errors, with a sentence. */
+int remote_options_cache(const RemoteOptions *options, bool create, CacheStore **ret_cache, Error *error) _must_check_;
 
 /* Asks for the image; may ask for a password first. `timeout`: milliseconds. Errors: fetch_image_remote()'s, with a sentence. */
 int remote_options_fetch(const RemoteOptions *options, const char *text, int64_t timeout, CacheStore *cache,

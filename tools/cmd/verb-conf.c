@@ -5,6 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
+#define SNAPSHOTTER "snapshotter"
+
 static const NetHosts *loaded;
 
 const NetHosts *verb_conf_hosts(void)
@@ -63,18 +65,17 @@ static int add_option(VerbConf *conf, const ConfEntry *entry, bool has_value)
 	return VERB_SUCCESS;
 }
 
-/*
- * What is said of the cache once, and where imgfsd remembers what it holds, is said for every verb that has such an option. But `imgfs serve
- * --cache` is another server than one of a store, and `imgfs attach` leaves the cache to imgfsd.
- */
+/* What is said in one section for every verb that has such an option, if that is VERB_OPTION_SHARED: `--cache` of `imgfs serve` is not, since it means another server. */
 static bool is_shared(const ConfEntry *entry, const Verb *verb)
 {
-	if (!entry->key || strcmp(verb->name, "serve") == 0 || strcmp(verb->name, "attach") == 0)
-		return false;
-	if (strcmp(entry->section, "daemon") == 0)
-		return strcmp(entry->key, "state") == 0;
-	return strcmp(entry->section, "cache") == 0 &&
-	       (strcmp(entry->key, "cache") == 0 || strcmp(entry->key, "quota") == 0);
+	static const char *const keys[][2] = {
+		{ "cache", "cache" }, { "cache", "quota" }, { "daemon", "state" }, { SNAPSHOTTER, "root" }
+	};
+	const VerbOption *option = find_option(verb, entry->key);
+	for (size_t i = 0; option && option->id >= VERB_OPTION_SHARED && i < ELEMENTS(keys); i++)
+		if (strcmp(entry->section, keys[i][0]) == 0 && strcmp(entry->key, keys[i][1]) == 0)
+			return strcmp(entry->section, verb->name) != 0;
+	return false;
 }
 
 /* Checks an entry, and puts it into the command line if it is one of `verb`, or shared with it; these come `first`, so that its own win. */
@@ -82,11 +83,9 @@ static int use_entry(VerbConf *conf, const ConfEntry *entry, const Verb *verb, b
 {
 	if (net_hosts_has_section(entry->section))
 		return VERB_SUCCESS; /* net_hosts_parse() looks at these */
-	/* imgfs-snapshotter looks at this, and `imgfs why` into its directory. */
-	if (strcmp(entry->section, "snapshotter") == 0)
-		return first && strcmp(verb->name, "why") == 0 && entry->key && strcmp(entry->key, "root") == 0
-			       ? add_option(conf, entry, true)
-			       : VERB_SUCCESS;
+	/* imgfs-snapshotter looks at this. */
+	if (strcmp(entry->section, SNAPSHOTTER) == 0)
+		return first && entry->key && is_shared(entry, verb) ? add_option(conf, entry, true) : VERB_SUCCESS;
 	const Verb *owner = verbs_find(entry->section);
 	if (!owner || !owner->options || entry->name)
 		return fail(&conf->conf, entry, "there is no section", entry->section,
@@ -100,7 +99,7 @@ static int use_entry(VerbConf *conf, const ConfEntry *entry, const Verb *verb, b
 	int on = option->argument ? 1 : read_switch(entry->value);
 	if (on < 0)
 		return fail(&conf->conf, entry, "neither yes nor no:", entry->value, "this key is a switch");
-	bool wanted = first ? owner != verb && is_shared(entry, verb) && find_option(verb, entry->key) : owner == verb;
+	bool wanted = first ? is_shared(entry, verb) : owner == verb;
 	return wanted && on ? add_option(conf, entry, option->argument != NULL) : VERB_SUCCESS;
 }
 

@@ -102,6 +102,11 @@ void verb_set_origins(const char *path, const unsigned *lines, int count)
 	origins.count = count;
 }
 
+bool verb_option_is_configured(void)
+{
+	return origins.current > 0;
+}
+
 int verb_getopt(int argc, char **argv, const VerbOption *options)
 {
 	struct option longs[VERB_OPTIONS_MAX + 1] = { 0 };

@@ -4,11 +4,12 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "fs/base/error.h"
 
-/* What a verb returns and `imgfs` exits with (docs/man/imgfs.1). */
+/* What a verb returns and `imgfs` exits with (README.md). */
 enum {
 	VERB_SUCCESS = 0,
 	VERB_FAILURE = 1,   /* it was tried and did not work; the sentence on standard error says why */
@@ -26,6 +27,8 @@ typedef struct VerbOption {
 } VerbOption;
 
 #define VERB_OPTION_LONG 256 /* ids from here on have no short form */
+#define VERB_OPTION_SHARED \
+	0x1000 /* and from here on also take what another section of the configuration says for all (verb-conf.c) */
 #define VERB_OPTIONS_MAX 32
 
 /* argv[0] is the verb's name. Returns one of VERB_*. */
@@ -54,6 +57,9 @@ void verbs_print_verb_help(const Verb *verb);
  * operand is argv[optind]), or '?' after a sentence on standard error: return VERB_USAGE then.
  */
 int verb_getopt(int argc, char **argv, const VerbOption *options);
+
+/* Does the option that verb_getopt() returned last stand in a configuration file? */
+bool verb_option_is_configured(void);
 
 /*
  * From now on argv[1] to argv[count] of verb_getopt() are options that stand in a configuration file: in `path`, at lines[0] and so on.

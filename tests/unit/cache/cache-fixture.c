@@ -15,7 +15,7 @@ CacheStore *cache_fixture_open(char ret_directory[static PATH_MAX])
 	CacheStore *store;
 	(void)snprintf(ret_directory, PATH_MAX, "%s/imgfs-test-XXXXXX", getenv("TMPDIR") ?: "/tmp");
 	assert_non_null(mkdtemp(ret_directory));
-	assert_int_equal(cache_store_open(ret_directory, &store, NULL), 0);
+	assert_int_equal(cache_store_open(ret_directory, true, &store, NULL), 0);
 	return store;
 }
 

@@ -47,7 +47,7 @@ static void test_opens_again(void **state)
 	Digest one = digest(1);
 	int fd = -1;
 	assert_int_equal(cache_store_put(*state, CACHE_VIEW, &one, "x", 1, NULL), 0);
-	assert_int_equal(cache_store_open(directory, &again, NULL), 0);
+	assert_int_equal(cache_store_open(directory, true, &again, NULL), 0);
 	assert_int_equal(cache_store_get(again, CACHE_VIEW, &one, &fd), 0);
 	(void)close(fd);
 	assert_null(cache_store_free(again));
@@ -59,7 +59,7 @@ static void test_makes_its_directory(void **state _unused_)
 	CacheStore *store;
 	struct stat status;
 	path_of("blobs/a/b", path);
-	assert_int_equal(cache_store_open(path, &store, NULL), 0);
+	assert_int_equal(cache_store_open(path, true, &store, NULL), 0);
 	assert_null(cache_store_free(store));
 	assert_int_equal(stat(path, &status), 0);
 	assert_int_equal(status.st_mode & 0777, 0700);
@@ -75,7 +75,7 @@ static void test_refuses_what_is_no_cache(void **state _unused_)
 	path_of("blobs/precious", path);
 	assert_int_equal(fd_replace_file(AT_FDCWD, path, "x", 1, 0600), 0);
 	path_of("blobs", path);
-	assert_int_equal(cache_store_open(path, &store, &error), -EEXIST);
+	assert_int_equal(cache_store_open(path, true, &store, &error), -EEXIST);
 	assert_non_null(strstr(error.message, "not an imgfs cache"));
 	/* Nothing was put there. */
 	path_of("blobs/views", path);
@@ -83,9 +83,9 @@ static void test_refuses_what_is_no_cache(void **state _unused_)
 
 	path_of("blobs/imgfs-cache", path);
 	assert_int_equal(fd_replace_file(AT_FDCWD, path, "imgfs cache 2\n", 14, 0600), 0);
-	assert_int_equal(cache_store_open(path, &store, &error), -ENOTDIR);
+	assert_int_equal(cache_store_open(path, true, &store, &error), -ENOTDIR);
 	path_of("blobs", path);
-	assert_int_equal(cache_store_open(path, &store, &error), -EEXIST);
+	assert_int_equal(cache_store_open(path, true, &store, &error), -EEXIST);
 }
 
 /* What says that it is a cache may rot, or be gone: it is one all the same. */
@@ -96,14 +96,14 @@ static void test_damaged_marker(void **state _unused_)
 	CacheStore *store;
 	path_of("cache", cache);
 	path_of("cache/imgfs-cache", path);
-	assert_int_equal(cache_store_open(cache, &store, NULL), 0);
+	assert_int_equal(cache_store_open(cache, true, &store, NULL), 0);
 	assert_null(cache_store_free(store));
 	for (size_t i = 0; i < ELEMENTS(texts); i++) {
 		if (texts[i])
 			assert_int_equal(fd_replace_file(AT_FDCWD, path, texts[i], strlen(texts[i]), 0600), 0);
 		else
 			assert_int_equal(unlink(path), 0);
-		assert_int_equal(cache_store_open(cache, &store, NULL), 0);
+		assert_int_equal(cache_store_open(cache, true, &store, NULL), 0);
 		assert_null(cache_store_free(store));
 		_cleanup_free_ char *text = NULL;
 		size_t size;
@@ -272,7 +272,7 @@ static void test_sweeps_old_temporaries(void **state _unused_)
 	assert_int_equal(fd_replace_file(AT_FDCWD, young, "x", 1, 0600), 0);
 	struct timespec times[2] = { { .tv_sec = 1000 }, { .tv_sec = 1000 } };
 	assert_int_equal(utimensat(AT_FDCWD, old, times, 0), 0);
-	assert_int_equal(cache_store_open(directory, &again, NULL), 0);
+	assert_int_equal(cache_store_open(directory, true, &again, NULL), 0);
 	assert_null(cache_store_free(again));
 	assert_int_equal(access(old, F_OK), -1);
 	assert_int_equal(access(young, F_OK), 0);

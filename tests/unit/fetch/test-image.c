@@ -48,7 +48,7 @@ static int set_up(void **state)
 	}
 	blob_fixture_publish_image(fixture->layers, LAYERS, fixture->registry, "v1", &fixture->manifest);
 	assert_int_equal(fake_server_new(fixture->registry, &fixture->server), 0);
-	assert_int_equal(cache_store_open(fixture->cache_path, &fixture->cache, NULL), 0);
+	assert_int_equal(cache_store_open(fixture->cache_path, true, &fixture->cache, NULL), 0);
 	char text[256];
 	(void)snprintf(text, sizeof(text), "%s/app:v1", fake_server_host(fixture->server));
 	assert_int_equal(reference_parse_remote(text, &fixture->reference, NULL), 0);

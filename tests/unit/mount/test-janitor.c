@@ -29,7 +29,7 @@ static void test_ends_what_was_begun(void **state _unused_)
 	char *directory = scratch_make();
 	Janitor janitor = { 0 };
 	int lock;
-	assert_int_equal(cache_store_open(directory, &janitor.cache, NULL), 0);
+	assert_int_equal(cache_store_open(directory, true, &janitor.cache, NULL), 0);
 	assert_int_equal(server_metrics_open(-1, &janitor.metrics), 0);
 	janitor_step(&janitor);
 	assert_int_equal(janitor.again, 0);
