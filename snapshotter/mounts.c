@@ -130,6 +130,37 @@ int mounts_create(const Mounts *mounts, uint64_t id, bool writable, uid_t uid, g
 	return fail(error, r, "making the directories of snapshot", name);
 }
 
+static bool links_to(int fd, const char *tree)
+{
+	char target[PATH_MAX];
+	ssize_t size = readlinkat(fd, "fs", target, sizeof(target));
+	return size >= 0 && (size_t)size == strlen(tree) && memcmp(target, tree, (size_t)size) == 0;
+}
+
+/* The tree may be somewhere else than before; whoever mounts meanwhile finds the one or the other. */
+static int replace_link(int fd, const char *tree)
+{
+	char name[32];
+	(void)snprintf(name, sizeof(name), ".fs-%d", (int)gettid());
+	if (unlinkat(fd, name, 0) < 0 && errno != ENOENT)
+		return -errno;
+	return symlinkat(tree, fd, name) < 0 || renameat(fd, name, fd, "fs") < 0 ? -errno : 0;
+}
+
+int mounts_link(const Mounts *mounts, uint64_t id, const char *tree, char **ret_path, Error *error)
+{
+	char name[ID_TEXT];
+	(void)id_text(id, name);
+	if (mkdirat(mounts->snapshots_fd, name, 0700) < 0 && errno != EEXIST)
+		return fail(error, -errno, "making the directory of snapshot", name);
+	_cleanup_close_ int fd = openat(mounts->snapshots_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = fd < 0 ? -errno : links_to(fd, tree) ? 0 : replace_link(fd, tree);
+	if (r < 0)
+		return fail(error, r, "making the link to the tree of snapshot", name);
+	*ret_path = plan_directory(&mounts->host, id, "fs");
+	return *ret_path ? 0 : fail(error, -ENOMEM, "making the link to the tree of snapshot", name);
+}
+
 static int open_fs(const Mounts *mounts, uint64_t id, Error *error)
 {
 	char path[ID_TEXT + 4];

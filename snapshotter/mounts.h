@@ -23,6 +23,12 @@ void mounts_close(Mounts *mounts);
 /* <id>/fs with mode 0755 and that owner; with `writable` also <id>/work. What was made is removed on failure. */
 int mounts_create(const Mounts *mounts, uint64_t id, bool writable, uid_t uid, gid_t gid, Error *error) _must_check_;
 
+/*
+ * Makes <id>/fs of a lazy snapshot a symbolic link to its tree, or sees that it is one: a lower directory beside those of ordinary snapshots.
+ * Goes with <id>. Returns its path, the caller's.
+ */
+int mounts_link(const Mounts *mounts, uint64_t id, const char *tree, char **ret_path, Error *error) _must_check_;
+
 /* Who owns <id>/fs. */
 int mounts_owner(const Mounts *mounts, uint64_t id, uid_t *ret_uid, gid_t *ret_gid, Error *error) _must_check_;
 

@@ -11,6 +11,14 @@ void plan_mount_done(PlanMount *mount)
 	*mount = (PlanMount){ 0 };
 }
 
+bool plan_mount_is_long(const PlanMount *mount)
+{
+	size_t size = 0;
+	for (size_t i = 0; i < mount->option_count; i++)
+		size += strlen(mount->options[i]);
+	return size >= PLAN_OPTIONS_LONG;
+}
+
 char *plan_directory(const PlanHost *host, uint64_t id, const char *part)
 {
 	char *path;

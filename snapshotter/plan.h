@@ -19,6 +19,12 @@ typedef struct PlanHost {
 	bool user_xattr;       /* within a user namespace overlayfs keeps its marks in user.* */
 } PlanHost;
 
+/*
+ * Options of mount(2) are a page at most. From this many bytes on containerd shortens a list of lower directories: it mounts from the directory
+ * that all of them are in (mount_linux.go, compactLowerdirOption()).
+ */
+#define PLAN_OPTIONS_LONG (4096u - 512u)
+
 typedef struct PlanMount {
 	const char *type;
 	char *source;
@@ -33,6 +39,9 @@ typedef struct PlanMount {
 int plan_mount(const PlanHost *host, uint64_t id, MetaKind kind, char *const *lowers, size_t count,
 	       PlanMount *ret_mount) _must_check_;
 void plan_mount_done(PlanMount *mount);
+
+/* Are the options so long that the lower directories have to have a directory in common? */
+bool plan_mount_is_long(const PlanMount *mount);
 
 /* "<snapshots>/<id>/<part>". NULL without memory. */
 char *plan_directory(const PlanHost *host, uint64_t id, const char *part);

@@ -106,12 +106,14 @@ typedef struct View {
 	PlanHost host;               /* has the directory of ordinary layers */
 	const char *lazy_path;       /* of the lazy tree */
 	char *directory, *lazy_copy; /* what the two above point to where owners are mapped */
+	char *lazy_link;             /* what lazy_path points to where there are many layers over it */
 } View;
 
 static void view_done(View *view)
 {
 	free(view->directory);
 	free(view->lazy_copy);
+	free(view->lazy_link);
 }
 
 static int lower_directories(const View *view, const MetaChain *chain, size_t count, char **lowers, Error *error)
@@ -221,6 +223,20 @@ static int plan_lowers(Service *service, const View *view, const MetaInfo *info,
 	return r;
 }
 
+/* Where owners are mapped, all lower directories are in one as it is. */
+static int shorten_lowers(Service *service, View *view, const MetaInfo *info, const MetaChain *chain, PlanMount *plan,
+			  Error *error)
+{
+	if (!chain->lazy_id || view->lazy_copy || !plan_mount_is_long(plan))
+		return 0;
+	int r = mounts_link(service->mounts, chain->lazy_id, chain->lazy_path, &view->lazy_link, error);
+	if (r < 0)
+		return r;
+	view->lazy_path = view->lazy_link;
+	plan_mount_done(plan);
+	return plan_lowers(service, view, info, chain, plan, error);
+}
+
 int service_reply_mounts(Service *service, WireCall *call, const MetaInfo *info, MetaChain *chain, Error *error)
 {
 	_cleanup_(plan_mount_done) PlanMount plan = { 0 };
@@ -230,5 +246,7 @@ int service_reply_mounts(Service *service, WireCall *call, const MetaInfo *info,
 		r = choose_view(service, &info->labels, chain, &view, error);
 	if (r == 0)
 		r = plan_lowers(service, &view, info, chain, &plan, error);
+	if (r == 0)
+		r = shorten_lowers(service, &view, info, chain, &plan, error);
 	return r < 0 ? r : reply_mount(call, &plan, error);
 }

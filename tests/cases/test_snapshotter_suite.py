@@ -57,8 +57,9 @@ def layer_labels(manifest):
     return [{"Chain": chain_id(diff_ids[:number + 1]), "Labels": layer["annotations"]} for number, layer in enumerate(layers)]
 
 
-def test_lazy_killed_at_system_calls(driver, node, work):
-    """The same for lazy snapshots, with what the node daemon holds for them: an image that it gets from an `imgfs serve`."""
+@pytest.fixture
+def about_lazy(node, work):
+    """A file about a node daemon and an image that it gets from an `imgfs serve`, for the driver. At the end nothing is held."""
     one = image(tar_of(("etc/one", b"one"), ("gone", b"x")), tar_of((".wh.gone", b""), ("etc/two", b"two")))
     oci_archive(work / "one.tar", [(one, "case/one:1")])
     machine.run("skopeo", "copy", f"oci-archive:{work}/one.tar", f"oci:{work}/oci:one")
@@ -72,10 +73,20 @@ def test_lazy_killed_at_system_calls(driver, node, work):
             "Mapped": MAPPED_FUSE,
         }
         (work / "lazy.json").write_text(json.dumps(about))
-        kill(driver, work, "TestLazyCrash", IMGFS_CRASH_LAZY=str(work / "lazy.json"))
+        yield str(work / "lazy.json")
         assert node.holders() == []
     finally:
         server.stop()
+
+
+def test_lazy_killed_at_system_calls(driver, about_lazy, work):
+    """The same for lazy snapshots, with what the node daemon holds for them."""
+    kill(driver, work, "TestLazyCrash", IMGFS_CRASH_LAZY=about_lazy)
+
+
+def test_many_layers_over_lazy(driver, about_lazy, work):
+    """More layers than a mount's options have room for, until containerd has shortened their paths."""
+    kill(driver, work, "TestLazyManyLayers", IMGFS_CRASH_LAZY=about_lazy)
 
 
 @pytest.mark.parametrize("text, sentence", [

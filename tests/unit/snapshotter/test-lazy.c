@@ -527,6 +527,60 @@ static void test_cancelled(void **state)
 	assert_int_equal(fake->owner_count, 1);
 }
 
+/* As containerd shortens lower directories: all are in one, whatever their number, and the lowest leads to the tree, where that is now. */
+static void check_lowers(const Place *place, const char *lowers, size_t count)
+{
+	char target[128] = "", last[128] = "";
+	size_t length = strlen(place->mounts.snapshots);
+	assert_memory_equal(lowers, "lowerdir=", 9);
+	for (const char *at = lowers + 8; at; at = strchr(at, ':'), count--) {
+		at++;
+		assert_memory_equal(at, place->mounts.snapshots, length);
+		(void)snprintf(last, sizeof(last), "%.*s", (int)strcspn(at, ":"), at);
+	}
+	assert_int_equal(count, 0);
+	assert_true(readlink(last, target, sizeof(target) - 1) > 0);
+	assert_string_equal(target, place->fake.tree);
+}
+
+#define MANY 150
+
+static void test_many_layers(void **state)
+{
+	Place *place = *state;
+	const MetaLabels none = { 0 };
+	char lowers[MANY * 64], parent[32];
+	size_t count;
+	assert_int_equal(prepare(place, "x", "", (Labels){ REF, ONE, BLOB }, NULL, NULL), -EEXIST);
+	_cleanup_free_ char *name = name_of(place, ONE);
+	for (unsigned i = 0; i < MANY; i++) {
+		char next[32];
+		(void)snprintf(next, sizeof(next), "layer-%u", i);
+		assert_int_equal(prepare(place, "a", i == 0 ? name : parent, (Labels){ 0 }, NULL, NULL), 0);
+		const MetaCommit commit = { .id = i + 2, .key = "a", .name = next, .labels = &none };
+		assert_int_equal(meta_commit(place->meta, &commit, NULL), 0);
+		(void)memcpy(parent, next, sizeof(next));
+	}
+	assert_int_equal(prepare(place, "c", parent, (Labels){ 0 }, lowers, NULL), 0);
+	check_lowers(place, lowers, MANY + 1);
+	(void)strcat(place->fake.tree, "-moved");
+	assert_int_equal(mkdir(place->fake.tree, 0755), 0);
+	assert_int_equal(prepare(place, "d", parent, (Labels){ 0 }, lowers, NULL), 0);
+	check_lowers(place, lowers, MANY + 1);
+	/* The link goes with the snapshot. */
+	assert_int_equal(meta_remove(place->meta, "c", NULL), 0);
+	assert_int_equal(meta_remove(place->meta, "d", NULL), 0);
+	for (unsigned i = MANY; i-- > 0;) {
+		(void)snprintf(parent, sizeof(parent), "layer-%u", i);
+		assert_int_equal(meta_remove(place->meta, parent, NULL), 0);
+	}
+	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(count, MANY + 2);
+	assert_int_equal(meta_remove(place->meta, name, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(count, 1);
+}
+
 /* A crash between tree and row leaves an owner without a snapshot. */
 static void test_orphan(void **state)
 {
@@ -573,7 +627,7 @@ int main(void)
 		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent),   TEST(test_fallback),
 		TEST(test_whole),      TEST(test_unreachable), TEST(test_unreachable_below), TEST(test_daemon_hangs),
 		TEST(test_shown),      TEST(test_orphan),      TEST(test_orphan_of_a_crash), TEST(test_separators),
-		TEST(test_no_row),     TEST(test_cancelled),
+		TEST(test_no_row),     TEST(test_cancelled),   TEST(test_many_layers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
