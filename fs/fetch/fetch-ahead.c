@@ -42,8 +42,9 @@ void fetch_read_ahead(FetchBlob *blob, uint64_t tar_offset, uint64_t size, uint6
 {
 	uint64_t most = atomic_load_explicit(&blob->fetcher->ahead_max, memory_order_relaxed), from = 0;
 	FetchAhead *ahead = place_of(blob, tar_end);
-	/* Whoever has all he reads is not followed, but for one who was a moment ago. */
-	if (most == 0 || !blob->url || size == 0 || !range_within(tar_offset, size, tar_end) ||
+	/* Whoever has all he reads is not followed, but for one who was a moment ago. While a start-up profile comes, that says what is read next. */
+	if (most == 0 || atomic_load_explicit(&blob->fetcher->replays, memory_order_relaxed) > 0 || !blob->url ||
+	    size == 0 || !range_within(tar_offset, size, tar_end) ||
 	    (!missed && atomic_load_explicit(&ahead->follows, memory_order_relaxed) != tar_end))
 		return;
 	(void)pthread_mutex_lock(&blob->ahead_mutex);

@@ -7,7 +7,7 @@
 #define FILL_MIN        (512u << 10)
 #define FILL_MS         100u
 #define DEMAND_GAP_MAX  (64u << 10)
-#define PROFILE_GAP_MAX (128u << 10)
+#define PROFILE_GAP_MAX (96u << 10)
 
 #define CONNECTIONS_NEAR 8u
 #define FAR_TRIP         5000         /* microseconds, from which more connections are used */

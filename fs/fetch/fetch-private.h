@@ -100,6 +100,7 @@ struct FetchWait {
 	int64_t deadline;
 	FetchDone *done; /* NULL: nobody wants to know */
 	void *arg;
+	bool replay;                 /* of a start-up profile */
 	_Atomic bool cancelled;      /* any thread */
 	const _Atomic bool *dropped; /* the same, of several waits at once; outlives them; may be NULL */
 	FetchWait *previous, *next;  /* in the Fetcher's list of open or of incoming waits */
@@ -177,6 +178,7 @@ struct Fetcher {
 	FetchRange *ranges; /* options.connections slots */
 	FetchPace pace;
 	_Atomic uint64_t ahead_max; /* any thread: how far reads in order are to be run ahead of; 0: not at all */
+	_Atomic unsigned replays;   /* open waits of start-up profiles; any thread reads it */
 	bool loosened;              /* a want in flight has lost its last wait */
 	FetchTold told;
 	FetchRecent recent;   /* any thread */

@@ -173,6 +173,8 @@ void fetch_wait_end(FetchWait *wait, int result)
 		wait->previous->next = wait->next;
 	else
 		wait->blob->fetcher->waits = wait->next;
+	if (wait->replay)
+		(void)atomic_fetch_sub_explicit(&wait->blob->fetcher->replays, 1, memory_order_relaxed);
 	if (wait->done)
 		wait->done(wait->arg, result);
 	free(wait);
@@ -221,6 +223,8 @@ void fetch_wait_admit(FetchWait *wait)
 	if (wait->next)
 		wait->next->previous = wait;
 	fetcher->waits = wait;
+	if (wait->replay)
+		(void)atomic_fetch_add_explicit(&fetcher->replays, 1, memory_order_relaxed);
 	int r = find_missing(wait);
 	if (r < 0 || wait->missing == 0)
 		fetch_wait_end(wait, r);

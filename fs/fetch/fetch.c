@@ -188,6 +188,7 @@ static FetchWait *wait_new(FetchBlob *blob, uint32_t first, uint32_t count, cons
 	wait->done = what->done;
 	wait->arg = what->arg;
 	wait->dropped = what->dropped;
+	wait->replay = what->replay;
 	return wait;
 }
 
@@ -265,7 +266,7 @@ static int64_t deadline_after(int64_t patience)
 int fetch_prefetch(FetchBlob *blob, FetchClass class, const uint32_t *chunks, size_t count, int64_t patience)
 {
 	uint32_t limit = cache_blob_table(blob->cache)->count;
-	FetchWait what = { .class = class, .deadline = deadline_after(patience) };
+	FetchWait what = { .class = class, .deadline = deadline_after(patience), .replay = class == FETCH_PROFILE };
 	int r = class == FETCH_PROFILE || class == FETCH_BACKGROUND ? 0 : -EINVAL;
 	for (size_t i = 0; r == 0 && i < count;) {
 		size_t end = i + 1;

@@ -89,6 +89,37 @@ static void test_several_at_once(void **state _unused_)
 	fetch_fixture_stop(&fixture);
 }
 
+/* A start-up profile that is on its way says what will be read. */
+static void test_not_beside_a_replay(void **state _unused_)
+{
+	static const uint32_t replayed = 38;
+	FetchFixture fixture;
+	FetchCounters counters;
+	Pending other;
+	start(&fixture, 16u << 20);
+	fake_server_hold(fixture.server, true);
+	assert_int_equal(fetch_prefetch(fixture.blob, FETCH_PROFILE, &replayed, 1, PATIENCE), 0);
+	await_requests(&fixture, 1);
+	for (uint64_t i = 0; i < 4; i++)
+		fetch_read_ahead(fixture.blob, i * READ_BYTES, READ_BYTES, END, true);
+	/* What was asked for before this has been started, too, when this is answered. */
+	pending_start(&other, &fixture, CHUNKS - 1, 1, PATIENCE);
+	await_requests(&fixture, 2);
+	fake_server_hold(fixture.server, false);
+	assert_int_equal(pending_end(&other), 0);
+	fetcher_counters(fixture.fetcher, &counters);
+	assert_int_equal(counters.requests, 2);
+	struct timespec pause = { .tv_nsec = 1000000 };
+	while (atomic_load(&fixture.fetcher->replays) > 0)
+		(void)nanosleep(&pause, NULL);
+	/* Once it is here, reads are run ahead of again. */
+	atomic_store(&fixture.fetcher->ahead_max, 16u << 20);
+	fetch_read_ahead(fixture.blob, 4 * READ_BYTES, READ_BYTES, END, true);
+	fetch_read_ahead(fixture.blob, 5 * READ_BYTES, READ_BYTES, END, true);
+	await_chunk(&fixture, 6 * READ_BYTES / CHUNK);
+	fetch_fixture_stop(&fixture);
+}
+
 static void test_short_way(void **state _unused_)
 {
 	FetchFixture fixture;
@@ -103,9 +134,8 @@ static void test_short_way(void **state _unused_)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_in_order),
-		cmocka_unit_test(test_not_in_order),
-		cmocka_unit_test(test_several_at_once),
+		cmocka_unit_test(test_in_order),        cmocka_unit_test(test_not_in_order),
+		cmocka_unit_test(test_several_at_once), cmocka_unit_test(test_not_beside_a_replay),
 		cmocka_unit_test(test_short_way),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,7 +51,7 @@ static void assert_asked(const FetchFixture *fixture, uint32_t first, uint32_t l
 
 static void test_list_becomes_few_ranges(void **state _unused_)
 {
-	/* 0, 3 and 5 lie within 128 KiB of each other; 11 does not. */
+	/* 0, 3 and 5 lie within 96 KiB of each other; 11 does not. */
 	static const uint32_t chunks[] = { 5, 0, 3, 11 };
 	FetchFixture fixture;
 	start(&fixture, 14, CHUNK_SIZE, 1);
