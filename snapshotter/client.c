@@ -10,10 +10,11 @@
 #include "containerd.pb-c.h"
 #include "snapshotter/client-ask.h"
 
-#define CALL_MILLIS   60000
-#define LEASE_SECONDS 3600
-#define DATA_MAX      (15u << 20)
-#define LABELS_MAX    16
+#define CALL_MILLIS    60000
+#define PREPARE_MILLIS 360000 /* longer than the snapshotter waits for imgfsd: lazy-daemon.c */
+#define LEASE_SECONDS  3600
+#define DATA_MAX       (15u << 20)
+#define LABELS_MAX     16
 
 #define SERVICE(name, method) "/containerd.services." name "/" method
 
@@ -165,10 +166,8 @@ int client_lazy_snapshot(Client *client, const char *snapshotter, const char *ch
 {
 	Containerd__SnapshotPrepare prepare;
 	Entries entries;
+	_cleanup_(buffer_done) Buffer reply = { 0 };
 	char key[256];
-	/* There already: from another image with the same layers, or from an ordinary pull. */
-	if (with_key(client, SERVICE("snapshots.v1.Snapshots", "Stat"), snapshotter, chain, NULL) == 0)
-		return 0;
 	(void)snprintf(key, sizeof(key), "extract-%s %s", client->lease, chain);
 	fill_entries(labels, &entries, &containerd__snapshot_prepare__labels_entry__descriptor);
 	containerd__snapshot_prepare__init(&prepare);
@@ -178,7 +177,9 @@ int client_lazy_snapshot(Client *client, const char *snapshotter, const char *ch
 		prepare.parent = (char *)(uintptr_t)parent;
 	prepare.n_labels = entries.count;
 	prepare.labels = (Containerd__SnapshotPrepare__LabelsEntry **)entries.pointers;
-	int r = call(client, SERVICE("snapshots.v1.Snapshots", "Prepare"), &prepare.base, error);
+	/* Not Stat first: one that is there already, from another image with the same layers, is put under the lease by this (containerd 2). */
+	int r = client_ask(client->wire, SERVICE("snapshots.v1.Snapshots", "Prepare"), &prepare.base, PREPARE_MILLIS,
+			   &reply, error);
 	if (r == -EEXIST)
 		return with_key(client, SERVICE("snapshots.v1.Snapshots", "Stat"), snapshotter, chain, error);
 	if (r < 0)
