@@ -7,22 +7,15 @@ int inspect_config(Store *store, const Manifest *manifest, json_t **ret_config, 
 {
 	_cleanup_free_ char *text = NULL;
 	char digest[DIGEST_TEXT_SIZE];
-	size_t size;
-	json_t *config = NULL;
-	int r = store_blob_read(store, &manifest->config, MANIFEST_SIZE_MAX, &text, &size);
-	if (r == 0) {
-		config = json_loadb(text, size, 0, NULL);
-		if (!json_is_object(config)) {
-			json_decref(config);
-			r = -EBADMSG;
-		}
-	}
+	int r = store_image_config(store, manifest, &text, error);
 	if (r < 0)
-		return error_set(error, r, "store %s: the config %s %s; export the image again", store_path(store),
-				 digest_text(&manifest->config, digest),
-				 r == -ENOENT    ? "is missing"
-				 : r == -EBADMSG ? "is damaged"
-						 : error_text(NULL, r));
+		return r;
+	json_t *config = json_loadb(text, manifest->config_size, 0, NULL);
+	if (!json_is_object(config)) {
+		json_decref(config);
+		return error_set(error, -EBADMSG, "store %s: the config %s is no JSON object; export the image again",
+				 store_path(store), digest_text(&manifest->config, digest));
+	}
 	*ret_config = config;
 	return 0;
 }

@@ -3,9 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "fs/base/fd.h"
 #include "fs/format/blob.h"
 #include "snapshotter/client.h"
 
@@ -56,29 +54,6 @@ static int make_snapshot(Client *client, const PullContainerd *what, const Manif
 	return client_lazy_snapshot(client, what->snapshotter, chain, below[0] ? below : NULL, labels, error);
 }
 
-/* The manifest's bytes, which the cache has since the image was resolved. */
-static int read_manifest(CacheStore *cache, const Digest *digest, char **ret_manifest, size_t *ret_size, Error *error)
-{
-	_cleanup_close_ int fd = -1;
-	struct stat status;
-	int r = cache_store_get(cache, CACHE_MANIFEST, digest, &fd);
-	if (r == 0 && fstat(fd, &status) < 0)
-		r = -errno;
-	if (r == 0 && (status.st_size <= 0 || status.st_size > (off_t)MANIFEST_SIZE_MAX))
-		r = -EBADMSG;
-	if (r < 0)
-		return error_set(error, r, "the manifest is not in the cache: %s", strerror(-r));
-	_cleanup_free_ char *manifest = malloc((size_t)status.st_size);
-	if (!manifest)
-		return error_set(error, -ENOMEM, "out of memory");
-	r = fd_pread_all(fd, manifest, (size_t)status.st_size, 0);
-	if (r < 0)
-		return error_set(error, r, "the manifest cannot be read: %s", strerror(-r));
-	*ret_manifest = TAKE_PTR(manifest);
-	*ret_size = (size_t)status.st_size;
-	return 0;
-}
-
 /* Config and manifest, each referring to what has to stay with it. */
 static int put_contents(Client *client, const PullContainerd *what, const RemoteOptions *remote,
 			const Reference *reference, CacheStore *cache, const FetchImage *image, const char *chain,
@@ -96,8 +71,14 @@ static int put_contents(Client *client, const PullContainerd *what, const Remote
 	if (r == 0)
 		r = client_put_content(client, config_digest, config, config_size,
 				       (ClientLabel[]){ { snapshot_label, chain }, { 0 } }, error);
-	if (r == 0)
-		r = read_manifest(cache, &image->manifest, &manifest, &manifest_size, error);
+	if (r == 0) {
+		r = cache_store_read_checked(cache, CACHE_MANIFEST, &image->manifest, MANIFEST_SIZE_MAX, &manifest,
+					     &manifest_size);
+		if (r < 0)
+			(void)error_set(error, r,
+					"the manifest, which was in the cache, cannot be read: %s; pull again",
+					strerror(-r));
+	}
 	if (r == 0)
 		r = client_put_content(client, digest, manifest, manifest_size,
 				       (ClientLabel[]){ { LABEL_CONFIG, config_digest }, { 0 } }, error);

@@ -139,7 +139,7 @@ int import_docker_archive(Store *store, const StoreImage *image, const ImportOpt
 	_cleanup_free_ char *list = make_list(manifest, options->name);
 	if (!list)
 		return error_set(error, -ENOMEM, "out of memory for manifest.json");
-	int r = import_read_config(store, image, &config, error);
+	int r = store_image_config(store, manifest, &config, error);
 	if (r == 0)
 		r = write_small(fd, "manifest.json", list, strlen(list), error);
 	config_name(manifest, name);

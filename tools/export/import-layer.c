@@ -2,25 +2,6 @@
 
 #include "fs/base/fd.h"
 
-int import_read_config(Store *store, const StoreImage *image, char **ret_data, Error *error)
-{
-	const Manifest *manifest = &image->manifest;
-	char text[DIGEST_TEXT_SIZE];
-	_cleanup_free_ char *data = NULL;
-	size_t size;
-	int r = store_blob_read(store, &manifest->config, MANIFEST_SIZE_MAX, &data, &size);
-	if (r == 0 && size != manifest->config_size)
-		r = -EBADMSG;
-	if (r < 0)
-		return error_set(error, r, "store %s: the config %s %s; export the image again", store_path(store),
-				 digest_text(&manifest->config, text),
-				 r == -ENOENT    ? "is missing"
-				 : r == -EBADMSG ? "is damaged"
-						 : error_text(NULL, r));
-	*ret_data = TAKE_PTR(data);
-	return 0;
-}
-
 typedef struct Output {
 	int fd;
 	const ImportOptions *options;

@@ -3,9 +3,6 @@
 
 #include "tools/export/image-import.h"
 
-/* An image's config, its digest verified; malloc'ed. Errors: as image-import.h. */
-int import_read_config(Store *store, const StoreImage *image, char **ret_data, Error *error) _must_check_;
-
 /* Writes a layer's tar to `fd`. Errors: as image-import.h. */
 int import_layer_tar(Store *store, const ManifestLayer *layer, const ImportOptions *options, int fd, Error *error)
 	_must_check_;

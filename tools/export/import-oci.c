@@ -181,7 +181,7 @@ static int fill(const Layout *layout, const StoreImage *image, Error *error)
 {
 	const Manifest *manifest = &image->manifest;
 	_cleanup_free_ char *config = NULL;
-	int r = import_read_config(layout->store, image, &config, error);
+	int r = store_image_config(layout->store, manifest, &config, error);
 	for (size_t i = 0; i < manifest->layer_count && r == 0; i++) {
 		if (import_is_first(manifest, i))
 			r = put_layer(layout, &manifest->layers[i], error);

@@ -83,3 +83,21 @@ int store_image_open(Store *store, const char *text, StoreImage *ret_image, Erro
 	*ret_image = image;
 	return 0;
 }
+
+int store_image_config(Store *store, const Manifest *manifest, char **ret_data, Error *error)
+{
+	char text[DIGEST_TEXT_SIZE];
+	_cleanup_free_ char *data = NULL;
+	size_t size;
+	int r = store_blob_read(store, &manifest->config, MANIFEST_SIZE_MAX, &data, &size);
+	if (r == 0 && size != manifest->config_size)
+		r = -EBADMSG;
+	if (r < 0)
+		return error_set(error, r, "store %s: the config %s %s; export the image again", store_path(store),
+				 digest_text(&manifest->config, text),
+				 r == -ENOENT    ? "is missing"
+				 : r == -EBADMSG ? "is damaged"
+						 : error_text(NULL, r));
+	*ret_data = TAKE_PTR(data);
+	return 0;
+}

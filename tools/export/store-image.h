@@ -29,3 +29,6 @@ int store_image_parse(const char *text, Reference *ret_reference, Error *error) 
  * and manifest_parse()'s.
  */
 int store_image_open(Store *store, const char *text, StoreImage *ret_image, Error *error) _must_check_;
+
+/* The image's config, of the manifest's config_size bytes, its digest verified, a NUL behind it; malloc'ed. Errors carry a sentence: -ENOENT, -EBADMSG. */
+int store_image_config(Store *store, const Manifest *manifest, char **ret_data, Error *error) _must_check_;

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/base/fd.h"
+#include "tools/export/store-image.h"
 #include "tools/serve/serve-body.h"
 #include "tools/serve/serve-request.h"
 
@@ -81,36 +81,6 @@ enum MHD_Result serve_manifest_by_tag(ServeRequest *request, const ServeRoute *r
 	return serve_send_manifest(request, &digest, json, size);
 }
 
-/* Reads an object of blobs/ that is small enough for a manifest; checks its digest. Errors: -EFBIG, -EBADMSG, -ENOENT. */
-static int read_object(Store *store, const Digest *digest, char **ret_data, size_t *ret_size, Error *error)
-{
-	_cleanup_close_ int fd = -1;
-	uint64_t size;
-	int r = store_blob_open(store, digest, &fd, &size);
-	if (r < 0)
-		return r;
-	if (size > MANIFEST_SIZE_MAX)
-		return -EFBIG;
-	_cleanup_free_ char *data = malloc(size + 1);
-	if (!data)
-		return -ENOMEM;
-	r = fd_pread_all(fd, data, size, 0);
-	if (r < 0)
-		return r;
-	Digest actual;
-	r = digest_of(data, size, &actual);
-	if (r < 0)
-		return r;
-	char text[DIGEST_TEXT_SIZE];
-	if (!digest_equal(&actual, digest))
-		return error_set(error, -EBADMSG,
-				 "%s of the store is corrupt: its SHA-256 is another; export the image again",
-				 digest_text(digest, text));
-	*ret_data = TAKE_PTR(data);
-	*ret_size = size;
-	return 0;
-}
-
 /* An OCI image manifest, with imgfs annotations or without? */
 static bool is_manifest(const char *json, size_t size)
 {
@@ -125,9 +95,13 @@ enum MHD_Result serve_manifest_by_digest(ServeRequest *request, const ServeRoute
 	Error error = { 0 };
 	_cleanup_free_ char *json = NULL;
 	size_t size = 0;
-	int r = read_object(request->server->store, &route->digest, &json, &size, &error);
+	char text[DIGEST_TEXT_SIZE];
+	int r = store_blob_read(request->server->store, &route->digest, MANIFEST_SIZE_MAX, &json, &size);
 	if (r == -ENOENT || r == -EFBIG)
 		return send_manifest_unknown(request);
+	if (r == -EBADMSG)
+		r = error_set(&error, r, "%s of the store is corrupt: its SHA-256 is another; export the image again",
+			      digest_text(&route->digest, text));
 	if (r < 0)
 		return serve_send_fault(request, r, &error);
 	if (!is_manifest(json, size))
