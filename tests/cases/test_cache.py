@@ -108,6 +108,6 @@ def test_a_cache_that_is_not_there(action, work):
     assert done.returncode == 3 and f"there is no cache {work}/cahce;" in done.stderr and not os.listdir(work / "cahce")
 
 
-@pytest.mark.parametrize("arguments", [(), ("nothing",), ("ls", "--all"), ("prune", "--keep", "x"), ("ls", "size")])
+@pytest.mark.parametrize("arguments", [(), ("nothing",), ("ls", "--all"), ("prune", "--keep", "x"), ("ls", "size"), ("pin", "nohost"), ("unpin", "sha256:0")])
 def test_wrong_usage(arguments, work):
     assert machine.imgfs("cache", "--cache", work / "cache", *arguments, check=False).returncode == 2

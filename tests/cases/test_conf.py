@@ -71,6 +71,8 @@ def test_what_is_wrong_names_its_line(text, words, sentence, status, work):
 def test_errors_of_the_command_line_are_its_own(work):
     done = imgfs(work, "[mount]\ndeadline = 5\n", "mount", "--deadline", "x", "a", "b")
     assert done.returncode == 2 and "--deadline x" in done.stderr and "imgfs.conf" not in done.stderr
+    done = imgfs(work, "[mount]\ndeadline = 5\n", "mount", "-xq", "a", "b")
+    assert done.returncode == 2 and "there is no option -x" in done.stderr and "imgfs.conf" not in done.stderr
     done = imgfs(work, "[mount]\ndeadline = 5\n", "mount")
     assert done.returncode == 2 and "imgfs.conf" not in done.stderr
 

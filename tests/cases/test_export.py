@@ -360,7 +360,7 @@ def corrupt_tars():
         "truncated-header": (good[:1700], CORRUPT, ["byte 1536", "after first", "ends inside a header"]),
         "checksum": (bytes(header), CORRUPT, ["byte 1536 (after first)", "no header"]),
         "garbage": (bytes(garbage), CORRUPT, ["byte 1536 (after first)", "no header"]),
-        "garbage-first": (noise(2048), CORRUPT, ["byte 0 (at its start)", "no header"]),
+        "garbage-first": (noise(2048), CORRUPT, ["byte 0 (at its start)", "no header", "it is no tar, or damaged from its first byte on"]),
         "pax": (bytes(pax), CORRUPT, ["pax record", "byte "]),
         "link-to-directory": (tar_of(directory("d"), link("h", "d")), CORRUPT, ["tar entry h, at byte 512", "directory d"]),
     }

@@ -187,7 +187,7 @@ def test_by_http(front, image, work, mount):
         process.wait(10)
         process.stdout.close()
     (work / "file").write_text("x")
-    for where in ("0.0.0.0:0", "nowhere", f"unix:{work}/{'x' * 200}"):
+    for where in ("0.0.0.0:0", "nowhere", "unix:", f"unix:{work}/{'x' * 200}"):
         done = machine.imgfs("metrics", "--listen", where, check=False)
         assert done.returncode == 2, where
     done = machine.imgfs("metrics", "--listen", f"unix:{work}/file", check=False)

@@ -361,6 +361,8 @@ def test_what_is_not_there(work, image):
     assert done.returncode == 3 and "no image of imgfs is mounted" in done.stderr
     done = machine.imgfs("profile", "show", "--store", image.store, f"{NAME}:{TAG}", check=False)
     assert done.returncode == 3 and "profile import" in done.stderr
+    done = machine.imgfs("profile", "show", "--store", image.store, work / "none", check=False)
+    assert done.returncode == 3 and f"{work}/none is neither a file here nor a name" in done.stderr
     (work / "bad").write_bytes(b"imgfsprf" + bytes(100))
     done = machine.imgfs("profile", "show", work / "bad", check=False)
     assert done.returncode in (1, 4) and str(work / "bad") in done.stderr

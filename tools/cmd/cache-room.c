@@ -112,6 +112,6 @@ int cache_action_evict(const CacheArguments *arguments, CacheStore *cache, Error
 		return r;
 	return error_set(error, -EBUSY,
 			 "the cache still has %s: %s are of images that are pinned or sealed (imgfs cache ls), the "
-			 "rest is in use",
+			 "rest is in use, or indexes and views, which go by imgfs cache prune",
 			 output_size(evicted.after, left), output_size(evicted.kept, kept));
 }

@@ -135,6 +135,10 @@ int cmd_cache(int argc, char **argv)
 							? "%s wants a reference: HOST/NAME:TAG, or a digest"
 							: "%s takes no argument",
 						arguments.action);
+		Digest manifest;
+		if (arguments.reference && digest_from_text(arguments.reference, &manifest) < 0 &&
+		    remote_options_check_reference(VERB, arguments.reference, false) != VERB_SUCCESS)
+			return VERB_USAGE;
 		_cleanup_(cache_store_free_p) CacheStore *cache = NULL;
 		int r = remote_options_cache(&arguments.remote, false, &cache, &error);
 		if (r == 0)

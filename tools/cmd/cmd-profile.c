@@ -123,6 +123,10 @@ static int run_show(const Arguments *arguments, Error *error)
 	_cleanup_(profile_done) Profile profile = { 0 };
 	bool is_file = faccessat(AT_FDCWD, what, F_OK, 0) == 0;
 	Error no_store = { 0 };
+	Reference reference;
+	if (!is_file && store_image_parse(what, &reference, NULL) < 0)
+		return error_set(error, -ENOENT,
+				 "%s is neither a file here nor a name that an image of the store can have", what);
 	int r = cmd_store_open(arguments->store, false, &store, is_file ? &no_store : error);
 	if (r < 0 && !is_file)
 		return r;

@@ -39,7 +39,8 @@ static int ask_mount(const char *directory)
 	(void)close(answer[0]);
 	if (child >= 0) {
 		(void)kill(child, SIGKILL);
-		(void)waitpid(child, NULL, 0);
+		/* Of a request that the server has taken and does not answer nobody can be killed out: init will wait for that one. */
+		(void)waitpid(child, NULL, r == -ETIMEDOUT ? WNOHANG : 0);
 	}
 	return r;
 }

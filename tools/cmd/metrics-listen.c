@@ -63,8 +63,9 @@ static int listen_unix(const char *path, int *ret_fd, Error *error)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct stat status;
-	if (strlen(path) >= sizeof(address.sun_path))
-		return error_set(error, -EINVAL, "%s is too long for a socket", path);
+	if (!path[0] || strlen(path) >= sizeof(address.sun_path))
+		return error_set(error, -EINVAL, "\"%s\" is %s for a socket; write unix:PATH", path,
+				 path[0] ? "too long" : "no path");
 	memcpy(address.sun_path, path, strlen(path) + 1);
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd >= 0 && lstat(path, &status) == 0 && S_ISSOCK(status.st_mode) &&

@@ -127,7 +127,8 @@ int verb_getopt(int argc, char **argv, const VerbOption *options)
 	opterr = 0;
 	int at = optind;
 	int id = getopt_long(argc, argv, shorts, longs, NULL);
-	origins.current = id != -1 && optind - 1 <= origins.count ? optind - 1 : 0;
+	/* One inside a group of short ones has not been stepped over; a file has none of these. */
+	origins.current = id != -1 && optind > at && optind - 1 <= origins.count ? optind - 1 : 0;
 	if (id == ':') {
 		(void)verb_usage_error(argv[0], "option %s wants an argument", argv[optind - 1]);
 		return '?';

@@ -41,8 +41,10 @@ const TarEntry *tar_reader_entry(const TarReader *reader)
 	return &reader->entry;
 }
 
-static const char *way_out(int code)
+static const char *way_out(const TarReader *reader, int code)
 {
+	if (code == -EBADMSG && !reader->has_entry && reader->block_offset == 0 && !reader->in_headers)
+		return "; it is no tar, or damaged from its first byte on";
 	if (code == -EOPNOTSUPP)
 		return "; imgfs does not take such layers, build the image without it";
 	return code == -EBADMSG ? "; the layer is corrupt, build or pull the image again" : "";
@@ -61,7 +63,7 @@ static int locate(const TarReader *reader, int code, const Error *reason, Error 
 	}
 	return error_set(error, code, "tar, byte %" PRIu64 " (%s): %.400s%s",
 			 in_data ? reader->offset : reader->block_offset, near, error_text(reason, code),
-			 way_out(code));
+			 way_out(reader, code));
 }
 
 /* The first header of an entry: forgets what belonged to the one before. */
