@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import machine
-from containerd import MAPPED_FUSE, image, oci_archive
+from containerd import MAPPED_FUSE, SNAPSHOTTER, image, oci_archive
 from endpoint import chain_id
 from images import tar_of
 
@@ -24,8 +24,7 @@ def outcomes(text):
 
 @pytest.mark.parametrize("name, count", [("TestSuite", 22), ("TestSameAsOverlay", 1), ("TestFilters", 1), ("TestStorm", 1), ("TestBig", 1), ("TestEndurance", 1)])
 def test_driver(name, count, driver, work):
-    program = os.environ.get("IMGFS_SNAPSHOTTER", f"{machine.BUILD}/snapshotter/imgfs-snapshotter")
-    environment = {**os.environ, "IMGFS_SNAPSHOTTER": program, "TMPDIR": str(work)}
+    environment = {**os.environ, "IMGFS_SNAPSHOTTER": str(SNAPSHOTTER), "TMPDIR": str(work)}
     command = [driver, "-test.v", "-test.run", f"^{name}$"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     found = outcomes(done.stdout)
@@ -34,7 +33,7 @@ def test_driver(name, count, driver, work):
 
 
 def kill(driver, work, name, **more):
-    """kill -9 at system calls of the snapshotter: at so many as IMGFS_KILLS says, at all if that is 0."""
+    """kill -9 at system calls of the snapshotter: at so many as IMGFS_KILLS says of those after its start, at all if that is 0."""
     environment = {
         **os.environ, "IMGFS_SNAPSHOTTER": f"{machine.BUILD}/snapshotter/imgfs-snapshotter", "TMPDIR": str(work),
         "IMGFS_KILL_AT": str(machine.TOP / "tests/crash/kill-at"), "IMGFS_KILLS": os.environ.get("IMGFS_KILLS", "25"), **more,
@@ -86,7 +85,7 @@ def test_lazy_killed_at_system_calls(driver, about_lazy, work):
 
 def test_many_layers_over_lazy(driver, about_lazy, work):
     """More layers than a mount's options have room for, until containerd has shortened their paths."""
-    kill(driver, work, "TestLazyManyLayers", IMGFS_CRASH_LAZY=about_lazy)
+    kill(driver, work, "TestLazyManyLayers", IMGFS_CRASH_LAZY=about_lazy, IMGFS_SNAPSHOTTER=str(SNAPSHOTTER))
 
 
 @pytest.mark.parametrize("text, sentence", [

@@ -312,5 +312,5 @@ func TestLazyCrash(t *testing.T) {
 	options := func(root string) []string {
 		return []string{"--daemon-socket", n.Socket, "--metrics", filepath.Join(root, "metrics")}
 	}
-	scene{script: n.script(), options: options, calls: 3800, look: n.look}.kill(t)
+	scene{script: n.script(), options: options, calls: 1200, look: n.look}.kill(t)
 }
