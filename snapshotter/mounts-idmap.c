@@ -108,7 +108,7 @@ static bool is_shown(const char *source, const char *directory)
 	       here.st_ino == there.st_ino;
 }
 
-/* Goes on top of a mount that is not right any more, and two that come at the same time mount twice: mounts_idmap_clean() takes all away. */
+/* Goes on top of a mount that is not right any more, and two that come at the same time mount twice: mounts_idmap_remove() takes all away. */
 static int make_mount(const MountsIdmap *idmap, const char *source, const char *directory)
 {
 	_cleanup_close_ int namespace_fd = -1;
@@ -147,23 +147,14 @@ int mounts_idmap(const Mounts *mounts, const MountsIdmap *idmap, char **ret_dire
 	return 0;
 }
 
-/* All that are mounted there, dead ones too. */
-static void remove_mount(const char *directory)
+void mounts_idmap_remove(const char *directory)
 {
 	while (umount2(directory, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
 		;
 	(void)rmdir(directory);
 }
 
-static bool is_wanted(const char *directory, char *const *directories, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		if (strcmp(directories[i], directory) == 0)
-			return true;
-	return false;
-}
-
-int mounts_idmap_clean(const Mounts *mounts, char *const *directories, size_t count, Error *error)
+int mounts_idmap_each(const Mounts *mounts, void (*each)(void *arg, const char *directory), void *arg, Error *error)
 {
 	_cleanup_free_ char *top = NULL;
 	if (asprintf(&top, "%s/idmap", mounts->root) < 0)
@@ -177,8 +168,7 @@ int mounts_idmap_clean(const Mounts *mounts, char *const *directories, size_t co
 			continue;
 		if (asprintf(&path, "%s/%s", top, entry->d_name) < 0)
 			return error_set(error, -ENOMEM, "out of memory");
-		if (!is_wanted(path, directories, count))
-			remove_mount(path);
+		each(arg, path);
 	}
 	return 0;
 }

@@ -21,8 +21,12 @@ typedef struct MountsIdmap {
  */
 int mounts_idmap(const Mounts *mounts, const MountsIdmap *idmap, char **ret_directory, Error *error) _must_check_;
 
-/* Takes away the mounts that are at none of `count` directories, as mounts_idmap() gave them. */
-int mounts_idmap_clean(const Mounts *mounts, char *const *directories, size_t count, Error *error) _must_check_;
+/* Each directory that there is, as mounts_idmap() gave it. Errors: -ENOMEM. */
+int mounts_idmap_each(const Mounts *mounts, void (*each)(void *arg, const char *directory), void *arg, Error *error)
+	_must_check_;
+
+/* Takes away all that is mounted there, dead mounts too; programs that use them keep them. */
+void mounts_idmap_remove(const char *directory);
 
 /* The directory alone, whether it is mounted or not. NULL without memory. `tree` is not looked at. */
 char *mounts_idmap_directory(const Mounts *mounts, const MountsIdmap *idmap);

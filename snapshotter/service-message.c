@@ -1,7 +1,6 @@
 /* Between messages and what the calls work with. */
 #include <string.h>
 
-#include "snapshotter/mounts-idmap.h"
 #include "snapshotter/service-private.h"
 
 #define NANOSECONDS 1000000000
@@ -141,55 +140,15 @@ static int choose_view(Service *service, const MetaLabels *labels, const MetaCha
 	view->lazy_path = chain->lazy_path;
 	if (!idmap.uids && !idmap.gids)
 		return 0;
-	(void)pthread_mutex_lock(&service->mapping_lock);
-	int r = chain->count > 0 ? mounts_idmap(service->mounts, &idmap, &view->directory, error) : 0;
+	int r = chain->count > 0 ? service_map(service, &idmap, &view->directory, error) : 0;
 	if (r == 0 && view->directory)
 		view->host.snapshots = view->directory;
 	idmap.lazy_id = chain->lazy_id;
 	idmap.tree = chain->lazy_path;
 	if (r == 0 && chain->lazy_id)
-		r = mounts_idmap(service->mounts, &idmap, &view->lazy_copy, error);
-	(void)pthread_mutex_unlock(&service->mapping_lock);
+		r = service_map(service, &idmap, &view->lazy_copy, error);
 	if (r == 0 && view->lazy_copy)
 		view->lazy_path = view->lazy_copy;
-	return r;
-}
-
-/* The directories of a mapping: of ordinary layers, and of the lazy tree. */
-static int mapping_directories(const Service *service, const MetaMapping *mapping, char *ret_directories[static 2])
-{
-	MountsIdmap idmap = { .uids = mapping->uids, .gids = mapping->gids };
-	ret_directories[0] = mounts_idmap_directory(service->mounts, &idmap);
-	idmap.lazy_id = mapping->lazy_id;
-	ret_directories[1] = mounts_idmap_directory(service->mounts, &idmap);
-	return ret_directories[0] && ret_directories[1] ? 0 : -ENOMEM;
-}
-
-static int clean_mappings(Service *service, Error *error)
-{
-	MetaMapping *mappings;
-	size_t count;
-	int r = meta_mappings(service->meta, &mappings, &count, error);
-	if (r < 0)
-		return r;
-	char **directories = calloc(2 * count + 1, sizeof(*directories));
-	bool lacks = !directories;
-	for (size_t i = 0; !lacks && i < count; i++)
-		lacks = mapping_directories(service, &mappings[i], &directories[2 * i]) < 0;
-	r = lacks ? error_set(error, -ENOMEM, "out of memory")
-		  : mounts_idmap_clean(service->mounts, directories, 2 * count, error);
-	for (size_t i = 0; directories && i < 2 * count; i++)
-		free(directories[i]);
-	free(directories);
-	meta_mappings_free(mappings, count);
-	return r;
-}
-
-int service_clean_mappings(Service *service, Error *error)
-{
-	(void)pthread_mutex_lock(&service->mapping_lock);
-	int r = clean_mappings(service, error);
-	(void)pthread_mutex_unlock(&service->mapping_lock);
 	return r;
 }
 

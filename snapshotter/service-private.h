@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "snapshots.pb-c.h"
+#include "snapshotter/mounts-idmap.h"
 #include "snapshotter/service.h"
 
 #define SERVICE_PATH "/containerd.services.snapshots.v1.Snapshots/"
@@ -17,11 +18,10 @@ struct Service {
 	atomic_ullong lazy_outcomes[LAZY_REASONS];    /* of Prepares that ask for a layer */
 	atomic_uint lazy_waiting;                     /* calls that wait for the backend, or for a tree of it */
 	atomic_ullong lazy_unreachable, lazy_removed; /* calls that answered Unavailable; trees let go of */
-	/*
-	 * Held from the look at which mappings rows have until all other mounts are gone, and while a mount is made for a row that is there: else one
-	 * would go that was just handed out.
-	 */
-	pthread_mutex_t mapping_lock;
+	pthread_mutex_t mapping_lock;                 /* also held while a mount is taken away */
+	unsigned mappings_cleaners; /* Cleanups that look for such; under that lock, as are the next two */
+	char **mappings_spared;     /* directories that were asked for since the first of them began */
+	size_t mappings_spared_count;
 	const char *metrics;
 	pthread_mutex_t metrics_lock; /* of writing that file */
 	const char *whole_file;       /* NULL: none */
@@ -83,6 +83,9 @@ void service_write_metrics(Service *service);
 void service_whole_load(Service *service);
 void service_whole_note(Service *service, const char *image, const char *chain, bool lowest, LazyReason reason,
 			const char *why);
+
+/* mounts_idmap() for a snapshot whose row is there, so that no Cleanup takes away what is handed out. */
+int service_map(Service *service, const MountsIdmap *idmap, char **ret_directory, Error *error);
 
 /* Takes away what layers are seen through with other owners, where no snapshot has that mapping any more. */
 int service_clean_mappings(Service *service, Error *error);

@@ -201,17 +201,11 @@ static int prepare_mapped(const Place *place)
 	return call(place, service_prepare, &request.base, &size);
 }
 
-#define ROUNDS 300
-
-/* Cleanup leaves what a snapshot is mounted through while it is made. */
-static void test_cleanup_beside_mappings(void **state)
+/* The first snapshot that is seen with other owners, among mounts of the test's own. */
+static void begin_mapped(const Place *place)
 {
-	const Place *place = *state;
 	const MetaLabels none = { 0 };
 	const MetaCommit commit = { .id = 1, .key = "0001", .name = "base", .labels = &none };
-	Cleaner cleaner = { .place = place };
-	pthread_t thread;
-	void *result;
 	int r = unshare(CLONE_NEWNS);
 	if (r == 0) {
 		assert_int_equal(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
@@ -223,6 +217,72 @@ static void test_cleanup_beside_mappings(void **state)
 		print_message("no mounts with other owners here\n");
 		skip();
 	}
+}
+
+/* In libc's place: while `stuck`, a look at what is seen with other owners does not come back, as where a file system hangs. */
+static pthread_mutex_t stuck_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t stuck_changed = PTHREAD_COND_INITIALIZER;
+static bool stuck;
+static unsigned stuck_count; /* who is in it */
+
+int stat(const char *restrict path, struct stat *restrict status)
+{
+	(void)pthread_mutex_lock(&stuck_lock);
+	if (stuck && strstr(path, "/idmap/")) {
+		stuck_count++;
+		(void)pthread_cond_broadcast(&stuck_changed);
+		while (stuck)
+			(void)pthread_cond_wait(&stuck_changed, &stuck_lock);
+	}
+	(void)pthread_mutex_unlock(&stuck_lock);
+	return fstatat(AT_FDCWD, path, status, 0);
+}
+
+static void *get_stuck(void *arg)
+{
+	return prepare_mapped(arg) == 0 ? arg : NULL;
+}
+
+/* A mount that hangs while it is looked at holds up no Cleanup, which leaves it. */
+static void test_cleanup_beside_a_stuck_mapping(void **state)
+{
+	const Place *place = *state;
+	pthread_t thread;
+	void *result;
+	size_t count;
+	begin_mapped(place);
+	assert_int_equal(meta_remove(place->meta, "mapped", NULL), 0);
+	stuck = true;
+	assert_int_equal(pthread_create(&thread, NULL, get_stuck, (void *)(uintptr_t)place), 0);
+	(void)pthread_mutex_lock(&stuck_lock);
+	while (stuck_count == 0)
+		(void)pthread_cond_wait(&stuck_changed, &stuck_lock);
+	(void)pthread_mutex_unlock(&stuck_lock);
+	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	(void)pthread_mutex_lock(&stuck_lock);
+	stuck = false;
+	(void)pthread_cond_broadcast(&stuck_changed);
+	(void)pthread_mutex_unlock(&stuck_lock);
+	assert_int_equal(pthread_join(thread, &result), 0);
+	assert_non_null(result);
+	const MountsIdmap idmap = { .uids = "0:100000:65536" };
+	_cleanup_free_ char *directory = mounts_idmap_directory(&place->mounts, &idmap);
+	assert_true(is_mount(directory));
+	assert_int_equal(meta_remove(place->meta, "mapped", NULL), 0);
+	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_false(is_mount(directory));
+}
+
+#define ROUNDS 300
+
+/* Cleanup leaves what a snapshot is mounted through while it is made. */
+static void test_cleanup_beside_mappings(void **state)
+{
+	const Place *place = *state;
+	Cleaner cleaner = { .place = place };
+	pthread_t thread;
+	void *result;
+	begin_mapped(place);
 	const MountsIdmap idmap = { .uids = "0:100000:65536" };
 	_cleanup_free_ char *directory = mounts_idmap_directory(&place->mounts, &idmap);
 	assert_int_equal(pthread_create(&thread, NULL, clean_always, &cleaner), 0);
@@ -247,6 +307,7 @@ static void test_cleanup_beside_mappings(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { TEST(test_list_is_always_possible), TEST(test_refused), TEST(test_update),
-					    TEST(test_cleanup_beside_mappings) };
+					    TEST(test_cleanup_beside_mappings),
+					    TEST(test_cleanup_beside_a_stuck_mapping) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
