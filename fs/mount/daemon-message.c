@@ -190,13 +190,11 @@ int daemon_message_receive(int socket, DaemonPacket *ret_packet, int flags)
 		return errno == ECONNRESET ? -EPIPE : -errno;
 	ret_packet->fd_count = 0;
 	take_descriptors(&header, ret_packet);
-	int r = size == 0 ? -EPIPE : 0;
+	int r = size == 0 ? -EPIPE : header.msg_flags & MSG_TRUNC ? -EBADMSG : 0;
+	if (r == 0)
+		r = daemon_message_read(ret_packet->bytes, (size_t)size, &ret_packet->message);
 	if (r == 0 && header.msg_flags & MSG_CTRUNC)
 		r = -EMFILE;
-	if (r == 0)
-		r = header.msg_flags & MSG_TRUNC
-			    ? -EBADMSG
-			    : daemon_message_read(ret_packet->bytes, (size_t)size, &ret_packet->message);
 	if (r < 0)
 		daemon_packet_close(ret_packet);
 	return r;

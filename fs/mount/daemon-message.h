@@ -4,7 +4,7 @@
  * entries up to the end. Links base only.
  *
  * An image is more than one packet holds: DAEMON_ATTACH says how many descriptors it has, the plan first, and carries the first of them;
- * DAEMON_MORE carries the next. Who has got a request whole answers it with DAEMON_ANSWER (or DAEMON_SLOTS) before the next one.
+ * DAEMON_MORE carries the next; all but the last packet have DAEMON_MESSAGE_FDS of them. Who has got a request whole answers it with DAEMON_ANSWER (or DAEMON_SLOTS) before the next one.
  */
 #pragma once
 
@@ -88,7 +88,7 @@ typedef struct DaemonPacket {
 } DaemonPacket;
 
 /*
- * Receives one. Errors: -EPIPE (the other end is gone), -EAGAIN, -EBADMSG, -EMFILE (out of descriptors; those that came are closed),
+ * Receives one. Errors: -EPIPE (the other end is gone), -EAGAIN, -EBADMSG, -EMFILE (out of descriptors: the message is there without them),
  * recv's. After any of them there is nothing to close.
  */
 int daemon_message_receive(int socket, DaemonPacket *ret_packet, int flags) _must_check_;

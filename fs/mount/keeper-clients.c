@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -10,6 +11,8 @@
 #define BACKLOG      8
 #define STALL_MS     10000 /* a client that stops in the middle of an image is let go */
 #define DEAF_MS      1000  /* without new clients, where there are no descriptors for them */
+#define SPARE_PART   8u /* of the limit of descriptors: what a server needs beside those of images, for connections */
+#define SPARE_MAX    4096u
 #define ENTRIES_SIZE ((size_t)DAEMON_MESSAGE_ENTRIES * DAEMON_ENTRY_SIZE)
 
 int keeper_clients_listen(KeeperDaemon *daemon, Error *error)
@@ -107,47 +110,86 @@ static void greet(KeeperDaemon *daemon, KeeperClient *client, const DaemonMessag
 	reply(daemon, client, &message, NULL, 0);
 }
 
+/*
+ * Would the image take descriptors that a server cannot do without? It is given the same ones, and without any left it would end, and the next one, too, whatever
+ * else they have. So the limit is not reached.
+ */
+static bool has_room(const KeeperDaemon *daemon, size_t count)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+		return true;
+	rlim_t spare = limit.rlim_cur / SPARE_PART, used = count;
+	for (size_t i = 0; i < daemon->slot_count; i++)
+		used += daemon->slots[i]->fd_total;
+	for (size_t i = 0; i < KEEPER_CLIENTS; i++)
+		used += daemon->clients[i].incoming ? daemon->clients[i].incoming->fd_total : 0;
+	return used + (spare < SPARE_MAX ? spare : SPARE_MAX) <= limit.rlim_cur;
+}
+
 /* All of an image has come: the server gets it next. */
 static void attach(KeeperDaemon *daemon, KeeperClient *client)
 {
 	KeeperSlot *slot = TAKE_PTR(client->incoming);
 	slot->flags = (slot->flags & DAEMON_FLAG_XATTR) | DAEMON_FLAG_FRESH;
 	client->waiting = true;
-	int r = daemon->ending ? -ESHUTDOWN : keeper_slot_add(daemon, slot);
+	int r = daemon->ending ? -ESHUTDOWN : slot->too_many ? -EMFILE : keeper_slot_add(daemon, slot);
 	if (r == 0 && slot->number > daemon->highest)
 		daemon->highest = slot->number;
 	if (r < 0) {
 		(void)keeper_slot_free(slot);
 		answer(daemon, client, 0, r,
 		       r == -EEXIST   ? "the slot, or this chain of layers, is attached already"
+		       : r == -EMFILE ? "the keeper has no descriptors left for it; raise its limit, LimitNOFILE= of "
+					"its unit, or take images away"
 		       : r == -ENOSPC ? "too many images are attached"
 				      : strerror(-r));
 	}
 }
 
+/* Those that a packet was to bring and did not: all but the last packet of an image are full. */
+static void take_none(KeeperSlot *slot)
+{
+	size_t left = slot->fd_total - slot->fd_count, count = left < DAEMON_MESSAGE_FDS ? left : DAEMON_MESSAGE_FDS;
+	slot->too_many = true;
+	while (count-- > 0)
+		slot->fds[slot->fd_count++] = -1;
+}
+
 /* Takes the descriptors of a packet. False: more than were announced, or not of this image. */
-static bool take(KeeperClient *client, DaemonPacket *packet)
+static bool take(KeeperClient *client, DaemonPacket *packet, bool lost)
 {
 	KeeperSlot *slot = client->incoming;
-	if (!slot || slot->number != packet->message.slot || packet->fd_count == 0 ||
-	    packet->fd_count > slot->fd_total - slot->fd_count)
+	if (!slot || slot->number != packet->message.slot || slot->fd_count == slot->fd_total)
 		return false;
-	memcpy(&slot->fds[slot->fd_count], packet->fds, packet->fd_count * sizeof(int));
-	slot->fd_count += packet->fd_count;
+	if (lost) {
+		take_none(slot);
+		return true;
+	}
+	if (packet->fd_count == 0 || packet->fd_count > slot->fd_total - slot->fd_count)
+		return false;
+	for (size_t i = 0; i < packet->fd_count; i++) {
+		if (slot->too_many)
+			(void)close(packet->fds[i]);
+		slot->fds[slot->fd_count++] = slot->too_many ? -1 : packet->fds[i];
+	}
 	packet->fd_count = 0;
 	return true;
 }
 
-static int receive_image(KeeperDaemon *daemon, KeeperClient *client, DaemonPacket *packet)
+/* `lost`: its descriptors could not be had. */
+static int receive_image(KeeperDaemon *daemon, KeeperClient *client, DaemonPacket *packet, bool lost)
 {
 	if (packet->message.type == DAEMON_ATTACH) {
 		if (client->incoming)
 			return -EPROTO;
+		bool room = has_room(daemon, packet->message.count);
 		client->incoming = keeper_slot_new(&packet->message, client->fd);
 		if (!client->incoming)
 			return -ENOMEM;
+		client->incoming->too_many = !room;
 	}
-	if (!take(client, packet))
+	if (!take(client, packet, lost))
 		return -EPROTO;
 	if (client->incoming->fd_count == client->incoming->fd_total)
 		attach(daemon, client);
@@ -227,7 +269,7 @@ void keeper_daemon_end(KeeperDaemon *daemon)
 	daemon->listen_fd = -1;
 }
 
-static int handle(KeeperDaemon *daemon, KeeperClient *client, DaemonPacket *packet)
+static int handle(KeeperDaemon *daemon, KeeperClient *client, DaemonPacket *packet, bool lost)
 {
 	const DaemonMessage *message = &packet->message;
 	uint32_t type = message->type;
@@ -239,7 +281,7 @@ static int handle(KeeperDaemon *daemon, KeeperClient *client, DaemonPacket *pack
 	if (!client->greeted || (client->incoming && !image))
 		return -EPROTO;
 	if (image)
-		return receive_image(daemon, client, packet);
+		return receive_image(daemon, client, packet, lost);
 	if (type == DAEMON_DETACH)
 		detach(daemon, client, message->slot);
 	else if (type == DAEMON_LIST)
@@ -261,8 +303,8 @@ void keeper_clients_handle(KeeperDaemon *daemon, KeeperClient *client)
 	if (r == -EAGAIN)
 		return;
 	client->heard = keeper_now();
-	if (r == 0) {
-		r = handle(daemon, client, &packet);
+	if (r == 0 || r == -EMFILE) {
+		r = handle(daemon, client, &packet, r == -EMFILE);
 		daemon_packet_close(&packet);
 	}
 	if (r == 0 || client->fd < 0)

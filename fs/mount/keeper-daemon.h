@@ -28,6 +28,7 @@ typedef struct KeeperSlot {
 	char name[DAEMON_NAME_SIZE];
 	KeeperSlotState state;
 	bool unwanted;   /* it was detached while the server was just getting it */
+	bool too_many;   /* there is no room for its descriptors: they are closed as they come */
 	unsigned deaths; /* of servers, by it */
 	int64_t died;    /* when the last one did */
 	int client;      /* the socket of who waits for an answer about it; -1: nobody */

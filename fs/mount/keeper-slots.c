@@ -20,7 +20,7 @@ KeeperSlot *keeper_slot_free(KeeperSlot *slot)
 {
 	if (slot) {
 		for (size_t i = 0; i < slot->fd_count; i++)
-			(void)close(slot->fds[i]);
+			close_p(&slot->fds[i]);
 		free(slot);
 	}
 	return NULL;

@@ -3,6 +3,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -107,7 +108,7 @@ class Manager:
     """The keeper's socket, spoken to by daemon-message.h alone."""
 
     HEADER = struct.Struct("<IIIiI64s")
-    HELLO, ATTACH, DETACH, GET, ANSWER = 1, 2, 4, 7, 11
+    HELLO, ATTACH, MORE, DETACH, GET, ANSWER = 1, 2, 3, 4, 7, 11
 
     def __init__(self, runtime):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -121,6 +122,12 @@ class Manager:
         data, received, _, _ = socket.recv_fds(self.socket, 1 << 14, 200)
         answer, _, _, result, _, _ = self.HEADER.unpack(data[:self.HEADER.size])
         return answer, result, received
+
+    def hear(self):
+        """Type, result and text of the answer to what was sent."""
+        data = self.socket.recv(1 << 14)
+        answer, _, _, result, _, _ = self.HEADER.unpack(data[:self.HEADER.size])
+        return answer, result, data[self.HEADER.size:].decode()
 
     def descriptors(self, slot):
         """The plan of an image and what it names."""
@@ -154,6 +161,31 @@ def test_a_plan_that_cannot_be_read_any_more(daemon, reference):
     for fd in (plan, *fds):
         os.close(fd)
     manager.socket.close()
+
+
+@pytest.mark.parametrize("limit", [40, 400])
+def test_the_keeper_runs_out_of_descriptors(limit, daemon, reference, image, work):
+    """What it cannot take it refuses, in words; it goes on, and so does who asked, with all else that it has."""
+    daemon.start()
+    daemon.mount(reference, work / "a")
+    keeper, server = daemon.keeper(), daemon.server()
+    manager = Manager(daemon.runtime)
+    limits = resource.prlimit(keeper, resource.RLIMIT_NOFILE, (limit, resource.prlimit(keeper, resource.RLIMIT_NOFILE)[1]))
+    with open(os.devnull, "rb") as nothing:
+        for number, part in enumerate((200, 200, 50)):
+            kind = manager.ATTACH if number == 0 else manager.MORE
+            socket.send_fds(manager.socket, [manager.HEADER.pack(kind, 99, 0, 0, 450, b"a" * 64)], [nothing.fileno()] * part)
+    answer, result, text = manager.hear()
+    assert (answer, result) == (manager.ANSWER, -errno.EMFILE) and "no descriptors left" in text, text
+    assert manager.ask(manager.DETACH, 99)[1] == -errno.ENOENT
+    manager.socket.close()
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, limits)
+    assert len(os.listdir(f"/proc/{keeper}/fd")) < limit
+    check_content(work / "a", image)
+    daemon.mount(reference, work / "b")
+    check_content(work / "b", image)
+    assert daemon.keeper() == keeper and daemon.server() == server
+    assert "has died" not in daemon.log.read_text()
 
 
 SECRETS = ("Geheim-1", "Geheim-2", "Geheim-3")
