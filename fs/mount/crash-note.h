@@ -4,5 +4,10 @@
  */
 #pragma once
 
+#include "fs/mount/journal.h"
+
 /* For the signals of a crash; the signal then ends the process as it would have. */
 void crash_note_install(void);
+
+/* The calling thread opens an image that nobody has asked for; 0: no more. */
+void crash_note_opening(Journal *journal, uint32_t image);

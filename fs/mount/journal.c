@@ -294,7 +294,12 @@ void journal_blame(Journal *journal, unsigned slot)
 {
 	uint32_t image = (uint32_t)(header_of(journal, slot)->nodeid >> 32);
 	if (load_length(journal, slot) != 0)
-		__atomic_store_n(&journal->shared->culprit, image, __ATOMIC_RELAXED);
+		journal_blame_image(journal, image);
+}
+
+void journal_blame_image(Journal *journal, uint32_t image)
+{
+	__atomic_store_n(&journal->shared->culprit, image, __ATOMIC_RELAXED);
 }
 
 uint32_t journal_take_culprit(int fd)

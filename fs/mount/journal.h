@@ -73,8 +73,9 @@ void journal_interrupt(Journal *journal, uint64_t unique);
 bool journal_interrupted(Journal *journal, unsigned slot);
 
 /*
- * Notes the image (the upper half of the node) of the request in a slot as what this server is dying of. Async-signal-safe. The keeper asks
- * for it by the journal's descriptor, and thereby clears it; 0: nothing was noted.
+ * Notes the image (the upper half of the node) of the request in a slot, or one by its number, as what this server is dying of. Async-signal-safe. The keeper
+ * asks for it by the journal's descriptor, and thereby clears it; 0: nothing was noted.
  */
 void journal_blame(Journal *journal, unsigned slot);
+void journal_blame_image(Journal *journal, uint32_t image);
 uint32_t journal_take_culprit(int fd);

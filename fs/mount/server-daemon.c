@@ -304,7 +304,10 @@ static void open_images(Daemon *daemon)
 		if (!image)
 			return;
 		daemon->opened = image->slot;
+		/* Either journal will do: the keeper asks both. */
+		crash_note_opening(daemon->connections[0].journal, image->slot);
 		(void)!ops_open_image(image);
+		crash_note_opening(daemon->connections[0].journal, 0);
 	}
 }
 

@@ -8,11 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fs/base/bytes.h"
+#include "fs/mount/crash-note.h"
 #include "fs/mount/daemon-message.h"
 #include "fs/mount/journal.h"
 
@@ -146,6 +149,30 @@ static void test_culprit(_unused_ void **state)
 	(void)close(fd);
 }
 
+/* One that nobody has asked for yet: each server opens it, and would die of it for ever. */
+static void test_culprit_without_a_request(_unused_ void **state)
+{
+	int fd, status;
+	Journal *journal;
+	assert_int_equal(journal_create(&fd), 0);
+	assert_int_equal(journal_open(fd, &journal), 0);
+	for (uint32_t last = 0; last <= 78; last += 78) {
+		pid_t pid = fork();
+		if (pid == 0) {
+			crash_note_install();
+			crash_note_opening(journal, 78);
+			crash_note_opening(journal, last);
+			(void)raise(SIGSEGV);
+			_exit(0);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+		assert_int_equal(journal_take_culprit(fd), last);
+	}
+	journal_free(journal);
+	(void)close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -155,6 +182,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_without_descriptors_to_spare, setup, teardown),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_culprit),
+		cmocka_unit_test(test_culprit_without_a_request),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
