@@ -42,7 +42,8 @@ struct ReadPool {
 	pthread_cond_t changed;
 	ReadList waiting;
 	ReadList arrived;
-	bool watching; /* a waiting read was interrupted */
+	bool watching;            /* a waiting read was interrupted */
+	struct timespec check_at; /* when the next look at those is due, then */
 	bool stopping;
 	RecentFailures timeouts;
 	int64_t failure_logged;
@@ -63,6 +64,15 @@ void read_request_answered(ReadPool *pool, ReadRequest *request, const FetchTall
 		.error = error,
 	};
 	start_recorder_end(request->image->recorder, &answer, &request->trace);
+}
+
+/* With the lock. What comes meanwhile must not put the look off, or who is being killed waits as long as others read. */
+static void watch(ReadPool *pool)
+{
+	if (!pool->watching)
+		pool->check_at = deadline_in(CHECK_INTERVAL);
+	pool->watching = true;
+	(void)pthread_cond_signal(&pool->changed);
 }
 
 static void list_append(ReadList *list, Read *read)
@@ -102,10 +112,8 @@ static int wait_for(Read *read, const MountMissing *missing)
 	if (r == 0) {
 		journal_set_waiting(read->what.journal, read->slot, true);
 		list_append(&pool->waiting, read);
-		if (journal_interrupted(read->what.journal, read->slot)) {
-			pool->watching = true;
-			(void)pthread_cond_signal(&pool->changed);
-		}
+		if (journal_interrupted(read->what.journal, read->slot))
+			watch(pool);
 	}
 	(void)pthread_mutex_unlock(&pool->lock);
 	return r;
@@ -226,6 +234,7 @@ static void check_interrupted(ReadPool *pool)
 	Suspect suspects[CHECK_BATCH];
 	size_t count = collect_suspects(pool, suspects);
 	pool->watching = count > 0;
+	pool->check_at = deadline_in(CHECK_INTERVAL);
 	for (size_t i = 0; i < count; i++) {
 		(void)pthread_mutex_unlock(&pool->lock);
 		bool dying = process_is_dying(suspects[i].thread);
@@ -237,13 +246,10 @@ static void check_interrupted(ReadPool *pool)
 
 static void wait_for_change(ReadPool *pool)
 {
-	if (!pool->watching) {
+	if (pool->watching)
+		(void)pthread_cond_timedwait(&pool->changed, &pool->lock, &pool->check_at);
+	else
 		(void)pthread_cond_wait(&pool->changed, &pool->lock);
-		return;
-	}
-	struct timespec until = deadline_in(CHECK_INTERVAL);
-	if (pthread_cond_timedwait(&pool->changed, &pool->lock, &until) == ETIMEDOUT)
-		check_interrupted(pool);
 }
 
 static void pool_loop(ReadPool *pool, Worker *worker)
@@ -251,6 +257,8 @@ static void pool_loop(ReadPool *pool, Worker *worker)
 	worker_set_current(worker);
 	(void)pthread_mutex_lock(&pool->lock);
 	while (!pool->stopping || pool->arrived.first) {
+		if (pool->watching && deadline_is_over(&pool->check_at))
+			check_interrupted(pool);
 		Read *read = pool->arrived.first;
 		if (!read) {
 			wait_for_change(pool);
@@ -379,7 +387,6 @@ void read_pool_add(ReadPool *pool, ReadRequest *request, const MountMissing *mis
 void read_pool_interrupt(ReadPool *pool)
 {
 	(void)pthread_mutex_lock(&pool->lock);
-	pool->watching = true;
-	(void)pthread_cond_signal(&pool->changed);
+	watch(pool);
 	(void)pthread_mutex_unlock(&pool->lock);
 }
