@@ -1,16 +1,33 @@
 #include "fs/base/log.h"
 
+#include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 #include <time.h>
 
+#define LOST_MAX    32u /* of the field that says it, and the line's end */
+#define PATIENCE_MS 100 /* for a reader that is slow for once */
+
 static const char *log_program = "imgfs";
 static LogLevel log_level = LOG_LEVEL_INFO;
+static atomic_uint lost_records;
 
 void log_open(const char *program, LogLevel level)
 {
 	log_program = program;
 	log_level = level;
+}
+
+/* A terminal may be stopped, and a pipe full whose reader hangs. */
+static bool is_taken(void)
+{
+	static atomic_bool stuck;
+	struct pollfd out = { .fd = STDERR_FILENO, .events = POLLOUT };
+	bool taken = poll(&out, 1, atomic_load(&stuck) ? 0 : PATIENCE_MS) != 0;
+	atomic_store(&stuck, !taken);
+	return taken;
 }
 
 void log_write(LogLevel level, const char *format, ...)
@@ -41,6 +58,16 @@ void log_write(LogLevel level, const char *format, ...)
 	for (; text < used; text++)
 		if ((unsigned char)line[text] < 0x20 || line[text] == 0x7f)
 			line[text] = '?';
+	if (!is_taken()) {
+		(void)atomic_fetch_add(&lost_records, 1);
+		return;
+	}
+	unsigned lost = atomic_exchange(&lost_records, 0);
+	if (lost > 0) {
+		if (used > sizeof(line) - LOST_MAX)
+			used = sizeof(line) - LOST_MAX;
+		used += (size_t)snprintf(line + used, LOST_MAX, " lost=%u", lost);
+	}
 	line[used++] = '\n';
 	/* One write a record, so that records of several threads and processes do not mix. */
 	ssize_t written = write(STDERR_FILENO, line, used);

@@ -1,7 +1,8 @@
 /*
  * The log of a process: one line a record on standard error, `level message key=value...`. Only mains and
  * the boundaries named in docs/architecture.md call it; rooms below return errors and stay silent.
- * Thread-safe; never fails.
+ * Thread-safe; never fails. Does not wait for who reads it: records that nobody takes are dropped, and the next one that can be written says how many
+ * (`lost=`). Mounts are served by the processes that log.
  */
 #pragma once
 

@@ -54,6 +54,27 @@ static void test_record(void **state)
 	assert_matches(TIME "imgfs-test warning fetch failed digest=abc off=7\n$");
 }
 
+/* A reader that reads nothing holds nobody up; when it reads again it learns what it has missed. */
+static void test_nobody_reads(void **state)
+{
+	(void)state;
+	char drained[4096];
+	log_open("imgfs-test", LOG_LEVEL_INFO);
+	capture_begin();
+	assert_int_equal(fcntl(ends[1], F_SETFL, 0), 0); /* it would wait */
+	(void)alarm(20);
+	for (unsigned i = 0; i < 2000; i++)
+		log_info("a line of some length that nobody wants to read, number %u", i);
+	(void)alarm(0);
+	while (read(ends[0], drained, sizeof(drained)) > 0)
+		;
+	log_info("here");
+	log_info("there");
+	capture_end();
+	assert_matches(TIME "imgfs-test info here lost=[1-9][0-9]+\n"
+			    "[^\n]* there\n$");
+}
+
 static void test_levels(void **state)
 {
 	(void)state;
@@ -89,6 +110,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_record),
+		cmocka_unit_test(test_nobody_reads),
 		cmocka_unit_test(test_levels),
 		cmocka_unit_test(test_too_long),
 	};
