@@ -33,17 +33,16 @@ static uint64_t wanted_free(const Node *node)
 	return left < least(size / LOW_PART, LOW_MAX) ? least(size / FREE_PART, FREE_MAX) : 0;
 }
 
-static void warn(time_t *warned, const char *sentence)
+static void warn(struct timespec *again, const char *sentence)
 {
-	time_t now = time(NULL);
-	if (now - *warned < WARN_INTERVAL)
+	if (!deadline_is_over(again))
 		return;
-	*warned = now;
+	*again = deadline_in((int64_t)WARN_INTERVAL * 1000);
 	log_warning("%s", sentence);
 }
 
-/* Says whether nothing is left to do. */
-static bool make_room(Node *node, uint64_t quota, time_t *warned)
+/* Says whether nothing is left to do. `again`: when the next warning may come. */
+static bool make_room(Node *node, uint64_t quota, struct timespec *again)
 {
 	CacheEvict options = { .quota = quota, .free = wanted_free(node) };
 	CacheEvicted evicted = { 0 };
@@ -52,14 +51,14 @@ static bool make_room(Node *node, uint64_t quota, time_t *warned)
 		return true;
 	fetch_seals_adopt(node->cache);
 	if (cache_evict(node->cache, &options, &evicted, &error) < 0) {
-		warn(warned, error.message);
+		warn(again, error.message);
 		return false;
 	}
 	if (evicted.chunks > 0)
 		log_info("chunks were evicted chunks=%" PRIu64 " bytes=%" PRIu64 " full=%s", evicted.chunks,
 			 evicted.before - evicted.after, options.free ? "yes" : "no");
 	if (!evicted.busy && !evicted.enough)
-		warn(warned, "the cache stays larger than it may be: the rest is pinned, sealed or in use");
+		warn(again, "the cache stays larger than it may be: the rest is pinned, sealed or in use");
 	return evicted.enough;
 }
 
@@ -80,11 +79,11 @@ static bool pause_for(Node *node, unsigned seconds, uint64_t *quota)
 static void *keep_room(void *arg)
 {
 	Node *node = arg;
-	time_t warned = 0;
+	struct timespec again = { 0 };
 	unsigned pause = INTERVAL;
 	uint64_t quota = 0;
 	while (pause_for(node, pause, &quota)) {
-		bool enough = make_room(node, quota, &warned);
+		bool enough = make_room(node, quota, &again);
 		pause = enough ? INTERVAL : (2 * pause < PAUSE_MAX ? 2 * pause : PAUSE_MAX);
 	}
 	return NULL;

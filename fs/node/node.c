@@ -203,23 +203,23 @@ static void note_events(Node *node, const struct pollfd *watches)
 	node_unlock(node);
 }
 
-/* Somebody asked for it, and has had the answer; others have some time. */
-static bool wants_end(Node *node, ControlServer *server, time_t *deadline)
+/* Somebody asked for it, and has had the answer; others have until the `deadline`, whose tv_sec is 0 as long as nobody has. */
+static bool wants_end(Node *node, ControlServer *server, struct timespec *deadline)
 {
 	node_lock(node);
 	bool wanted = node->upgrade || node->end;
 	node_unlock(node);
 	if (!wanted)
 		return false;
-	if (*deadline == 0)
-		*deadline = time(NULL) + END_SECONDS;
-	return control_server_is_quiet(server) || time(NULL) > *deadline;
+	if (deadline->tv_sec == 0)
+		*deadline = deadline_in((int64_t)END_SECONDS * 1000);
+	return control_server_is_quiet(server) || deadline_is_over(deadline);
 }
 
 static int loop(Node *node, ControlServer *server, int signal_fd, Error *error)
 {
 	_cleanup_close_ int table = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-	time_t deadline = 0;
+	struct timespec deadline = { 0 };
 	for (;;) {
 		struct pollfd watches[WATCHES] = {
 			[WATCH_SIGNAL] = { .fd = signal_fd, .events = POLLIN },
@@ -227,7 +227,7 @@ static int loop(Node *node, ControlServer *server, int signal_fd, Error *error)
 			[WATCH_TABLE] = { .fd = table, .events = POLLPRI },
 			[WATCH_KEEPER] = { .fd = node_keeper_fd(node) },
 		};
-		int r = control_server_turn(server, watches, WATCHES, deadline ? TICK_MS : -1);
+		int r = control_server_turn(server, watches, WATCHES, deadline.tv_sec ? TICK_MS : -1);
 		if (r < 0)
 			return error_set(error, r, "the control socket cannot be served: %s", strerror(-r));
 		if (watches[WATCH_WAKE].revents)
@@ -278,9 +278,9 @@ static void tell_ready(Node *node)
 /* Calls are ended by the end of the process, unless they end soon. Returns whether all have. */
 static bool wait_for_calls(ControlServer *server)
 {
-	time_t until = time(NULL) + STOP_SECONDS;
+	struct timespec until = deadline_in((int64_t)STOP_SECONDS * 1000);
 	while (!control_server_is_quiet(server))
-		if (time(NULL) > until || control_server_turn(server, NULL, 0, TICK_MS) < 0)
+		if (deadline_is_over(&until) || control_server_turn(server, NULL, 0, TICK_MS) < 0)
 			return false;
 	return true;
 }
