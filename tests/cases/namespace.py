@@ -4,17 +4,25 @@ import subprocess
 
 import machine
 
+# Unmounts what imgfs has mounted, but below $0.
+SCRIPT = """awk '/ fuse.imgfs / { print $5 }' /proc/self/mountinfo | grep -v "^$0/" | xargs -r -n 1 umount --lazy; exec "$@" """
+
+
+def alone(below="/nowhere"):
+    """
+    Words before a command that sees no mounts of imgfs but those below a directory. Another run on this machine may have mounted the same
+    image, which keeps what a cache has of it; and in a namespace that lasts, copies of its mounts would be held until the end.
+    """
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", SCRIPT, str(below)]
+
 
 class MountNamespace:
     """Commands with `prefix` before them run in it. What was mounted in it has to be unmounted before close()."""
 
     def __init__(self, work):
         self.work = work
-        # It starts with copies of all mounts. Those of imgfs, that another run made, would be held until this one's end.
-        script = "umount --all --lazy --types fuse.imgfs; echo ready; exec sleep infinity"
         self.holder = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            [*alone(), "sh", "-c", "echo ready; exec sleep infinity"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )
         assert self.holder.stdout.readline() == b"ready\n"
         self.prefix = ["nsenter", "--mount", "--target", str(self.holder.pid), "--wd=/", "--"]

@@ -7,17 +7,13 @@ import pytest
 
 import machine
 import tree
-
-
-# What is mounted is kept, and another run on this machine may have mounted the same image: only mounts below $0 are to be seen.
-ALONE = """awk '/ fuse.imgfs / { print $5 }' /proc/self/mountinfo | grep -v "^$0/" | xargs -r -n 1 umount --lazy; exec "$@" """
+from namespace import alone
 
 
 @pytest.fixture(name="cache")
 def make_cache(work):
     def cache(*arguments):
-        alone = ("unshare", "--mount", "--propagation", "private", "sh", "-c", ALONE, work)
-        done = machine.run(*alone, machine.IMGFS, "cache", "--json", "--cache", work / "cache", *arguments)
+        done = machine.run(*alone(work), machine.IMGFS, "cache", "--json", "--cache", work / "cache", *arguments)
         return json.loads(done.stdout)
 
     return cache

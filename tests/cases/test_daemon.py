@@ -19,7 +19,7 @@ import machine
 from daemon import Daemon
 from endpoint import NAME, TAG, chain_id, serving
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
-from namespace import MountNamespace
+from namespace import MountNamespace, alone
 
 OTHER_BUILD = machine.BUILD.with_name("clang")
 
@@ -239,10 +239,7 @@ def test_prune_keeps_what_is_attached(daemon, place, image, work):
         return json.loads(daemon.imgfs("cache", "prune", "--all", "--json", "--cache", daemon.cache).stdout)["objects"]
 
     def prune_alone():
-        """Where no other run's mount of the same image is seen, which would keep it too."""
-        script = 'umount --all --lazy --types fuse.imgfs; exec "$@"'
-        words = [machine.IMGFS, "cache", "prune", "--all", "--json", "--cache", daemon.cache, "--state", daemon.state]
-        done = machine.run("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *words)
+        done = machine.run(*alone(), machine.IMGFS, "cache", "prune", "--all", "--json", "--cache", daemon.cache, "--state", daemon.state)
         return json.loads(done.stdout)["objects"]
 
     before = files()

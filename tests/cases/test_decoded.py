@@ -15,6 +15,7 @@ import tree
 from daemon import Daemon
 from endpoint import NAME, TAG
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
+from namespace import alone
 from test_damage import BadDisk
 
 PAGE = 4096
@@ -84,10 +85,10 @@ def test_read_from_copies_alone(store, serve, work, mount_http, unpacked_scan):
     assert not tree.compare(unpacked_scan("inv-v1"), tree.scan_apart(mounted.directory))
     assert UNUSED not in mounted.log.read_text() and ROTTEN not in mounted.log.read_text()
     mounted.unmount()
-    machine.imgfs("cache", "--cache", work / "cache", "prune", "--all")
+    machine.run(*alone(), machine.IMGFS, "cache", "--cache", work / "cache", "prune", "--all")
     assert copies(work)  # what is sealed stays
     machine.imgfs("cache", "--cache", work / "cache", "unpin", reference)
-    machine.imgfs("cache", "--cache", work / "cache", "prune", "--all")
+    machine.run(*alone(), machine.IMGFS, "cache", "--cache", work / "cache", "prune", "--all")
     assert not copies(work)
 
 

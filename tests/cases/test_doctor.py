@@ -13,19 +13,14 @@ import pytest
 import machine
 from endpoint import NAME, TAG, serving
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
-
-
-# Only mounts below $0 are to be seen.
-ALONE = """awk '/ fuse.imgfs / { print $5 }' /proc/self/mountinfo | grep -v "^$0/" | xargs -r -n 1 umount --lazy; exec "$@" """
+from namespace import alone
 
 
 @pytest.fixture(name="doctor")
 def make_doctor(work):
     """Runs it on directories of the test's own, and gives its findings by check; `status` is what it has to exit with."""
     # What another run on this machine has mounted is none of this test's business, least of all to be mended.
-    alone = ("unshare", "--mount", "--propagation", "private", "sh", "-c", ALONE, work)
-
-    def doctor(*arguments, status=None, prefix=alone):
+    def doctor(*arguments, status=None, prefix=tuple(alone(work))):
         done = machine.run(*prefix, machine.IMGFS, "doctor", "--json", "--cache", work / "cache", "--certs-dir", work / "certs", "--runtime",
                            work / "run", *arguments, check=False)
         assert status is None or done.returncode == status, done.stdout + done.stderr
