@@ -257,6 +257,8 @@ int cache_evict_blob_list(CacheEvictBlob *blob, size_t number, uint32_t now, Cac
 		if (!mark.placed) {
 			/* Nobody has said where it is: with the blob it may go. */
 			unplaced |= mark.used != 0 || present_is_odd(mark.generation) || cache_bits_have(file, chunk);
+			if (present_is_odd(mark.generation)) /* no hole to end, but it may be written to again */
+				r = punch_run(blob, chunk, chunk, 0, 0, true);
 			continue;
 		}
 		from = mark.offset + mark.size;

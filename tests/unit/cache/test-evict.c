@@ -355,6 +355,21 @@ static void test_half_evicted(void **state)
 	assert_null(cache_blob_free(blob));
 }
 
+/* The same of a chunk that nobody has ever fetched: it was to go with all of its blob. */
+static void test_half_evicted_where_nothing_was(void **state)
+{
+	EvictFixture *fixture = *state;
+	CacheBlob *blob = evict_fixture_open(fixture, &fixture->digest);
+	evict_fixture_put(fixture, blob, 6);
+	set_generation(fixture, 5, 1);
+	assert_int_equal(cache_blob_write(blob, 5, fixture->frames[5], EVICT_FRAME_SIZE), -EBUSY);
+	assert_int_equal(evict(fixture, 0, 0).chunks, 0);
+	evict_fixture_put(fixture, blob, 5);
+	assert_int_equal(evict_fixture_read(fixture, blob, 5), 0);
+	assert_int_equal(evict_fixture_read(fixture, blob, 6), 0);
+	assert_null(cache_blob_free(blob));
+}
+
 static bool dies_at_a_hole;
 
 /* In the place of the C library's. */
@@ -444,6 +459,8 @@ int main(void)
 						evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_sealed_meanwhile, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_half_evicted, evict_fixture_set_up, evict_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_half_evicted_where_nothing_was, evict_fixture_set_up,
+						evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_killed, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_blob_without_marks, evict_fixture_set_up, evict_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_one_at_a_time, evict_fixture_set_up, evict_fixture_tear_down),
