@@ -1,6 +1,8 @@
 """Fixtures: private directories, a store with images, `imgfs serve`, mounts and containers. All is gone after a test."""
+import contextlib
 import os
 import shutil
+import signal
 import sys
 import tarfile
 import tempfile
@@ -18,6 +20,42 @@ sys.path.append(str(machine.TOP / "tests/fake"))
 
 # Where private directories are made. The default is not /tmp, which may be small and in memory.
 BASE = Path(os.environ.get("IMGFS_CASES_DIR", "/var/tmp"))
+# Seconds that no test takes, nor what is made for it or taken down after it. 0: no limit.
+LIMIT = int(os.environ.get("IMGFS_CASES_LIMIT", "0"))
+
+
+@contextlib.contextmanager
+def limited(what):
+    """Fails what waits for ever, so that all the others still run and nothing is left of it."""
+
+    def too_long(_number, _frame):
+        pytest.fail(f"{what}: not through within {LIMIT} s")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT, 30)  # again, since what is left behind may wait as well
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_setup(item):
+    with limited(f"what {item.name} needs"):
+        yield
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    with limited(item.name):
+        yield
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_teardown(item):
+    with limited(f"the end of {item.name}"):
+        yield
 
 
 @pytest.fixture(scope="session")

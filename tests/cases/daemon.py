@@ -158,14 +158,14 @@ class Daemon:
     def kill(self):
         """As a crash of the manager."""
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(60)
         self.manager.close()
 
     def stop(self):
         """As the service manager ends it; returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         self.manager.expect("STOPPING=1")
-        status = self.process.wait(20)
+        status = self.process.wait(60)
         self.manager.close()
         return status
 

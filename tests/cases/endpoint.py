@@ -133,7 +133,7 @@ def started(command, ready, log, seconds=60):
                 process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(10)
+                process.wait(60)
 
 
 def accepts(path):

@@ -17,7 +17,11 @@ KEEPER = BUILD / "fs/mount/imgfs-keeper"
 SERVER = BUILD / "fs/mount/imgfs-server"
 
 
-def run(*command, timeout=60, check=True, **options):
+# Limits of what may hang, not of what is slow: machines that are busy with other things are to pass.
+LIMIT = 120
+
+
+def run(*command, timeout=LIMIT, check=True, **options):
     """Runs a command to its end and returns it with its output; a failure shows what the command said."""
     words = [str(word) for word in command]
     done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, **options)
@@ -30,7 +34,7 @@ def imgfs(*arguments, **options):
     return run(IMGFS, *arguments, **options)
 
 
-def wait_until(condition, what, seconds=20):
+def wait_until(condition, what, seconds=LIMIT):
     """Waits for a true value of condition() and returns it. Polls, since /proc announces nothing."""
     end = time.monotonic() + seconds
     while not (value := condition()):
@@ -40,7 +44,7 @@ def wait_until(condition, what, seconds=20):
     return value
 
 
-def read_line(stream, what, seconds=20):
+def read_line(stream, what, seconds=LIMIT):
     """The next line of an unbuffered stream; fails at its end and after that time."""
     end, line = time.monotonic() + seconds, b""
     while not line.endswith(b"\n"):
@@ -106,7 +110,7 @@ def drop_caches():
         Path("/proc/sys/vm/drop_caches").write_text("1")
 
 
-def end(process, seconds=10):
+def end(process, seconds=60):
     """Ends a child: asks it to, and kills it when it does not. Returns its exit status."""
     if process.poll() is None:
         process.send_signal(signal.SIGCONT)
@@ -142,7 +146,7 @@ class Serve:
     def signal(self, number):
         self.process.send_signal(number)
         if number == signal.SIGKILL:
-            self.process.wait(10)
+            self.process.wait(60)
 
     def stop(self):
         status = end(self.process)
@@ -161,11 +165,16 @@ class Mount:
         before = processes_of(KEEPER)
         # Most look at what reads fetch; the background fill would take part in that.
         options = () if fill else ("--no-fill",)
-        run(*prefix, IMGFS, "mount", *options, "--log", log, *cache, *what, directory, timeout=120)
-        keepers = [pid for pid in processes_of(KEEPER) - before if str(directory) in self._command(pid)]
-        new = keepers or list(processes_of(KEEPER) - before)
-        assert len(new) == 1, f"{len(new)} new keepers for {directory}"
-        self.keeper = new[0]
+        self.keeper = None
+        try:
+            run(*prefix, IMGFS, "mount", *options, "--log", log, *cache, *what, directory)
+            keepers = [pid for pid in processes_of(KEEPER) - before if str(directory) in self._command(pid)]
+            new = keepers or list(processes_of(KEEPER) - before)
+            assert len(new) == 1, f"{len(new)} new keepers for {directory}"
+            self.keeper = new[0]
+        except BaseException:
+            self.clear()
+            raise
 
     @staticmethod
     def _command(pid):
@@ -195,4 +204,5 @@ class Mount:
                 return
         subprocess.run(["umount", "--lazy", str(self.directory)], check=False, timeout=20)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.keeper, signal.SIGKILL)
+            if self.keeper:
+                os.kill(self.keeper, signal.SIGKILL)

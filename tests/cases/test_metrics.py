@@ -184,7 +184,7 @@ def test_by_http(front, image, work, mount):
         status, _, text = ask(UnixConnection(path))
         assert status == 200 and str(mounted.directory) in text
         process.kill()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
     (work / "file").write_text("x")
     for where in ("0.0.0.0:0", "nowhere", "unix:", f"unix:{work}/{'x' * 200}"):

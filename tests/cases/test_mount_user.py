@@ -172,7 +172,7 @@ def test_in_the_foreground(user, image):
             pass
         assert len(user.space.mounts()) == 1
         child.send_signal(signal.SIGTERM)
-        assert child.wait(20) == 0
+        assert child.wait(60) == 0
         assert not user.space.mounts()
     finally:
         machine.end(child)
