@@ -9,7 +9,7 @@ import pytest
 
 import front as fake
 import machine
-from endpoint import NAME, TAG
+from endpoint import NAME, TAG, accepts
 from images import Image, docker_archive, tar_of
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
 
@@ -292,7 +292,7 @@ def test_quota_of_the_daemon(front, work, image, cache):
                    work / "log"]
         daemon = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL)
         try:
-            machine.wait_until((work / "run/imgfsd.sock").exists, "imgfsd's socket")
+            machine.wait_until(lambda: accepts(work / "run/imgfsd.sock"), "imgfsd")
             path = work / "image"
             path.mkdir()
             machine.imgfs("mount", "--quiet", "--socket", work / "run/imgfsd.sock", f"{front.host}/{NAME}:{TAG}", path)

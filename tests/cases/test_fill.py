@@ -145,7 +145,7 @@ def test_resumes(fill, front, image, mount, work):
 
 def test_source_that_fails(fill, front, image, work):
     """Readers come through a source that fails every other time, and so does the fill."""
-    front.faults = (["503", "close", "reset", "truncate", "corrupt"], 0.5)
+    front.faults = (["503", "close", "reset", "truncated", "corrupt"], 0.5)
     mounted = fill()
     assert_whole(mounted, image)
     await_seal(work)

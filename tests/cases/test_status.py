@@ -69,7 +69,7 @@ def test_identity_and_readiness(front, image, work, mount):
 
 
 def test_waiting_and_failed_readers(front, image, work, mount):
-    mounted = mount("--cache", work / "cache", "--deadline", "3", f"{front.host}/{NAME}:{TAG}")
+    mounted = mount("--cache", work / "cache", "--deadline", "8", f"{front.host}/{NAME}:{TAG}")
     front.fault = "stall-accept"
     errors = []
 
