@@ -15,7 +15,7 @@
 
 #include "fs/base/fd.h"
 
-#define REPLY_TIMEOUT 10000
+#define REPLY_TIMEOUT 60000
 
 static uint64_t last_unique = 100;
 

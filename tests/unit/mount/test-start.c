@@ -222,7 +222,7 @@ static void test_nonsense(_unused_ void **state)
 /* A copy of the record once it holds `count` reads: it is written after the reply. */
 static StartRecord *await_reads(const MountFixture *fixture, uint64_t count)
 {
-	for (int i = 0; i < 2000; i++) {
+	for (int i = 0; i < 12000; i++) {
 		StartRecord *copy;
 		assert_int_equal(start_record_load(fixture->plan.record_fd, &copy), 0);
 		if (copy->reads >= count)
@@ -288,7 +288,7 @@ static void test_killed(_unused_ void **state)
 	for (unsigned i = 0; i < 2; i++) {
 		pid_t server = mount_fixture_fork(&fixture);
 		bool waits = false;
-		for (int tries = 0; !waits && tries < 2000; tries++) {
+		for (int tries = 0; !waits && tries < 12000; tries++) {
 			StartRecord *copy;
 			assert_int_equal(start_record_load(fixture.plan.record_fd, &copy), 0);
 			waits = copy->servers == i + 1 && copy->waiting[0].since > 0 &&

@@ -604,7 +604,7 @@ static int open_socket(const ServeAddress *address)
 /* Whoever sends a byte now and then is cut, before a first request and after a reply. */
 static void test_headers_must_come_in_time(void **state)
 {
-	ServeOptions options = { .connections = 10, .first_request = 300, .next_request = 300 };
+	ServeOptions options = { .connections = 10, .first_request = 1500, .next_request = 1500 };
 	ServeAddress address;
 	Server *server = start_other(state, &options, &address);
 	int silent = open_socket(&address), slow = open_socket(&address), idle = connect_to(&address);
