@@ -258,12 +258,12 @@ def test_carried_to_the_next_version(work, mount):
     assert [path.name for path in (store / "profiles").iterdir()] == [new["manifest"].removeprefix("sha256:")]
 
 
-def fill(image):
+def fill(image, word="x", **process):
     """Makes a docker archive of layers, as Image does of its own."""
     image.diff_ids = [digest_of(layer) for layer in image.layers]
     image.config = json.dumps({
-        "architecture": "amd64", "os": "linux", "created": "2023-11-14T22:13:20Z", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": image.diff_ids}, "history": [{"created_by": "x"}] * len(image.layers),
+        "architecture": "amd64", "os": "linux", "created": "2023-11-14T22:13:20Z", "config": process,
+        "rootfs": {"type": "layers", "diff_ids": image.diff_ids}, "history": [{"created_by": word}] * len(image.layers),
     }).encode()
     names = [f"{number}/layer.tar" for number in range(len(image.layers))]
     name = digest_of(image.config).removeprefix("sha256:") + ".json"
@@ -272,6 +272,33 @@ def fill(image):
         [member(name, image.config)] + [member(*pair) for pair in zip(names, image.layers)]
         + [member("manifest.json", json.dumps(listing).encode())]
     ))
+
+
+def test_names_of_others(work, mount):
+    """Names of files are the image's maker's: none steers a terminal, and those that are not UTF-8 cost no report."""
+    escape, odd = "evil\x1b]0;x\x07\x9b", os.fsdecode(b"odd-\xff")
+    data = random.Random(6).randbytes(300_000)
+    image = Image.__new__(Image)
+    image.path, image.layers = work / "odd.tar", [tar_of([member(escape, data), member(odd, data[1:])])]
+    fill(image, escape, Cmd=[escape])
+    store, safe, named = work / "store", r"evil\x1b]0;x\x07\xc2\x9b", {f"/{escape}", r"/odd-\xff"}
+    export(f"docker-archive:{image.path}", store, "--tag", "odd:v1")
+    shown = machine.imgfs("inspect", "--store", store, "odd:v1").stdout
+    assert shown.count(safe) == 2 and "\x1b" not in shown
+    mounted = mount("--store", store, "--cache", work / "cache", "odd:v1")
+    for name in (escape, odd):
+        assert len((mounted.directory / name).read_bytes()) >= 299_999
+    machine.wait_until(lambda: status_of(mounted)["record"]["readBytes"] >= 599_999, "the reads in the record")
+    files = json.loads(machine.imgfs("why", "--json", mounted.directory).stdout)["files"]
+    assert {file["path"] for file in files} == named
+    text = machine.imgfs("why", mounted.directory, errors="surrogateescape").stdout
+    assert f"/{safe}" in text and "\x1b" not in text
+    machine.imgfs("profile", "record", mounted.directory, work / "profile")
+    show = ("profile", "show", "--store", store, work / "profile")
+    assert set(json.loads(machine.imgfs(*show, "--json").stdout)["files"]) == named
+    assert f"/{safe}" in (text := machine.imgfs(*show).stdout) and "\x1b" not in text
+    done = machine.imgfs("export", "--store", store, f"docker-archive:{image.path}:no\x1bne", check=False)
+    assert done.returncode == 3 and r"no\x1bne" in done.stderr and "\x1b" not in done.stderr
 
 
 def test_handed_in(image, work, mount):

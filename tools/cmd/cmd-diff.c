@@ -69,24 +69,9 @@ static json_t *fields_json(unsigned set)
 	return array;
 }
 
-/* A path need not be UTF-8, and JSON must: bytes that are not part of it become "\xHH". */
-static json_t *path_json(const char *path)
-{
-	json_t *string = json_string(path);
-	if (string)
-		return string;
-	size_t used = 0;
-	_cleanup_free_ char *text = malloc(4 * strlen(path) + 1);
-	if (!text)
-		return NULL;
-	for (const char *at = path; *at; at++)
-		used += (size_t)sprintf(text + used, (unsigned char)*at < 0x80 ? "%c" : "\\x%02x", (unsigned char)*at);
-	return json_string(text);
-}
-
 static json_t *entry_json(const DiffEntry *entry)
 {
-	json_t *object = json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:o}", "path", path_json(entry->path), "kind",
+	json_t *object = json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:o}", "path", output_path_json(entry->path), "kind",
 				   kind_name(entry->kind), "oldBytes", (json_int_t)entry->old_size, "newBytes",
 				   (json_int_t)entry->new_size, "movedBytes", (json_int_t)entry->moved, "wastedBytes",
 				   (json_int_t)entry->wasted, "metadata", fields_json(entry->fields));
@@ -116,18 +101,6 @@ static int print_json(const ImageDiff *diff)
 				     (json_int_t)diff->layers, "files", files));
 }
 
-/* Names of files are others' bytes: none of them may steer a terminal. */
-static void print_path(const char *path)
-{
-	for (const char *at = path[0] ? path : "/"; *at; at++) {
-		unsigned char byte = (unsigned char)*at;
-		if (byte < 0x20 || byte == 0x7f)
-			printf("\\x%02x", byte);
-		else
-			putchar(byte);
-	}
-}
-
 static void print_fields(unsigned set)
 {
 	const char *before = "   ";
@@ -148,7 +121,7 @@ static void print_entry(const DiffEntry *entry)
 	bool removed = entry->kind == DIFF_REMOVED;
 	printf("  %c %8s %8s  ", signs[entry->kind], entry->moved ? output_size(entry->moved, moved) : "",
 	       S_ISREG(entry->mode) ? output_size(removed ? entry->old_size : entry->new_size, size) : "");
-	print_path(entry->path);
+	(void)output_text(stdout, entry->path[0] ? entry->path : "/");
 	if (S_ISDIR(entry->mode) && entry->path[0])
 		putchar('/');
 	if (entry->is_zip)

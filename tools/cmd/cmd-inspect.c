@@ -77,8 +77,13 @@ static void print_layer(size_t number, const ManifestLayer *layer, const LayerFa
 	char text[DIGEST_TEXT_SIZE], tar[OUTPUT_SIZE_TEXT], blob[OUTPUT_SIZE_TEXT], index[OUTPUT_SIZE_TEXT],
 		image[OUTPUT_SIZE_TEXT];
 	printf("layer %zu\n", number);
-	if (made_by)
-		printf("  made by   %.100s%s\n", made_by, strlen(made_by) > 100 ? "..." : "");
+	if (made_by) {
+		char shown[101];
+		printf("  made by   ");
+		(void)snprintf(shown, sizeof(shown), "%s", made_by);
+		(void)output_text(stdout, shown);
+		printf("%s\n", strlen(made_by) >= sizeof(shown) ? "..." : "");
+	}
 	printf("  diffID    %s\n", digest_text(&layer->diff_id, text));
 	printf("  blob      %s\n", digest_text(&layer->blob, text));
 	printf("  sizes     %s of tar, %s of blob, %s of index (%s unpacked)\n", output_size(layer->tar_size, tar),

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/cmd/output.h"
+
 int inspect_config(Store *store, const Manifest *manifest, json_t **ret_config, Error *error)
 {
 	_cleanup_free_ char *text = NULL;
@@ -59,24 +61,32 @@ static void print_strings(const char *label, const json_t *strings)
 	if (json_array_size(strings) == 0)
 		return;
 	printf("%s", label);
-	for (size_t i = 0; i < json_array_size(strings); i++)
-		printf("%s%s", i > 0 ? " " : "", json_string_value(json_array_get(strings, i)) ?: "?");
+	for (size_t i = 0; i < json_array_size(strings); i++) {
+		printf("%s", i > 0 ? " " : "");
+		(void)output_text(stdout, json_string_value(json_array_get(strings, i)) ?: "?");
+	}
 	printf("\n");
 }
 
 static void print_string(const char *label, const json_t *value)
 {
 	const char *text = json_string_value(value);
-	if (text && text[0])
-		printf("%s%s\n", label, text);
+	if (!text || !text[0])
+		return;
+	printf("%s", label);
+	(void)output_text(stdout, text);
+	printf("\n");
 }
 
 void inspect_print_config(const json_t *names, const json_t *config)
 {
 	const json_t *process = json_object_get(config, "config");
 	print_strings("names       ", names);
-	printf("platform    %s/%s\n", json_string_value(json_object_get(config, "os")) ?: "?",
-	       json_string_value(json_object_get(config, "architecture")) ?: "?");
+	printf("platform    ");
+	(void)output_text(stdout, json_string_value(json_object_get(config, "os")) ?: "?");
+	printf("/");
+	(void)output_text(stdout, json_string_value(json_object_get(config, "architecture")) ?: "?");
+	printf("\n");
 	print_string("created     ", json_object_get(config, "created"));
 	print_strings("entrypoint  ", json_object_get(process, "Entrypoint"));
 	print_strings("command     ", json_object_get(process, "Cmd"));

@@ -50,6 +50,36 @@ int output_json(json_t *json)
 	return r < 0 || putchar('\n') == EOF ? -EIO : 0;
 }
 
+json_t *output_path_json(const char *path)
+{
+	json_t *string = json_string(path);
+	if (string)
+		return string;
+	size_t used = 0;
+	_cleanup_free_ char *text = malloc(4 * strlen(path) + 1);
+	if (!text)
+		return NULL;
+	for (const char *at = path; *at; at++)
+		used += (size_t)sprintf(text + used, (unsigned char)*at < 0x80 ? "%c" : "\\x%02x", (unsigned char)*at);
+	return json_string(text);
+}
+
+int output_text(FILE *file, const char *text)
+{
+	int count = 0;
+	for (; *text; text++) {
+		unsigned char byte = (unsigned char)*text, next = (unsigned char)text[1];
+		/* U+0080 to U+009F are control characters as well. */
+		if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {
+			count += fprintf(file, "\\x%02x\\x%02x", byte, next);
+			text++;
+		} else {
+			count += fprintf(file, byte < 0x20 || byte == 0x7f ? "\\x%02x" : "%c", byte);
+		}
+	}
+	return count;
+}
+
 static int64_t milliseconds_between(const struct timespec *from, const struct timespec *to)
 {
 	return (int64_t)(to->tv_sec - from->tv_sec) * 1000 + (to->tv_nsec - from->tv_nsec) / 1000000;

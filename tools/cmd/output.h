@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "fs/base/cleanup.h"
@@ -19,6 +20,15 @@ char *output_age(time_t then, time_t now, char ret_text[static OUTPUT_AGE_TEXT])
 
 /* One JSON value and a newline on standard output. Takes `json` over (NULL: memory was out). Errors: -ENOMEM, -EIO. */
 int output_json(json_t *json) _must_check_;
+
+/* A path as JSON, which is UTF-8 while a path need not be: bytes that are no part of it become "\\xHH". NULL: memory is out. */
+json_t *output_path_json(const char *path);
+
+/*
+ * Writes what others have written, names of files or of programs, so that none of it steers a terminal: control characters as "\\xHH". Returns how
+ * many bytes that made.
+ */
+int output_text(FILE *file, const char *text);
 
 /* A bar on standard error, redrawn at most ten times a second; silent where standard error is no terminal. */
 typedef struct OutputProgress {

@@ -55,7 +55,7 @@ static int add_files(Shown *shown, uint32_t layer, const Chunk *chunk)
 		if (*byte & bit || tree_paths_get(shown->paths, file->inode, &path) < 0)
 			continue;
 		*byte |= bit;
-		if (json_array_append_new(shown->list, json_string_nocheck(path)) < 0)
+		if (json_array_append_new(shown->list, output_path_json(path)) < 0)
 			return -ENOMEM;
 	}
 	return 0;
@@ -93,7 +93,12 @@ static void print_text(const Profile *profile, const Shown *shown)
 	}
 	printf("  %llu chunks, %s to fetch, of these files:\n", (unsigned long long)shown->chunks,
 	       output_size(shown->bytes, size));
-	json_array_foreach(shown->list, i, path) printf("    %s\n", json_string_value(path));
+	json_array_foreach(shown->list, i, path)
+	{
+		printf("    ");
+		(void)output_text(stdout, json_string_value(path));
+		printf("\n");
+	}
 }
 
 static int print_json(const Profile *profile, const Shown *shown)

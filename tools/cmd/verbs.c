@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/cmd/output.h"
+
 /* One line a verb, in the order in which an image travels: made, served, mounted, looked at. */
 const Verb verbs[] = {
 	{ "export", "SOURCE", "put an image into the store", cmd_export, cmd_export_options },
@@ -161,7 +163,10 @@ int verb_usage_error(const char *verb, const char *format, ...)
 
 int verb_fail(const char *verb, int code, const Error *error)
 {
-	fprintf(stderr, "imgfs %s: %s\n", verb, error_text(error, code));
+	/* A sentence may name what is in an image. */
+	fprintf(stderr, "imgfs %s: ", verb);
+	(void)output_text(stderr, error_text(error, code));
+	fprintf(stderr, "\n");
 	switch (code) {
 	case -ENOENT:
 		return VERB_NOT_FOUND;

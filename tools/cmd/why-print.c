@@ -36,6 +36,12 @@ static void print_head(const WhyReport *report)
 	printf("(%s; what the kernel answered from its page cache is not seen here)\n\n", ENDS[state]);
 }
 
+static void print_padded(const char *text, int width)
+{
+	int used = output_text(stdout, text);
+	printf("%*s", used < width ? width - used + 1 : 1, "");
+}
+
 static void print_files(const WhyReport *report)
 {
 	printf("%9s %9s %9s  %-8s %-24s %s\n", "WAITED", "READ", "FETCHED", "SOURCE", "BY", "FILE");
@@ -43,9 +49,11 @@ static void print_files(const WhyReport *report)
 		const WhyFile *file = &report->files[i];
 		char read[OUTPUT_SIZE_TEXT], fetched[OUTPUT_SIZE_TEXT], by[64];
 		reader_text(report, file, by, sizeof(by));
-		printf("%6.0f ms %9s %9s  %-8s %-24s %s%s\n", (double)file->sum.waited / 1000,
-		       output_size(file->sum.bytes, read), output_size(file->sum.fetched, fetched),
-		       why_sources[file->source], by, file->path, file->sum.failed ? " (failed)" : "");
+		printf("%6.0f ms %9s %9s  %-8s ", (double)file->sum.waited / 1000, output_size(file->sum.bytes, read),
+		       output_size(file->sum.fetched, fetched), why_sources[file->source]);
+		print_padded(by, 24);
+		(void)output_text(stdout, file->path);
+		printf("%s\n", file->sum.failed ? " (failed)" : "");
 	}
 	if (report->file_count > FILES_SHOWN)
 		printf("%35s and %zu files more; --json lists all\n", "", report->file_count - FILES_SHOWN);
@@ -68,9 +76,12 @@ static void print_readers(const WhyReport *report)
 		const StartReader *reader = &record->readers[report->readers[i].reader];
 		char name[64];
 		(void)snprintf(name, sizeof(name), "%s[%u]", reader->command, reader->process);
-		printf("  %-24s %6u reads %8.0f ms waited  %s\n", name, report->readers[i].sum.reads,
-		       (double)report->readers[i].sum.waited / 1000,
-		       reader->group ? record->groups[reader->group - 1] : "-");
+		printf("  ");
+		print_padded(name, 24);
+		printf("%6u reads %8.0f ms waited  ", report->readers[i].sum.reads,
+		       (double)report->readers[i].sum.waited / 1000);
+		(void)output_text(stdout, reader->group ? record->groups[reader->group - 1] : "-");
+		printf("\n");
 	}
 	if (report->reader_count > READERS_SHOWN)
 		printf("  and %zu more\n", report->reader_count - READERS_SHOWN);
@@ -123,11 +134,10 @@ static json_t *files_json(const WhyReport *report)
 	json_t *array = json_array();
 	for (size_t i = 0; i < report->file_count && array; i++) {
 		const WhyFile *file = &report->files[i];
-		json_t *path = json_string(file->path); /* NULL: not UTF-8 */
 		array = append(array,
-			       json_pack("{s:o, s:s, s:f, s:o, s:I, s:o}", "path", path ?: json_string("?"), "source",
-					 why_sources[file->source], "firstMs", (double)file->first / 1000, "reader",
-					 reader_json(report->mount->record, file->reader), "readers",
+			       json_pack("{s:o, s:s, s:f, s:o, s:I, s:o}", "path", output_path_json(file->path),
+					 "source", why_sources[file->source], "firstMs", (double)file->first / 1000,
+					 "reader", reader_json(report->mount->record, file->reader), "readers",
 					 (json_int_t)file->readers, "sum", sum_json(&file->sum)));
 	}
 	return array;
