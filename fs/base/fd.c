@@ -144,6 +144,24 @@ int fd_publish_file(int dirfd, int fd, const char *temporary, const char *path)
 	return fsync(parent) < 0 ? -errno : 0;
 }
 
+int fd_open_unnamed(int dirfd, const char *path, mode_t mode)
+{
+	if (access("/proc/self/fd", F_OK) < 0)
+		return -EOPNOTSUPP;
+	int fd = openat(dirfd, path, O_TMPFILE | O_RDWR | O_CLOEXEC, mode);
+	/* What a kernel says that does not know the flag: it sees a directory that is to be written, or created. */
+	if (fd < 0 && (errno == EISDIR || errno == ENOENT))
+		return -EOPNOTSUPP;
+	return fd < 0 ? -errno : fd;
+}
+
+int fd_give_name(int fd, int dirfd, const char *path)
+{
+	char self[64];
+	(void)snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	return linkat(AT_FDCWD, self, dirfd, path, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+}
+
 int fd_replace_file(int dirfd, const char *path, const void *data, size_t size, mode_t mode)
 {
 	_cleanup_close_ int parent = -1;

@@ -36,6 +36,15 @@ int fd_replace_file(int dirfd, const char *path, const void *data, size_t size, 
 /* As above for a temporary the caller wrote: fsync(fd), rename `temporary` to `path`, fsync of the directory. */
 int fd_publish_file(int dirfd, int fd, const char *temporary, const char *path) _must_check_;
 
+/*
+ * A file in the directory `path` that has no name, so that nothing is left of it unless fd_give_name() is called; returns its descriptor, the caller's.
+ * Errors: -EOPNOTSUPP (not on this file system, or no /proc to name it by), open's.
+ */
+int fd_open_unnamed(int dirfd, const char *path, mode_t mode) _must_check_;
+
+/* Names it; there must be none of that name. Errors: linkat's. */
+int fd_give_name(int fd, int dirfd, const char *path) _must_check_;
+
 /* Creates the directories of `path` that are missing, below `dirfd`, as mkdir -p does. */
 int fd_make_directories(int dirfd, const char *path, mode_t mode) _must_check_;
 

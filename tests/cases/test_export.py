@@ -3,12 +3,14 @@
 IMGFS_KILL_POINTS sets at how many system calls an export is killed (24 by default; 0: at every one). IMGFS_HUGE=1 also exports
 a file of more than 8 GiB, which takes a minute or two, but no disk.
 """
+import contextlib
 import gzip
 import http.server
 import json
 import os
 import platform
 import random
+import signal
 import socketserver
 import subprocess
 import tarfile
@@ -851,8 +853,16 @@ def test_killed_at_system_calls(work):
     assert " 0 failed" in done.stdout
 
 
-def test_killed_by_a_signal_leaves_nothing(work, target):
-    """Interrupted in the middle of a layer that never ends; the next one sweeps."""
+def open_files(pid):
+    """Where the descriptors of a process lead, of those that have not gone meanwhile."""
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            yield os.readlink(f"/proc/{pid}/fd/{number}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_killed_by_a_signal_leaves_nothing(number, work, target):
+    """Interrupted in the middle of a layer that never ends: what it has written has no name."""
     before, _ = outer_archive(1 << 30, b"{}")
     child = subprocess.Popen(
         [machine.IMGFS, "export", "--store", target, "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -861,10 +871,11 @@ def test_killed_by_a_signal_leaves_nothing(work, target):
     info.size = 1 << 29
     child.stdin.write(before + info.tobuf(tarfile.GNU_FORMAT) + noise(3_000_000))
     child.stdin.flush()
-    machine.wait_until(lambda: (target / "tmp").exists() and list((target / "tmp").iterdir()), "the temporary")
-    child.kill()
+    machine.wait_until(lambda: any(path.startswith(f"{target}/tmp/") for path in open_files(child.pid)), "the temporary")
+    child.send_signal(number)
     child.wait()
     child.stdin.close()
+    assert list((target / "tmp").iterdir()) == []
     image = Image(tar_of(("x", b"")))
     (work / "image.tar").write_bytes(docker_archive([(image, ["x:1"])]))
     export(target, f"docker-archive:{work}/image.tar")

@@ -29,12 +29,12 @@ static int make_name(ImportFile *file)
 /* Without a name where the file system can do that, else with one of its own. */
 static int open_temporary(ImportFile *file)
 {
-	file->fd = openat(file->directory, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0644);
-	if (file->fd >= 0)
-		return 0;
-	if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT)
-		return -errno;
-	int r = make_name(file);
+	int r = fd_open_unnamed(file->directory, ".", 0644);
+	if (r >= 0)
+		file->fd = r;
+	if (r != -EOPNOTSUPP)
+		return r < 0 ? r : 0;
+	r = make_name(file);
 	if (r < 0)
 		return r;
 	file->fd = openat(file->directory, file->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -89,16 +89,12 @@ int import_file_open(int dirfd, const char *path, ImportFile *ret_file, Error *e
 /* Gives a file without a name one, since a link cannot replace what has the name already. */
 static int give_name(ImportFile *file)
 {
-	char self[64];
 	int r = make_name(file);
+	if (r == 0)
+		r = fd_give_name(file->fd, file->directory, file->temporary);
 	if (r < 0)
-		return r;
-	(void)snprintf(self, sizeof(self), "/proc/self/fd/%d", file->fd);
-	if (linkat(AT_FDCWD, self, file->directory, file->temporary, AT_SYMLINK_FOLLOW) < 0) {
 		file->temporary[0] = '\0';
-		return -errno;
-	}
-	return 0;
+	return r;
 }
 
 int import_file_publish(ImportFile *file, Error *error)

@@ -23,12 +23,13 @@ struct Store {
 StoreFrames *store_frames_free(StoreFrames *frames);
 
 /*
- * A file below tmp/, locked for as long as its descriptor is open. The lock is what tells a temporary being written from one a crash left
- * behind, so it is never on disk unlocked for longer than a sweep notices.
+ * A file below tmp/, locked for as long as its descriptor is open. It has a name only from when it is published, but where the file system knows no
+ * files without one. The lock is what tells a temporary being written from one a crash left behind, so no name is there unlocked for longer than a
+ * sweep notices.
  */
 typedef struct StoreTemporary {
 	int fd;
-	char path[64];
+	char path[64]; /* "" while it has no name */
 } StoreTemporary;
 
 #define STORE_TEMPORARY_NULL ((StoreTemporary){ .fd = -1 })

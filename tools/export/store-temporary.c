@@ -22,14 +22,34 @@ int store_error(const Store *store, int code, const char *what, Error *error)
 	return error_set(error, code, "store %s: writing %s failed: %s", store->path, what, error_text(NULL, code));
 }
 
-/* Creates and locks a file. A sweep may remove it between the two; it is then of no name, and the next one is tried. */
-static int create_locked(Store *store, StoreTemporary *ret_temporary)
+static int make_path(StoreTemporary *temporary)
 {
 	uint64_t random;
 	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
 		return -EIO;
-	StoreTemporary temporary;
-	(void)snprintf(temporary.path, sizeof(temporary.path), "tmp/%016llx", (unsigned long long)random);
+	(void)snprintf(temporary->path, sizeof(temporary->path), "tmp/%016llx", (unsigned long long)random);
+	return 0;
+}
+
+/* Without a name where the file system can do that: whoever is interrupted then leaves nothing. */
+static int create_unnamed(Store *store, StoreTemporary *ret_temporary)
+{
+	_cleanup_close_ int fd = fd_open_unnamed(store->fd, "tmp", 0644);
+	if (fd < 0)
+		return fd;
+	if (flock(fd, LOCK_EX) < 0)
+		return -errno;
+	*ret_temporary = (StoreTemporary){ .fd = TAKE_FD(fd) };
+	return 0;
+}
+
+/* Creates and locks a file. A sweep may remove it between the two; it is then of no name, and the next one is tried. */
+static int create_locked(Store *store, StoreTemporary *ret_temporary)
+{
+	StoreTemporary temporary = STORE_TEMPORARY_NULL;
+	int made = make_path(&temporary);
+	if (made < 0)
+		return made;
 	temporary.fd = openat(store->fd, temporary.path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (temporary.fd < 0)
 		return errno == EEXIST ? -EAGAIN : -errno;
@@ -50,16 +70,28 @@ static int create_locked(Store *store, StoreTemporary *ret_temporary)
 
 int store_temporary_new(Store *store, StoreTemporary *ret_temporary, Error *error)
 {
-	int r;
-	do
-		r = create_locked(store, ret_temporary);
-	while (r == -EAGAIN || r == -EINTR);
+	int r = create_unnamed(store, ret_temporary);
+	if (r == -EOPNOTSUPP) {
+		do
+			r = create_locked(store, ret_temporary);
+		while (r == -EAGAIN || r == -EINTR);
+	}
 	return r < 0 ? store_error(store, r, "a temporary file", error) : 0;
 }
 
 int store_temporary_publish(Store *store, StoreTemporary *temporary, const char *path, Error *error)
 {
-	int r = fd_publish_file(store->fd, temporary->fd, temporary->path, path);
+	int r = 0;
+	if (!temporary->path[0]) {
+		/* The bytes first: between the name and the next one there is nothing slow then. */
+		r = fsync(temporary->fd) < 0 ? -errno : make_path(temporary);
+		if (r == 0)
+			r = fd_give_name(temporary->fd, store->fd, temporary->path);
+		if (r < 0)
+			temporary->path[0] = '\0';
+	}
+	if (r == 0)
+		r = fd_publish_file(store->fd, temporary->fd, temporary->path, path);
 	if (r < 0)
 		return store_error(store, r, path, error);
 	(void)close(TAKE_FD(temporary->fd));
@@ -71,7 +103,8 @@ void store_temporary_done(Store *store, StoreTemporary *temporary)
 	if (temporary->fd < 0)
 		return;
 	/* Unlinked while still locked, so that the name cannot be somebody else's by now. */
-	(void)unlinkat(store->fd, temporary->path, 0);
+	if (temporary->path[0])
+		(void)unlinkat(store->fd, temporary->path, 0);
 	(void)close(TAKE_FD(temporary->fd));
 }
 

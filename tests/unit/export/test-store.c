@@ -17,6 +17,7 @@
 #include "fs/base/bytes.h"
 #include "fs/base/fd.h"
 #include "tests/unit/export/store-fixture.h"
+#include "tools/export/store-private.h"
 
 static void expect_open_error(const char *path, bool create, int code, const char *words)
 {
@@ -88,13 +89,22 @@ static void test_sweep(void **state _unused_)
 	store_fixture_open(&fixture);
 	_cleanup_(store_upload_free_p) StoreUpload *upload = NULL;
 	assert_int_equal(store_upload_new(fixture.store, &upload, &error), 0);
+	/* No name yet, where that can be: whoever is killed leaves nothing. */
+	_cleanup_close_ int probe = open(store_fixture_path(&fixture, "tmp"), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	size_t named = probe < 0;
+	assert_int_equal(store_fixture_count(&fixture, "tmp"), named);
 	store_fixture_write(&fixture, "tmp/left-by-a-crash", "x", 1);
-	assert_int_equal(store_fixture_count(&fixture, "tmp"), 2);
+	store_fixture_write(&fixture, "tmp/being-written", "x", 1);
+	_cleanup_close_ int locked = open(store_fixture_path(&fixture, "tmp/being-written"), O_RDONLY | O_CLOEXEC);
+	assert_int_equal(flock(locked, LOCK_EX), 0);
 
 	/* Another process opens the store: what is being written stays. */
 	Store *second = NULL;
 	assert_int_equal(store_open(fixture.path, true, &second, &error), 0);
-	assert_int_equal(store_fixture_count(&fixture, "tmp"), 1);
+	assert_int_equal(store_fixture_count(&fixture, "tmp"), named + 1);
+	close_p(&locked);
+	store_temporary_sweep(fixture.store);
+	assert_int_equal(store_fixture_count(&fixture, "tmp"), named);
 	second = store_free(second);
 	upload = store_upload_free(upload);
 	assert_int_equal(store_fixture_count(&fixture, "tmp"), 0);
