@@ -103,7 +103,8 @@ static int count_entry(void *arg, int dirfd, const char *name, unsigned depth)
 	if (r < 0 || !S_ISDIR(status.st_mode) || depth == USAGE_DEPTH_MAX)
 		return r;
 	r = walk(open_below(dirfd, name), count_entry, usage, depth + 1);
-	return r == -EXDEV ? 0 : r;
+	/* A container may have put something else there meanwhile. */
+	return r == -EXDEV || r == -ENOTDIR ? 0 : r;
 }
 
 int mounts_tree_usage(int fd, int64_t *ret_size, int64_t *ret_inodes)
