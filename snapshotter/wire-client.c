@@ -4,13 +4,15 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 
 #include "snapshotter/wire-header.h"
 
-#define READ_SIZE (16u << 10)
-#define WINDOW    (4 << 20)
+#define READ_SIZE       (16u << 10)
+#define WINDOW          (4 << 20)
+#define CONNECT_SECONDS 10
 
 struct WireClient {
 	int fd;
@@ -102,8 +104,12 @@ static int open_socket(const char *path, int *ret_fd)
 		return -ENAMETOOLONG;
 	(void)stpcpy(address.sun_path, path);
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+	/* While the backlog is full connect() waits, for as long as send() may. */
+	const struct timeval patience = { .tv_sec = CONNECT_SECONDS };
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0)
 		return -errno;
+	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }

@@ -11,7 +11,7 @@ typedef struct WireClient WireClient;
 
 /*
  * `name_space` (NULL: none) goes along with each call as "containerd-namespace". Errors: -ENOENT, -ECONNREFUSED and others of connect(),
- * with a sentence.
+ * -ETIMEDOUT (nobody takes the connection within ten seconds), with a sentence.
  */
 int wire_client_connect(const char *path, const char *name_space, WireClient **ret_client, Error *error) _must_check_;
 WireClient *wire_client_close(WireClient *client);

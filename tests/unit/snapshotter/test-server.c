@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -35,6 +36,15 @@ int accept4(int fd, __SOCKADDR_ARG address, socklen_t *restrict size, int flags)
 	refusals++;
 	errno = EMFILE;
 	return -1;
+}
+
+/* In libc's place: limits of time are for people, so here they are short. */
+int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+{
+	const struct timeval moment = { .tv_usec = 20000 };
+	if (level == SOL_SOCKET && name == SO_SNDTIMEO)
+		value = &moment;
+	return (int)syscall(SYS_setsockopt, fd, level, name, value, size);
 }
 
 /* In libc's place: while `broken`, the server cannot wait for calls. */
@@ -435,6 +445,23 @@ static void test_listen(void **state)
 	assert_int_equal(rmdir(path), 0);
 }
 
+/* A connection that nobody takes is not waited for without end. */
+static void test_full_backlog(void **state)
+{
+	Place place = *(Place *)*state;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	WireClient *client;
+	(void)snprintf(place.path, sizeof(place.path), "%s/full", place.directory);
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", place.path);
+	_cleanup_close_ int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 0), 0);
+	WireClient *first = connect_client(&place);
+	assert_int_equal(wire_client_connect(place.path, NULL, &client, NULL), -ETIMEDOUT);
+	first = wire_client_close(first);
+	assert_int_equal(unlink(place.path), 0);
+}
+
 /* Who comes while there are no descriptors is asked in later, and the loop does not run in circles until then. */
 static void test_out_of_descriptors(void **state)
 {
@@ -466,6 +493,7 @@ int main(void)
 		TEST(test_end),
 		TEST(test_garbage),
 		TEST(test_listen),
+		TEST(test_full_backlog),
 		TEST(test_peer_that_talks_first),
 		TEST(test_out_of_descriptors),
 	};
