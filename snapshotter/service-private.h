@@ -9,7 +9,8 @@
 
 #define SERVICE_PATH "/containerd.services.snapshots.v1.Snapshots/"
 
-#define SERVICE_LAZY_WAITING_MAX 128u /* well below WIRE_THREADS_MAX */
+/* Well below WIRE_THREADS_MAX, and below CONTROL_CLIENTS of imgfsd, which `imgfs status` asks, too. */
+#define SERVICE_LAZY_WAITING_MAX 96u
 
 struct Service {
 	Meta *meta;
