@@ -512,7 +512,7 @@ def test_options_refused(options, status, words, image, target, work):
     path = work / "image.tar"
     path.write_bytes(docker_archive([(image, ["x:1"])]))
     refused(target, f"docker-archive:{path}", *options, status=status, words=words)
-    nothing_published(target)
+    assert not target.exists()
 
 
 def test_no_name(image, target, work):

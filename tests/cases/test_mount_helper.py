@@ -68,6 +68,18 @@ def test_from_a_store(space, point, work, store):
     space.run("umount", point)
 
 
+def test_a_comma_in_a_value(space, point, image, work):
+    """mount(8) hands it on as it stands in fstab: backslashes are doubled there by their own number."""
+    space.run("mount", "-t", "imgfs", "-o", rf"noexec,cache={work}/one\054cache,deadline=5", image, point)
+    assert (work / "one,cache/imgfs-cache").exists()
+    space.run("umount", point)
+    fstab = work / "fstab"
+    fstab.write_text(rf"{image} {point} imgfs noauto,cache={work}/other\134054cache 0 0" + "\n")
+    space.run("mount", "--fstab", fstab, point)
+    assert (work / "other,cache/imgfs-cache").exists()
+    space.run("umount", point)
+
+
 @pytest.mark.parametrize("options, sentence, status", [
     ("colour=red", 'there is no option "colour"', 1),
     ("deadline", 'option "deadline" takes a value', 1),

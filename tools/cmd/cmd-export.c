@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fs/format/frame.h"
+#include "fs/format/reference.h"
 #include "tools/cmd/cmd-store.h"
 #include "tools/cmd/output.h"
 #include "tools/cmd/verbs.h"
@@ -63,9 +64,17 @@ static int parse_option(int id, Arguments *arguments)
 	case 's':
 		arguments->store = optarg;
 		break;
-	case 't':
+	case 't': {
+		Error error = { 0 };
+		Reference reference;
+		/* Before a store is made. */
+		if (reference_parse_local(optarg, &reference, &error) < 0)
+			return verb_usage_error(VERB, "--tag %s: %s", optarg, error.message);
+		if (reference.has_digest)
+			return verb_usage_error(VERB, "--tag %s has a digest; a tag is NAME:TAG", optarg);
 		arguments->export.tag = optarg;
 		break;
+	}
 	case OPTION_LEVEL:
 		return parse_level(optarg, &arguments->export.level);
 	case OPTION_PLATFORM: {

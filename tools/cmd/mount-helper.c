@@ -99,13 +99,24 @@ static int translate(const Helper *helper, const char *text, char **ret_argument
 	return asprintf(ret_argument, "--%s", text) < 0 ? EXIT_SYSTEM : 0;
 }
 
-/* Splits at commas; "\054" stands for one inside a value, as in fstab. */
+/* "\054" stands for a comma inside a value. */
+static void put_commas(char *text)
+{
+	static const char escape[] = "\\054";
+	for (char *at = text; (at = strstr(at, escape)); at++) {
+		*at = ',';
+		memmove(at + 1, at + strlen(escape), strlen(at + strlen(escape)) + 1);
+	}
+}
+
+/* Splits at commas. */
 static int add_options(Helper *helper)
 {
 	char *state = NULL;
 	for (char *text = strtok_r(helper->options, ",", &state); text; text = strtok_r(NULL, ",", &state)) {
 		if (is_ignored(text))
 			continue;
+		put_commas(text);
 		int status = translate(helper, text, &helper->argv[helper->argc]);
 		if (status != 0)
 			return status;
