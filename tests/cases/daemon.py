@@ -9,7 +9,6 @@ import socket
 import struct
 import subprocess
 import time
-from pathlib import Path
 
 import machine
 
@@ -134,13 +133,7 @@ class Daemon:
 
     def keepers(self):
         """Of this runtime directory, whoever started them."""
-        found = []
-        for pid in machine.processes():
-            with contextlib.suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if words[0] == b"imgfs-keeper" and words[1].startswith(os.fsencode(self.runtime)):
-                    found.append(pid)
-        return found
+        return machine.keepers_below(self.runtime)
 
     def keeper(self, other_than=None):
         def running():

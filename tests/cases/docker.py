@@ -61,7 +61,7 @@ class Docker:
 
     def stop(self):
         for child in reversed(self.children):
-            machine.end(child, 30)
+            machine.end(child)
         for point in machine.mount_points(self.root):
             with contextlib.suppress(AssertionError):
                 machine.run("umount", point)

@@ -70,6 +70,17 @@ def processes_of(executable):
     return {pid for pid, path in processes().items() if path == str(executable)}
 
 
+def keepers_below(directory):
+    """Of mounts below a directory, whoever started them."""
+    found = []
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if words[0] == b"imgfs-keeper" and words[1].startswith(os.fsencode(directory)):
+                found.append(pid)
+    return found
+
+
 def parent_of(pid):
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -198,10 +209,14 @@ class Mount:
         """Unmounts whatever the state; for clean-up only."""
         if str(self.directory) not in mount_points(self.directory):
             return
-        for options in ((), ("--lazy",)):
-            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-                imgfs("umount", *options, self.directory, timeout=20)
-                return
+        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            imgfs("umount", self.directory, timeout=20)
+            # What it writes to goes next.
+            wait_until(lambda: self.keeper not in processes_of(KEEPER), "the keeper's end after umount")
+            return
+        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            imgfs("umount", "--lazy", self.directory, timeout=20)
+            return
         subprocess.run(["umount", "--lazy", str(self.directory)], check=False, timeout=20)
         with contextlib.suppress(ProcessLookupError):
             if self.keeper:

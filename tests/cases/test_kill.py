@@ -231,7 +231,7 @@ class Client:
         self.sizes = {path: self.unpacked_size(path) for path in self.jars[:: len(self.jars) // 20]}
         self.requests, self.faults = 0, []
         self.stopping = threading.Event()
-        self.threads = [threading.Thread(target=self._run, args=(seed,)) for seed in range(3)]
+        self.threads = [threading.Thread(target=self._run, args=(seed,), daemon=True) for seed in range(3)]
         for thread in self.threads:
             thread.start()
 

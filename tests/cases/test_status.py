@@ -79,7 +79,7 @@ def test_waiting_and_failed_readers(front, image, work, mount):
         except OSError as error:
             errors.append(error)
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
+    readers = [threading.Thread(target=read, daemon=True) for _ in range(2)]
     for reader in readers:
         reader.start()
     waiting = machine.wait_until(lambda: (s := status_of(mounted)["record"])["waitingReaders"] > 0 and s["waitingLongestMs"] > 500 and s, "waiting")

@@ -241,7 +241,7 @@ def test_gc_beside_exports(place):
         place.imgfs("gc", "--wait", "60")
 
     actions = [lambda: churn("a/one"), lambda: churn("b"), collect]
-    threads = [threading.Thread(target=repeat, args=(action,)) for action in actions]
+    threads = [threading.Thread(target=repeat, args=(action,), daemon=True) for action in actions]
     for thread in threads:
         thread.start()
     stop.wait(5)
