@@ -61,8 +61,7 @@ def test_write_commit_run_again(containerd, base):
     mount = containerd.snapshots("mounts", root, "again").stdout
     machine.run("/bin/sh", "-c", mount)
     try:
-        done = containerd.ctr("run", "--rm", "--runc-root", containerd.root / "runc", "--rootfs", root, "second", "/bin/sh", "-c",
-                              "cat /etc/new; ls /etc /d")
+        done = containerd.run("--rm", "--rootfs", root, "second", "/bin/sh", "-c", "cat /etc/new; ls /etc /d")
         assert done.stdout.split() == ["new", "/d:", "young", "/etc:", "new"]
     finally:
         machine.run("umount", root, check=False)

@@ -15,6 +15,9 @@ import machine
 from containerd import MAPPED_FUSE, Containerd, Node, host_tree, image, oci_archive
 from images import tar_of
 
+# Of this run alone: `imgfs why` finds images by their names, also those that another run on this machine holds.
+ONE = f"case/one-{os.getpid()}:1"
+
 
 @pytest.fixture
 def lazy(node):
@@ -34,16 +37,16 @@ def host(work):
     base = host_tree("/bin/cat", "/bin/ls", "/bin/sleep", "/usr/bin/stat")
     gone = tar_of((".wh.gone", b""), ("etc/two", b"two"))
     one = image(base, tar_of(("gone", b"x"), ("etc/one", b"one")), gone)
-    oci_archive(work / "one.tar", [(one, "case/one:1")])
+    oci_archive(work / "one.tar", [(one, ONE)])
     machine.run("skopeo", "copy", f"oci-archive:{work}/one.tar", f"oci:{work}/oci:one")
-    machine.imgfs("export", "--store", work / "store", "--tag", "case/one:1", f"oci:{work}/oci:one")
+    machine.imgfs("export", "--store", work / "store", "--tag", ONE, f"oci:{work}/oci:one")
     server = machine.Serve(work / "store", work / "serve.log")
     yield server
     server.stop()
 
 
 def pull(lazy, node, host, *options, **more):
-    name = f"{host.host}/case/one:1"
+    name = f"{host.host}/{ONE}"
     machine.imgfs("pull", "--containerd", "--containerd-socket", lazy.socket, "--namespace", lazy.namespace, "--cache",
                   node.root / "cache", *options, name, **more)
     return name
@@ -70,7 +73,7 @@ def test_pull_and_run(lazy, node, host):
     assert metric(lazy, "lazy") == 3
     sizes = [words[1] for words in content(lazy)]
     assert len(sizes) == 2 and not any("MB" in size or "MiB" in size for size in sizes), "only manifest and config are there"
-    done = lazy.run("--rm", name, "c", "/bin/sh", "-c", "cat /etc/one /etc/two; ls /gone; echo new >/etc/one; cat /etc/one")
+    done = lazy.run("--rm", name, "c", "/bin/sh", "-c", "cat /etc/one /etc/two; ls /gone 2>/tmp/said; echo new >/etc/one; cat /etc/one")
     assert done.stdout == "onetwonew\n"
     assert lazy.run("--rm", name, "c", "/bin/cat", "/etc/one").stdout == "one"
     pull(lazy, node, host)  # again: nothing is made twice
@@ -98,7 +101,7 @@ def test_login(host, monkeypatch, work):
     with fake.Front(host.host) as front, tempfile.TemporaryDirectory(prefix="imgfs-n-", dir="/var/tmp") as root:
         front.user = "ann:Geheim-7c1d"
         for option in (("--user", front.user), ("--plain-http",), ("--certs-dir", work), ("--login", work), ("--ca", work)):
-            done = machine.imgfs("pull", "--containerd", *option, f"{front.host}/case/one:1", check=False)
+            done = machine.imgfs("pull", "--containerd", *option, f"{front.host}/{ONE}", check=False)
             assert done.returncode == 2 and f"not told of {option[0]}: say it in section [host" in done.stderr
         (work / "imgfs.conf").write_text(f"[host {front.host}]\nuser = {front.user}\n")
         monkeypatch.setenv("IMGFS_CONFIG", str(work / "imgfs.conf"))
@@ -250,7 +253,7 @@ def test_without_a_daemon(lazy, node, host):
 
 def test_ordinary_pull_of_an_exported_image(lazy, node, host):
     """What `ctr` of 1.6 pulls itself comes without labels and is unpacked: the same image by the other way."""
-    name = f"{host.host}/case/one:1"
+    name = f"{host.host}/{ONE}"
     lazy.ctr("images", "pull", "--plain-http", "--snapshotter", "imgfs", name)
     assert lazy.run("--rm", name, "c", "/bin/cat", "/etc/one", "/etc/two").stdout == "onetwo"
     assert metric(lazy, "lazy") == 0
@@ -299,7 +302,7 @@ def cri_engine(sources, disabled="false"):
 def test_cri_pull(disabled, host, driver, work):
     """As a kubelet pulls. Without CRI's own labels the layer's annotations come all the same, and the daemon's source has the bytes."""
     with cri_engine(("--source", host.host) if disabled == "true" else (), disabled) as (node, engine):
-        name = f"{host.host}/case/one:1"
+        name = f"{host.host}/{ONE}"
         cri.Client(driver, engine.socket, work).pull(name)
         assert metric(engine, "lazy") == 3
         assert len(content(engine)) == 2, "no layer was fetched"
@@ -310,7 +313,7 @@ def test_cri_pull(disabled, host, driver, work):
 def test_cri_fallback(host, driver, work):
     """Where imgfsd is away the client pulls the layers as ever, and `imgfs why` has the reason by the image and by its containers."""
     with cri_engine(()) as (node, engine):
-        client, name, long = cri.Client(driver, engine.socket, work), f"{host.host}/case/one:1", "0123456789abcdef" * 4
+        client, name, long = cri.Client(driver, engine.socket, work), f"{host.host}/{ONE}", "0123456789abcdef" * 4
         node.stop()
         client.pull(name)
         engine.import_images([(image(host_tree("/bin/sleep"), command="/bin/sleep 1000000"), PAUSE)])
@@ -376,7 +379,7 @@ def check_names(engine, container, work):
 def test_cri_pod(host, driver, work):
     """As a kubelet runs a pod, by CRI alone: its image is lazy, its files are the image's, and nothing is left of it."""
     with cri_engine(()) as (node, engine):
-        client, name = cri.Client(driver, engine.socket, work), f"{host.host}/case/one:1"
+        client, name = cri.Client(driver, engine.socket, work), f"{host.host}/{ONE}"
         engine.import_images([(image(host_tree("/bin/sleep"), command="/bin/sleep 1000000"), PAUSE)])
         client.pull(name)
         assert metric(engine, "lazy") == 3
