@@ -15,6 +15,7 @@ import front as fake
 import machine
 from endpoint import NAME, TAG
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
+from namespace import alone
 
 ID = "0123456789abcdef" * 4
 
@@ -83,7 +84,7 @@ def test_files_sources_and_readers(front, image, work, mount):
     assert "page cache is not seen" in text and "/usr/noise" in text and f"cat[{second}]" in text and "by source" in text
     # By repository and tag, by the manifest's digest, by the image's.
     for name in (f"{NAME}:{TAG}", NAME, report["manifest"], image.id, image.id.removeprefix("sha256:")[:12]):
-        found = why(name)
+        found = json.loads(machine.run(*alone(work), machine.IMGFS, "why", "--json", name).stdout)
         assert found["reference"].split("/", 1)[1] == f"{NAME}:{TAG}"
 
 
