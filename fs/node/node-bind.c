@@ -58,12 +58,6 @@ bool node_bound_in(const char *table, const char *directory, const char *whole)
 	       mount_table_search(second, whole, &mount) == 0 && bind.major == mount.major && bind.minor == mount.minor;
 }
 
-bool node_bound_same(const char *directory, const char *whole)
-{
-	_cleanup_free_ char *table = node_mount_table();
-	return table && node_bound_in(table, directory, whole);
-}
-
 /* Is `path`, of `length` bytes, the directory or something below it? */
 static bool is_below(const char *path, size_t length, const char *directory)
 {
@@ -147,6 +141,17 @@ bool node_bound_search(const char *table, const char *directory, const Digest *c
 	char hex[DIGEST_HEX_SIZE];
 	if (!escaped || asprintf(&fields, " /%s %s ", digest_hex(chain_id, hex), escaped) < 0)
 		return true; /* nobody is to be taken for unmounted for want of memory */
+	return search_lines(table, has_fields, fields);
+}
+
+bool node_bound_of(const char *table, const char *directory, const Digest *chain_id, const char *whole)
+{
+	_cleanup_free_ char *escaped = escape(directory), *copy = strdup(table), *fields = NULL;
+	char hex[DIGEST_HEX_SIZE];
+	MountEntry mount;
+	if (!escaped || !copy || mount_table_search(copy, whole, &mount) < 0 ||
+	    asprintf(&fields, " %u:%u /%s %s ", mount.major, mount.minor, digest_hex(chain_id, hex), escaped) < 0)
+		return false;
 	return search_lines(table, has_fields, fields);
 }
 

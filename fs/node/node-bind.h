@@ -21,10 +21,9 @@ bool node_bound(const char *directory, const Digest *chain_id);
 
 /*
  * Are the topmost mounts at `directory` and at `whole` of one file system? A bind that a dead keeper has left is not of the one that its successor has
- * mounted. In the text of a mountinfo; and on this machine.
+ * mounted. In the text of a mountinfo.
  */
 bool node_bound_in(const char *table, const char *directory, const char *whole);
-bool node_bound_same(const char *directory, const char *whole);
 
 /*
  * Unmounts that image if it is mounted there. Errors: -EBUSY (in use, also by an overlay that would go on without it; lazily neither is asked), umount2's, with
@@ -41,6 +40,9 @@ bool node_overlay_on(const char *directory);
 
 /* Is that image mounted at `directory`, on top or below other mounts? In the text of a mountinfo. */
 bool node_bound_search(const char *table, const char *directory, const Digest *chain_id);
+
+/* Likewise, but of the file system that is mounted at `whole`. */
+bool node_bound_of(const char *table, const char *directory, const Digest *chain_id, const char *whole);
 
 /* The text of this process's mountinfo, malloc'ed; NULL when it cannot be read. */
 char *node_mount_table(void);

@@ -175,11 +175,11 @@ static char *shared_mount(Node *node, const NodeHolder *holder)
 	return path;
 }
 
-/* Is what is mounted for the holder of the keeper that lives? */
-static bool is_alive(Node *node, const NodeHolder *holder)
+/* Is what is mounted for the holder of the keeper that lives? Something else may lie on top of it, an overlay say. */
+static bool is_alive(Node *node, const NodeHolder *holder, const char *table)
 {
 	_cleanup_free_ char *path = shared_mount(node, holder);
-	return path && node_bound_same(holder->record.request.directory, path);
+	return path && node_bound_of(table, holder->record.request.directory, &holder->record.chain_id, path);
 }
 
 /* A keeper has it: was it unmounted while no manager looked, or is it still to be mounted? */
@@ -194,11 +194,12 @@ static void note_mount(Node *node, NodeHolder *holder)
 			log_error("%s owner=%s", error.message, holder->owner);
 		return;
 	}
-	if (!directory || !is_here(node, holder))
+	_cleanup_free_ char *table = node_mount_table();
+	if (!directory || !is_here(node, holder) || !table)
 		return;
-	if (node_bound(directory, &record->chain_id)) {
+	if (node_bound_search(table, directory, &record->chain_id)) {
 		/* What a dead keeper has left there looks alike; it is mounted anew later. */
-		if (!is_alive(node, holder))
+		if (!is_alive(node, holder, table))
 			return;
 		node_lock(node);
 		holder->bound = node->generation;
@@ -375,8 +376,10 @@ static void look_after(Node *node, NodeHolder *holder, const char *table)
 	Error error = { 0 };
 	MountEntry entry;
 	if (!whole || !copy || !is_here(node, holder) || mount_table_search(copy, whole, &entry) < 0 ||
-	    node_bound_in(table, directory, whole) || !node_bound(directory, &holder->record.chain_id) ||
-	    is_alive(node, holder)) /* the table may be older than the bind */
+	    node_bound_in(table, directory, whole) || !node_bound(directory, &holder->record.chain_id))
+		return;
+	_cleanup_free_ char *now = node_mount_table(); /* the table may be older than the bind */
+	if (!now || is_alive(node, holder, now))
 		return;
 	if (bind_again(node, holder, &error) < 0)
 		log_error("%s owner=%s", error.message, holder->owner);

@@ -164,6 +164,31 @@ def test_a_plan_that_cannot_be_read_any_more(daemon, reference):
     manager.socket.close()
 
 
+@pytest.mark.parametrize("what", ["tmpfs", "overlay"])
+def test_something_on_top(what, daemon, reference, image, work):
+    """What is covered is not unmounted, nor is it mounted once more: not when the manager starts again either."""
+    daemon.start()
+    daemon.mount(reference, work / "a")
+    owner = str(work / "a")
+    (work / "over").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", work / "over"], check=True)
+    for name in ("upper", "work"):
+        (work / "over" / name).mkdir()
+    options = f"lowerdir={owner},upperdir={work}/over/upper,workdir={work}/over/work"
+    subprocess.run(["mount", "-t", what, *(("-o", options) if what == "overlay" else ()), what, owner], check=True)
+    table = mounts_at(work / "a")
+    daemon.kill()
+    daemon.start()
+    entry = daemon.list()[owner]
+    assert entry["mounted"] and not entry["lingering"], entry
+    assert mounts_at(work / "a") == table
+    subprocess.run(["umount", owner], check=True)
+    subprocess.run(["umount", work / "over"], check=True)
+    check_content(work / "a", image)
+    daemon.imgfs("umount", work / "a")
+    assert not daemon.list()
+
+
 @pytest.mark.parametrize("limit", [40, 400])
 def test_the_keeper_runs_out_of_descriptors(limit, daemon, reference, image, work):
     """What it cannot take it refuses, in words; it goes on, and so does who asked, with all else that it has."""

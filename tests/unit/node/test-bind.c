@@ -44,6 +44,22 @@ static void test_dead_bind(_unused_ void **state)
 	assert_false(node_bound_in(ROOT PLAIN("0:53"), "/mnt", plain));
 }
 
+/* Whatever lies on top of it. */
+static void test_bind_of(_unused_ void **state)
+{
+	static const char plain[] = "/run/imgfs/fs/plain";
+	Digest chain_id;
+	assert_int_equal(digest_from_hex(HEX, &chain_id), 0);
+	assert_true(node_bound_of(ROOT PLAIN("0:53") BIND("/mnt"), "/mnt", &chain_id, plain));
+	assert_true(node_bound_of(ROOT PLAIN("0:53") BIND("/mnt") TMPFS("/mnt"), "/mnt", &chain_id, plain));
+	assert_false(node_bound_of(ROOT PLAIN("0:54") BIND("/mnt") TMPFS("/mnt"), "/mnt", &chain_id, plain));
+	assert_false(node_bound_of(ROOT PLAIN("0:53") BIND("/x/mnt"), "/mnt", &chain_id, plain));
+	assert_false(node_bound_of(ROOT PLAIN("0:53") TMPFS("/mnt"), "/mnt", &chain_id, plain));
+	assert_false(node_bound_of(ROOT BIND("/mnt"), "/mnt", &chain_id, plain));
+	chain_id.bytes[0]++;
+	assert_false(node_bound_of(ROOT PLAIN("0:53") BIND("/mnt"), "/mnt", &chain_id, plain));
+}
+
 static void test_overlays(_unused_ void **state)
 {
 	assert_true(node_overlay_search(ROOT OVERLAY("/mnt"), "/mnt"));
@@ -62,6 +78,6 @@ static void test_overlays(_unused_ void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_bound), cmocka_unit_test(test_dead_bind),
-					    cmocka_unit_test(test_overlays) };
+					    cmocka_unit_test(test_bind_of), cmocka_unit_test(test_overlays) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
