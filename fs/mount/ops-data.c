@@ -53,9 +53,9 @@ void ops_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset, _u
 		.size = mount_image_read_size(&target.inode, (uint64_t)offset, (uint32_t)size),
 		.began = shared_memory_clock(),
 	};
+	uint8_t *buffer = worker_buffer(worker, what.size);
 	*fetch_reader_tally(worker->reader) = (FetchTally){ 0 };
-	r = mount_image_read(target.image, worker->reader, &target.inode, what.offset, what.size, worker->buffer,
-			     &missing);
+	r = mount_image_read(target.image, worker->reader, &target.inode, what.offset, what.size, buffer, &missing);
 	note_read(&target.inode, r == -EAGAIN, &what);
 	if (r == -EAGAIN) {
 		read_pool_add(ops->pool, &what, &missing);
@@ -65,7 +65,7 @@ void ops_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset, _u
 	tally.absent = 0; /* what lacked was found elsewhere */
 	tally.absent_bytes = 0;
 	if (r == 0)
-		(void)fuse_reply_buf(request, (const char *)worker->buffer, what.size);
+		(void)fuse_reply_buf(request, (const char *)buffer, what.size);
 	else
 		read_pool_fail(ops->pool, &what, r);
 	read_request_answered(ops->pool, &what, &tally, r);

@@ -71,12 +71,13 @@ static void list(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset,
 		ops_root_list(request, size, offset, plus);
 		return;
 	}
+	size_t room = size < WORKER_BUFFER_SIZE ? size : WORKER_BUFFER_SIZE;
 	Listing listing = {
 		.request = request,
 		.image = directory.image,
 		.directory = &directory,
-		.buffer = (char *)worker_current()->buffer,
-		.size = size < WORKER_BUFFER_SIZE ? size : WORKER_BUFFER_SIZE,
+		.buffer = (char *)worker_buffer(worker_current(), room),
+		.size = room,
 		.plus = plus,
 	};
 	uint64_t end = (uint64_t)directory.inode.count + 2;

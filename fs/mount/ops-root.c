@@ -73,8 +73,8 @@ static size_t add(fuse_req_t request, char *at, size_t left, const char *name, u
 void ops_root_list(fuse_req_t request, size_t size, off_t offset, bool plus)
 {
 	const Ops *ops = ops_of(request);
-	char *buffer = (char *)worker_current()->buffer;
 	size_t room = size < WORKER_BUFFER_SIZE ? size : WORKER_BUFFER_SIZE, used = 0;
+	char *buffer = (char *)worker_buffer(worker_current(), room);
 	while (offset < 2) {
 		size_t needed =
 			add(request, buffer + used, room - used, offset == 0 ? "." : "..", ROOT_NODE, offset + 1, plus);

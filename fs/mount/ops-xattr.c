@@ -55,12 +55,12 @@ void ops_getxattr(fuse_req_t request, fuse_ino_t node, const char *name, size_t 
 		ops_reply_error(request, r);
 		return;
 	}
-	uint8_t *buffer = worker_current()->buffer;
 	size_t value_size = xattr.value.size;
 	if (value_size > WORKER_BUFFER_SIZE) {
 		ops_reply_error(request, -ERANGE);
 		return;
 	}
+	uint8_t *buffer = worker_buffer(worker_current(), value_size);
 	memcpy(buffer, xattr.value.data, value_size);
 	reply_value(request, (const char *)buffer, value_size, size);
 }
@@ -73,7 +73,8 @@ void ops_listxattr(fuse_req_t request, fuse_ino_t node, size_t size)
 		ops_reply_error(request, r);
 		return;
 	}
-	char *buffer = (char *)worker_current()->buffer;
+	Worker *worker = worker_current();
+	char *buffer = (char *)worker_buffer(worker, 0);
 	size_t used = 0;
 	uint32_t count = count_of(&target);
 	for (uint32_t i = 0; i < count; i++) {
@@ -83,6 +84,7 @@ void ops_listxattr(fuse_req_t request, fuse_ino_t node, size_t size)
 			ops_reply_error(request, -ERANGE);
 			return;
 		}
+		(void)worker_buffer(worker, used + xattr.name.size + 1);
 		memcpy(buffer + used, xattr.name.data, xattr.name.size);
 		used += xattr.name.size;
 		buffer[used++] = '\0';

@@ -183,8 +183,8 @@ static void read_again(Read *read, Worker *worker)
 		MountMissing missing;
 		tree_inode(&image->tree, read->what.inode, &inode);
 		*fetch_reader_tally(worker->reader) = (FetchTally){ 0 };
-		r = mount_image_read(image, worker->reader, &inode, read->what.offset, read->what.size, worker->buffer,
-				     &missing);
+		r = mount_image_read(image, worker->reader, &inode, read->what.offset, read->what.size,
+				     worker_buffer(worker, read->what.size), &missing);
 		for (size_t i = 0; i < FETCH_TIERS; i++)
 			read->tally.chunks[i] = fetch_reader_tally(worker->reader)->chunks[i];
 		if (r == -EAGAIN) {
