@@ -87,7 +87,7 @@ def test_service_gets_ready(lazy, node, store, serve, work):
     name = f"{serve(options=('--access-log', work / 'access.log')).host}/{image_name}"
     machine.imgfs("pull", "--containerd", "--containerd-socket", lazy.socket, "--namespace", lazy.namespace,
                   "--cache", node.root / "cache", name)
-    lines = lazy.run("--rm", "--net-host", name, "service").stdout.splitlines()
+    lines = lazy.run("--rm", "--net-host", name, "invoker").stdout.splitlines()
     assert "READY" in "".join(lines) and not [line for line in lines if "FAIL" in line]
     assert metric(lazy, "lazy") == 5 and len(content(lazy)) == 2
     whole = sum(path.stat().st_size for path in (machine.IMAGES / "layers/inv-v1").glob("*.tar"))
