@@ -14,6 +14,7 @@
 #include "fs/mount/handshake.h"
 #include "fs/mount/keeper-state.h"
 #include "fs/mount/keeper-upgrade.h"
+#include "fs/mount/mount-table.h"
 #include "fs/mount/upgrade-request.h"
 
 #define DIRECTORY_MAX 90u  /* so that the path of the socket fits into its address */
@@ -55,7 +56,7 @@ static void init(KeeperDaemon *daemon, char **argv)
 			       names[i]);
 		daemon->mounts[i] = (KeeperMount){
 			.directory = daemon->mount_paths[i],
-			.source = i == 0 ? "imgfsd:plain" : "imgfsd:xattr",
+			.source = i == 0 ? MOUNT_TABLE_DAEMON "plain" : MOUNT_TABLE_DAEMON "xattr",
 			.handshake = HANDSHAKE_CHANGING | (i == 0 ? 0 : HANDSHAKE_POSIX_ACL),
 			.fuse_fd = -1,
 			.init_fd = -1,

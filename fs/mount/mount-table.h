@@ -8,9 +8,10 @@
 
 #include "fs/base/cleanup.h"
 
-#define MOUNT_TABLE_TYPE "fuse.imgfs"
-#define MOUNT_SOURCE_MAX 1024u
-#define MOUNT_ROOT_MAX   255u
+#define MOUNT_TABLE_TYPE   "fuse.imgfs"
+#define MOUNT_TABLE_DAEMON "imgfsd:" /* begins the source of all mounts of the node daemon */
+#define MOUNT_SOURCE_MAX   1024u
+#define MOUNT_ROOT_MAX     255u
 
 typedef struct MountEntry {
 	unsigned major, minor; /* st_dev of the mount, which also names its bdi */

@@ -55,6 +55,15 @@ def test_the_cache_is_said_to_who_has_it(work):
     assert done.returncode == 3 and f"there is no cache {work}/cache;" in done.stderr and not (work / "cache").exists()
 
 
+def test_a_plan_where_pulls_seal(work):
+    """That all pulls are to seal is no wish of one that only plans; on the command line it is one."""
+    text = "[pull]\nseal = yes\ndecoded = yes\n"
+    done = imgfs(work, text, "pull", "--cache", work / "cache", "--plan", "localhost:1/a:b")
+    assert done.returncode == 1 and "localhost:1" in done.stderr
+    done = imgfs(work, text, "pull", "--cache", work / "cache", "--plan", "--seal", "localhost:1/a:b")
+    assert done.returncode == 2 and "--plan fetches nothing" in done.stderr
+
+
 @pytest.mark.parametrize("text, words, sentence, status", [
     ("[mount]\n\ndeadline = never\n", ["mount", "a", "b"], "imgfs.conf:3: --deadline never: give seconds", 2),
     ("[mount]\ncolour = red\n", ["ls"], 'imgfs.conf:2: there is no key "colour"', 1),

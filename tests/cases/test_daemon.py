@@ -839,9 +839,9 @@ def test_upgrade(work, reference, image):
         daemon.mount(reference, work / "a")
         keeper, server, manager = daemon.keeper(), daemon.server(), daemon.process.pid
         with Reader(work / "a", image):
-            for build in (other, machine.BUILD):
+            for build, named in ((other, work / "a"), (machine.BUILD, daemon.runtime / "fs/plain")):
                 install(build)
-                assert "upgraded imgfsd" in daemon.imgfs("upgrade", work / "a", timeout=120).stdout
+                assert "upgraded imgfsd" in daemon.imgfs("upgrade", named, timeout=120).stdout
                 assert daemon.call(call="ping")["ok"]["pid"] == manager, "it answers as soon as the command has ended"
                 server = daemon.server(other_than=server)
                 for pid, name in ((keeper, "imgfs-keeper"), (server, "imgfs-server"), (manager, "imgfs")):

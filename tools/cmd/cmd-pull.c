@@ -62,7 +62,8 @@ typedef struct Arguments {
 	bool containerd;
 	bool plan;
 	bool seal;
-	bool decoded; /* then seal too */
+	bool decoded;   /* then seal too */
+	bool seal_said; /* on the command line: what a file says of sealing is for when something is fetched */
 	bool json;
 	bool quiet;
 } Arguments;
@@ -79,10 +80,10 @@ static int parse_option(int id, Arguments *arguments)
 		arguments->plan = true;
 		return VERB_SUCCESS;
 	case OPTION_SEAL:
-		arguments->seal = true;
-		return VERB_SUCCESS;
 	case OPTION_DECODED:
-		arguments->seal = arguments->decoded = true;
+		arguments->seal = true;
+		arguments->decoded = arguments->decoded || id == OPTION_DECODED;
+		arguments->seal_said = arguments->seal_said || !verb_option_is_configured();
 		return VERB_SUCCESS;
 	case OPTION_QUOTA:
 		if (conf_size(optarg, &arguments->quota) < 0)
@@ -142,8 +143,10 @@ static int parse(int argc, char **argv, Arguments *arguments)
 		return verb_usage_error(VERB, "give one reference");
 	if (arguments->plan && arguments->containerd)
 		return verb_usage_error(VERB, "--plan changes nothing, so that containerd would not get the image");
-	if (arguments->plan && arguments->seal)
+	if (arguments->plan && arguments->seal_said)
 		return verb_usage_error(VERB, "--plan fetches nothing, so that nothing can be sealed or decoded");
+	if (arguments->plan)
+		arguments->seal = arguments->decoded = false;
 	arguments->reference = argv[optind];
 	int status = remote_options_check(&arguments->remote, VERB);
 	if (status == VERB_SUCCESS)

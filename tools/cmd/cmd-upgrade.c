@@ -60,13 +60,13 @@ static int upgrade_daemon(const char *socket, pid_t *ret_keeper, Error *error)
 	return r < 0 ? error_prefix(error, r, "imgfsd") : 1;
 }
 
-/* Is it a directory where imgfsd has mounted something? */
+/* Has imgfsd mounted what is there? */
 static bool is_daemons(const char *directory)
 {
 	char path[PATH_MAX];
 	MountEntry entry;
 	return mount_table_path(directory, path) == 0 && mount_table_find(path, &entry) == 0 &&
-	       strcmp(entry.root, "/") != 0;
+	       strncmp(entry.source, MOUNT_TABLE_DAEMON, strlen(MOUNT_TABLE_DAEMON)) == 0;
 }
 
 /* NULL: everything. Returns how many keepers there were. */
