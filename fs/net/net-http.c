@@ -130,8 +130,11 @@ static size_t on_header(char *line, size_t unit, size_t count, void *arg)
 	net_progress_add(&exchange->progress, size);
 	if (!exchange->headers.complete)
 		return size;
+	/* Interim answers are followed by another, which has to come in the same time. */
+	if (exchange->headers.status / 100 == 1)
+		return size;
 	net_progress_mark(&exchange->progress);
-	if (exchange->headers.status / 100 == 1 || net_route_goes_on(&exchange->route, &exchange->headers))
+	if (net_route_goes_on(&exchange->route, &exchange->headers))
 		return size;
 	exchange->refusal = check_headers(exchange);
 	if (exchange->refusal < 0)
@@ -451,7 +454,6 @@ static int check_progress(Batch *batch, int *ret_wait, Error *error)
 			int r = fail(batch, exchange, -ETIMEDOUT, error);
 			if (r < 0)
 				return r;
-			next = now; /* done without: perhaps that was the last one */
 		}
 		if (exchange->state != EXCHANGE_IDLE && at != 0 && at < next)
 			next = at;
@@ -469,6 +471,7 @@ static int run(Batch *batch, Error *error)
 {
 	NetHttp *http = batch->http;
 	while (batch->finished < batch->count) {
+		size_t finished = batch->finished;
 		if (is_given_up(http))
 			return error_set(error, -ECANCELED, "given up: nobody waits for it any more");
 		while (batch->started < batch->count && batch->started - batch->finished < CONNECTIONS) {
@@ -485,6 +488,8 @@ static int run(Batch *batch, Error *error)
 			return r;
 		if (http->given_up && wait > GIVEN_UP_MS)
 			wait = GIVEN_UP_MS;
+		if (batch->finished > finished)
+			wait = 0; /* done without: others can begin, or that was the last one */
 		if (curl_multi_poll(http->multi, NULL, 0, wait, NULL) != CURLM_OK ||
 		    curl_multi_perform(http->multi, &running) != CURLM_OK)
 			return error_set(error, -ENOMEM, "libcurl failed, probably for lack of memory");

@@ -107,9 +107,11 @@ static size_t on_header(char *line, size_t unit, size_t count, void *arg)
 	net_progress_add(&transfer->progress, size);
 	if (!transfer->headers.complete)
 		return size;
+	/* Interim answers are followed by another, which has to come in the same time. */
+	if (transfer->headers.status / 100 == 1)
+		return size;
 	net_progress_mark(&transfer->progress);
-	/* Interim answers are followed by another. */
-	if (transfer->headers.status / 100 == 1 || net_route_goes_on(&transfer->route, &transfer->headers))
+	if (net_route_goes_on(&transfer->route, &transfer->headers))
 		return size;
 	transfer->refusal = net_headers_check_range(&transfer->headers, transfer->range.offset, transfer->range.size,
 						    &transfer->error);

@@ -99,18 +99,32 @@ static bool stall(FakeServer *server, int fd, unsigned epoch)
 	return false;
 }
 
+static bool is_over(FakeServer *server, unsigned epoch)
+{
+	lock(server);
+	bool over = server->killed || server->epoch != epoch;
+	unlock(server);
+	return over;
+}
+
 static bool trickle(FakeServer *server, int fd, const uint8_t *body, uint64_t size, unsigned epoch)
 {
 	for (uint64_t i = 0; i < size; i++) {
-		lock(server);
-		bool over = server->killed || server->epoch != epoch;
-		unlock(server);
 		struct timespec pause = { .tv_nsec = 100000000 };
-		if (over || !send_all(fd, body + i, 1))
+		if (is_over(server, epoch) || !send_all(fd, body + i, 1))
 			return false;
 		(void)nanosleep(&pause, NULL);
 	}
 	return true;
+}
+
+static bool send_interim(FakeServer *server, int fd, unsigned epoch)
+{
+	static const char interim[] = "HTTP/1.1 102 Processing\r\n\r\n";
+	const struct timespec pause = { .tv_nsec = 50000000 };
+	while (!is_over(server, epoch) && send_all(fd, interim, sizeof(interim) - 1))
+		(void)nanosleep(&pause, NULL);
+	return false;
 }
 
 static bool send_body(FakeServer *server, int fd, const Request *request, uint8_t *body, uint64_t size)
@@ -152,6 +166,15 @@ static bool redirect(int fd, const FakeServer *server, const Request *request)
 	(void)snprintf(target, sizeof(target), "http://%s%s%s", server->host,
 		       request->fault == FAKE_REDIRECT ? "/moved" : "", request->path);
 	return send_status(fd, "307 Temporary Redirect", "Location: ", target);
+}
+
+static bool want_token(FakeServer *server, int fd, const Request *request)
+{
+	char challenge[128];
+	if (strncmp(request->path, "/token", 6) == 0)
+		return stall(server, fd, request->epoch);
+	(void)snprintf(challenge, sizeof(challenge), "Bearer realm=\"http://%s/token\"", server->host);
+	return send_status(fd, "401 Unauthorized", "WWW-Authenticate: ", challenge);
 }
 
 /* Reads [first, last] of the file, all of it if there is no range. */
@@ -211,6 +234,10 @@ static bool answer(FakeServer *server, int fd, const Request *request)
 	switch ((int)request->fault) {
 	case FAKE_STALL_REQUEST:
 		return stall(server, fd, request->epoch);
+	case FAKE_INTERIM:
+		return send_interim(server, fd, request->epoch);
+	case FAKE_WANT_TOKEN:
+		return want_token(server, fd, request);
 	case FAKE_ERROR:
 		return send_status(fd, "503 Service Unavailable", "Retry-After: 1", "");
 	case FAKE_DENIED:

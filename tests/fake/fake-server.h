@@ -13,6 +13,8 @@ typedef enum FakeFault {
 	FAKE_NONE,
 	FAKE_STALL_REQUEST, /* reads the request and never answers */
 	FAKE_STALL_HEADERS, /* sends half of the headers, then nothing */
+	FAKE_INTERIM,       /* an interim answer twenty times a second, and no other */
+	FAKE_WANT_TOKEN,    /* 401: wants a token of "/token", which never answers */
 	FAKE_STALL_BODY,    /* sends half of the body, then nothing */
 	FAKE_RESET_BODY,    /* sends half of the body, then resets the connection */
 	FAKE_TRUNCATE,      /* sends half of the body, then closes properly */

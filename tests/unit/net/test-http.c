@@ -107,6 +107,8 @@ static void test_refusals(void **state)
 	refuse(fixture, FAKE_STALL_REQUEST, &whole, -ETIMEDOUT, "no answer within 300 ms");
 	refuse(fixture, FAKE_STALL_HEADERS, &whole, -ETIMEDOUT, "no answer");
 	refuse(fixture, FAKE_STALL_BODY, &whole, -ETIMEDOUT, "no answer");
+	refuse(fixture, FAKE_INTERIM, &whole, -ETIMEDOUT, "no answer");
+	refuse(fixture, FAKE_WANT_TOKEN, &whole, -ETIMEDOUT, "no token");
 	refuse(fixture, FAKE_TRICKLE, &whole, -ETIMEDOUT, "no answer");
 	refuse(fixture, FAKE_WHOLE, &range, -EPROTO, "ignores ranges");
 	refuse(fixture, FAKE_WRONG_RANGE, &range, -EPROTO, "another range");
@@ -144,6 +146,26 @@ static void test_brief_failures(void **state)
 		assert_memory_equal(response.body, fixture->content, FILE_SIZE);
 		net_response_done(&response);
 	}
+}
+
+/* Whatever ends them without an answer: nobody waits for more. */
+static void test_optional(void **state)
+{
+	NetFixture *fixture = *state;
+	NetRequest requests[20]; /* more than are made at once */
+	NetResponse responses[20];
+	static const FakeFault faults[] = { FAKE_STALL_REQUEST, FAKE_WANT_TOKEN, FAKE_NOT_FOUND };
+	for (size_t i = 0; i < 20; i++)
+		requests[i] = (NetRequest){ .url = fixture->url, .size = FILE_SIZE, .optional = true };
+	for (size_t i = 0; i < ELEMENTS(faults); i++) {
+		fake_server_fault(fixture->server, faults[i], 0);
+		assert_int_equal(perform(fixture, requests, 20, responses, NULL), 0);
+		for (size_t k = 0; k < 20; k++)
+			assert_null(responses[k].body);
+	}
+	requests[0].url = "file:///etc/passwd";
+	assert_int_equal(perform(fixture, requests, 1, responses, NULL), 0);
+	assert_null(responses[0].body);
 }
 
 static bool count_down(void *arg)
@@ -198,6 +220,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_refusals, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test_setup_teardown(test_redirect, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test_setup_teardown(test_brief_failures, net_fixture_start, net_fixture_stop),
+		cmocka_unit_test_setup_teardown(test_optional, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test_setup_teardown(test_given_up, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test(test_unreachable),
 	};

@@ -111,6 +111,7 @@ static void test_faults(void **state)
 	expect(fixture, FAKE_STALL_HEADERS, -ETIMEDOUT, "sends nothing");
 	expect(fixture, FAKE_STALL_BODY, -ETIMEDOUT, "sends nothing");
 	expect(fixture, FAKE_TRICKLE, -ETIMEDOUT, "sends nothing");
+	expect(fixture, FAKE_INTERIM, -ETIMEDOUT, "sends nothing");
 	expect(fixture, FAKE_RESET_BODY, -ECONNRESET, "");
 	expect(fixture, FAKE_TRUNCATE, -ECONNRESET, "");
 	expect(fixture, FAKE_ERROR, -EREMOTEIO, "503");
