@@ -169,10 +169,18 @@ static int compare_inodes(Walk *walk, const FilePair *pair, uint32_t right_numbe
 	return add_entry(walk, entry);
 }
 
-/* Goes one name deeper; returns the length to go back to, or -ENOMEM. */
-static int64_t path_push(Buffer *path, TreeString name)
+/*
+ * Goes one name deeper; returns the length to go back to, or a negative errno. Symlinks in a tar can lead deeper than any path names, and
+ * each level takes of the stack.
+ */
+static int64_t path_push(Walk *walk, TreeString name)
 {
+	Buffer *path = &walk->path;
 	size_t before = path->size;
+	if (before + 1 + name.size > FORMAT_TARGET_MAX)
+		return error_set(walk->error, -ENAMETOOLONG,
+				 "a path of more than %u bytes, in %.100s; images that have one are not compared",
+				 FORMAT_TARGET_MAX, (const char *)path->data);
 	int r = before > 0 ? buffer_append(path, "/", 1) : 0;
 	if (r == 0)
 		r = buffer_append(path, name.data, name.size);
@@ -195,7 +203,7 @@ static int add_tree(Walk *walk, const Tree *tree, uint32_t number, DiffKind kind
 	for (uint64_t i = 0; S_ISDIR(inode.mode) && i < inode.count && r == 0; i++) {
 		TreeDirent child;
 		tree_dirent(tree, inode.data + i, &child);
-		int64_t before = path_push(&walk->path, child.name);
+		int64_t before = path_push(walk, child.name);
 		if (before < 0)
 			return (int)before;
 		r = add_tree(walk, tree, child.inode, kind);
@@ -209,7 +217,7 @@ static int walk_pair(Walk *walk, uint32_t left, uint32_t right);
 /* A name that one or both images have in a directory; NULL: this one has not. */
 static int walk_name(Walk *walk, const TreeDirent *left, const TreeDirent *right)
 {
-	int64_t before = path_push(&walk->path, left ? left->name : right->name);
+	int64_t before = path_push(walk, left ? left->name : right->name);
 	int r;
 	if (before < 0)
 		return (int)before;

@@ -46,7 +46,7 @@ void image_diff_done(ImageDiff *diff); /* safe on a zeroed one */
 
 /*
  * Compares two images. Content is compared by digests where they tell, and decoded otherwise. Blocks on the disk. Errors carry a sentence:
- * as image_view_open(), layer_reader_read(); -ENOMEM.
+ * as image_view_open(), layer_reader_read(); -ENAMETOOLONG (a path above FORMAT_TARGET_MAX bytes), -ENOMEM.
  */
 int image_diff(Store *store, const StoreImage *left, const StoreImage *right, ImageDiff *ret_diff, Error *error)
 	_must_check_;

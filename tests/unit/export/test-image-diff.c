@@ -23,20 +23,27 @@ typedef struct DiffFixture {
 } DiffFixture;
 
 /* Compares images of these layers; takes the tars over. */
-static void compare(DiffFixture *fixture, Buffer *left, size_t left_count, Buffer *right, size_t right_count)
+static int try_compare(DiffFixture *fixture, Buffer *left, size_t left_count, Buffer *right, size_t right_count,
+		       Error *error)
 {
-	Error error = { 0 };
 	*fixture = (DiffFixture){ 0 };
 	store_fixture_open(&fixture->store);
 	image_fixture_put(&fixture->store, left, left_count, "left", "v1", &fixture->left);
 	image_fixture_put(&fixture->store, right, right_count, "right", "v1", &fixture->right);
-	int r = image_diff(fixture->store.store, &fixture->left, &fixture->right, &fixture->diff, &error);
-	if (r < 0)
-		fail_msg("diff: %s", error_text(&error, r));
+	int r = image_diff(fixture->store.store, &fixture->left, &fixture->right, &fixture->diff, error);
 	for (size_t i = 0; i < left_count; i++)
 		buffer_done(&left[i]);
 	for (size_t i = 0; i < right_count; i++)
 		buffer_done(&right[i]);
+	return r;
+}
+
+static void compare(DiffFixture *fixture, Buffer *left, size_t left_count, Buffer *right, size_t right_count)
+{
+	Error error = { 0 };
+	int r = try_compare(fixture, left, left_count, right, right_count, &error);
+	if (r < 0)
+		fail_msg("diff: %s", error_text(&error, r));
 }
 
 static void close_fixture(DiffFixture *fixture)
@@ -274,11 +281,47 @@ static void test_damage(void **state _unused_)
 	close_fixture(&fixture);
 }
 
+/* Directories in one another, the lower half of them below a symlink that leads down the upper half. */
+static void deep_file(Buffer *tar, const char *content)
+{
+	enum { LEVELS = 2000 };
+	char path[2 * LEVELS + 8] = "";
+	for (size_t i = 0; i < LEVELS; i++)
+		memcpy(path + 2 * i, "d/", 3);
+	tar_pax(tar, "path", path);
+	tar_directory(tar, "d");
+	tar_pax(tar, "linkpath", path);
+	tar_link(tar, "n", '2', "d");
+	memmove(path + 2, path, 2 * LEVELS);
+	memcpy(path, "n/", 2);
+	memcpy(path + 2 + 2 * LEVELS, "f", 2);
+	tar_pax(tar, "path", path);
+	tar_file(tar, "f", content, strlen(content));
+	tar_end(tar);
+}
+
+static void test_deep(void **state _unused_)
+{
+	DiffFixture fixture;
+	Error error = { 0 };
+	Buffer left = { 0 }, right = { 0 };
+	deep_file(&left, "one");
+	deep_file(&right, "two");
+	assert_int_equal(try_compare(&fixture, &left, 1, &right, 1, &error), -ENAMETOOLONG);
+	assert_non_null(strstr(error.message, "a path of more than 4095 bytes"));
+	close_fixture(&fixture);
+	deep_file(&left, "one");
+	tar_end(&right);
+	assert_int_equal(try_compare(&fixture, &left, 1, &right, 1, &error), -ENAMETOOLONG);
+	close_fixture(&fixture);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_same),   cmocka_unit_test(test_kinds),    cmocka_unit_test(test_waste),
 		cmocka_unit_test(test_sparse), cmocka_unit_test(test_archives), cmocka_unit_test(test_damage),
+		cmocka_unit_test(test_deep),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
