@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@
 #define NAME_MAX_  64u
 #define ANSWER_MAX (64u << 10)
 #define TIMEOUT    60000
+#define END_TIME   5000 /* for a helper that has closed its output; milliseconds, as above */
 
 void net_helper_login_done(NetHelperLogin *login)
 {
@@ -111,6 +113,23 @@ static ssize_t read_answer(int output, char *answer, size_t room)
 	}
 }
 
+/* Reaps a helper, which is ended if it does not end by itself in time. Says whether it did. */
+static bool reap(pid_t pid, int64_t time, int *ret_status)
+{
+	int64_t end = net_now() + time;
+	_cleanup_close_ int fd = pidfd_open(pid, 0);
+	struct pollfd waited = { .fd = fd, .events = POLLIN };
+	int64_t left = time;
+	while (fd >= 0 && left > 0 && poll(&waited, 1, (int)left) < 0 && errno == EINTR)
+		left = end - net_now();
+	bool ended = fd >= 0 && waited.revents != 0;
+	if (!ended)
+		(void)kill(pid, SIGKILL);
+	while (waitpid(pid, ret_status, 0) < 0 && errno == EINTR)
+		;
+	return ended;
+}
+
 /* The helper's own words, of which it says that they are printed where the login would be; the first line, and no more than fits. */
 static int explain(const char *program, int status, char *answer, size_t size, Error *error)
 {
@@ -134,15 +153,15 @@ static int run(char *program, const char *host, char *answer, NetHelperLogin *re
 	if (r < 0)
 		return error_set(error, r, "%s cannot be run: %s", program, error_text(NULL, r));
 	ssize_t size = read_answer(output, answer, ANSWER_MAX);
-	if (size < 0)
-		(void)kill(pid, SIGKILL);
 	int status = 0;
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+	bool ended = reap(pid, size < 0 ? 0 : END_TIME, &status);
 	if (size == -ETIMEDOUT)
 		return error_set(error, -ETIMEDOUT, "%s does not end within %d s", program, TIMEOUT / 1000);
 	if (size < 0)
 		return error_set(error, -EIO, "%s: %s", program, error_text(NULL, (int)size));
+	if (!ended)
+		return error_set(error, -ETIMEDOUT, "%s has closed its output, but does not end within %d s", program,
+				 END_TIME / 1000);
 	if (status != 0)
 		return explain(program, status, answer, (size_t)size, error);
 	r = net_helper_parse(answer, (size_t)size, ret_login);

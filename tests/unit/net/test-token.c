@@ -6,7 +6,11 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "fs/net/net-challenge.h"
 #include "fs/net/net-helper.h"
@@ -112,6 +116,52 @@ static void test_helper_answers(void **state _unused_)
 	assert_non_null(strstr(error.message, "docker-credential-no-such-helper"));
 }
 
+/* A shell script in PATH as docker-credential-NAME. */
+static void put_helper(const char *directory, const char *name, const char *script)
+{
+	char path[512];
+	(void)snprintf(path, sizeof(path), "%s/docker-credential-%s", directory, name);
+	FILE *file = fopen(path, "we");
+	assert_non_null(file);
+	assert_true(fprintf(file, "#!/bin/sh\n%s\n", script) > 0);
+	assert_int_equal(fclose(file), 0);
+	assert_int_equal(chmod(path, 0755), 0);
+}
+
+static void drop_helper(const char *directory, const char *name)
+{
+	char path[512];
+	(void)snprintf(path, sizeof(path), "%s/docker-credential-%s", directory, name);
+	assert_int_equal(unlink(path), 0);
+}
+
+/* The last one has said all it had to say, and goes on living. */
+static void test_helpers_that_end_or_not(void **state _unused_)
+{
+	static const char *const names[] = { "good", "bad", "unknown", "clings" };
+	char directory[] = "/tmp/imgfs-helper-XXXXXX", path[4096];
+	NetHelperLogin login;
+	Error error = { 0 };
+	assert_non_null(mkdtemp(directory));
+	put_helper(directory, "good", "printf '{\"Username\":\"%s\",\"Secret\":\"x\"}' \"$(cat)\"");
+	put_helper(directory, "bad", "echo out of order; exit 1");
+	put_helper(directory, "unknown", "echo credentials not found in native keychain; exit 1");
+	put_helper(directory, "clings", "echo '{\"Username\":\"a\",\"Secret\":\"b\"}'; exec >&-; exec sleep 1000");
+	(void)snprintf(path, sizeof(path), "%s:%s", directory, getenv("PATH"));
+	assert_int_equal(setenv("PATH", path, 1), 0);
+	assert_int_equal(net_helper_get("good", "host", &login, &error), 0);
+	assert_string_equal(login.user, "host");
+	net_helper_login_done(&login);
+	assert_int_equal(net_helper_get("bad", "h", &login, &error), -EIO);
+	assert_non_null(strstr(error.message, "out of order"));
+	assert_int_equal(net_helper_get("unknown", "h", &login, &error), -ENOENT);
+	assert_int_equal(net_helper_get("clings", "h", &login, &error), -ETIMEDOUT);
+	assert_non_null(strstr(error.message, "does not end"));
+	for (size_t i = 0; i < ELEMENTS(names); i++)
+		drop_helper(directory, names[i]);
+	assert_int_equal(rmdir(directory), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -119,6 +169,7 @@ int main(void)
 		cmocka_unit_test(test_bad_challenges),
 		cmocka_unit_test(test_tokens),
 		cmocka_unit_test(test_helper_answers),
+		cmocka_unit_test(test_helpers_that_end_or_not),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
