@@ -98,6 +98,21 @@ void tree_extent(const Tree *tree, const TreeInode *inode, uint32_t number, Tree
 	};
 }
 
+uint32_t tree_first_extent(const Tree *tree, const TreeInode *inode, uint64_t offset)
+{
+	uint32_t low = 0, high = inode->count;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		TreeExtent extent;
+		tree_extent(tree, inode, middle, &extent);
+		if (extent.file_offset + extent.length <= offset)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 uint32_t tree_xattr_count(const Tree *tree, const TreeInode *inode)
 {
 	if (inode->xattr == 0)

@@ -88,6 +88,9 @@ TreeString tree_target(const Tree *tree, const TreeInode *inode);
 /* Extent `number` of a sparse file, below inode->count. */
 void tree_extent(const Tree *tree, const TreeInode *inode, uint32_t number, TreeExtent *ret_extent);
 
+/* The first extent of a sparse file that ends after `offset`; inode->count when none does. */
+uint32_t tree_first_extent(const Tree *tree, const TreeInode *inode, uint64_t offset);
+
 /* How many xattrs an inode has, and xattr `number` of them, in the order the tar gives. */
 uint32_t tree_xattr_count(const Tree *tree, const TreeInode *inode);
 void tree_xattr(const Tree *tree, const TreeInode *inode, uint32_t number, TreeXattr *ret_xattr);

@@ -23,28 +23,12 @@ static int read_tar(const MountLayer *layer, FetchReader *reader, uint64_t tar_o
 	return r;
 }
 
-/* The first extent that ends after `offset`. */
-static uint32_t first_extent(const Tree *tree, const TreeInode *inode, uint64_t offset)
-{
-	uint32_t low = 0, high = inode->count;
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-		TreeExtent extent;
-		tree_extent(tree, inode, middle, &extent);
-		if (extent.file_offset + extent.length <= offset)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
 static int read_sparse(const MountImage *image, FetchReader *reader, const TreeInode *inode, uint64_t offset,
 		       uint32_t size, void *buffer, MountMissing *ret_missing)
 {
 	uint64_t end = offset + size;
 	memset(buffer, 0, size);
-	for (uint32_t i = first_extent(&image->tree, inode, offset); i < inode->count; i++) {
+	for (uint32_t i = tree_first_extent(&image->tree, inode, offset); i < inode->count; i++) {
 		TreeExtent extent;
 		tree_extent(&image->tree, inode, i, &extent);
 		if (extent.file_offset >= end)
@@ -65,7 +49,7 @@ static bool sparse_range(const Tree *tree, const TreeInode *inode, uint64_t offs
 			 uint64_t *ret_to)
 {
 	bool any = false;
-	for (uint32_t i = first_extent(tree, inode, offset); i < inode->count; i++) {
+	for (uint32_t i = tree_first_extent(tree, inode, offset); i < inode->count; i++) {
 		TreeExtent extent;
 		tree_extent(tree, inode, i, &extent);
 		if (extent.file_offset >= end)

@@ -134,9 +134,30 @@ int image_view_read(const ImageView *view, const TreeInode *inode, uint64_t offs
 			.end = offset + size,
 			.buffer = buffer,
 			.error = error };
-	if (inode->flags & TREE_SPARSE)
-		memset(buffer, 0, size);
-	return image_view_extents(view, inode, read_extent, &wanted);
+	if (!(inode->flags & TREE_SPARSE))
+		return image_view_extents(view, inode, read_extent, &wanted);
+	int r = 0;
+	memset(buffer, 0, size);
+	for (uint32_t i = tree_first_extent(&view->tree, inode, offset); i < inode->count && r == 0; i++) {
+		TreeExtent extent;
+		tree_extent(&view->tree, inode, i, &extent);
+		if (extent.file_offset >= wanted.end)
+			break;
+		r = read_extent(&wanted, &extent);
+	}
+	return r;
+}
+
+uint64_t image_view_next_data(const ImageView *view, const TreeInode *inode, uint64_t offset)
+{
+	TreeExtent extent;
+	if (!(inode->flags & TREE_SPARSE))
+		return offset;
+	uint32_t next = tree_first_extent(&view->tree, inode, offset);
+	if (next == inode->count)
+		return inode->size;
+	tree_extent(&view->tree, inode, next, &extent);
+	return extent.file_offset > offset ? extent.file_offset : offset;
 }
 
 int image_view_packed(const ImageView *view, const TreeInode *inode, Digest *ret_digest)

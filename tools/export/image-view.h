@@ -38,6 +38,9 @@ void image_view_done(ImageView *view);
 int image_view_read(const ImageView *view, const TreeInode *inode, uint64_t offset, void *buffer, size_t size,
 		    Error *error) _must_check_;
 
+/* Where a regular file has data again, from `offset` on; its end where all that follows is a hole. */
+uint64_t image_view_next_data(const ImageView *view, const TreeInode *inode, uint64_t offset);
+
 /* The SHA-256 of a small regular file's content (1 to 4,095 bytes), where its index has it. Errors: -ENOENT. */
 int image_view_packed(const ImageView *view, const TreeInode *inode, Digest *ret_digest) _must_check_;
 

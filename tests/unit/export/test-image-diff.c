@@ -207,6 +207,46 @@ static void test_sparse(void **state _unused_)
 	close_fixture(&fixture);
 }
 
+/* A file of 2^63 - 1 bytes, with a block of data at `offset` and one at its end. */
+static void vast_file(Buffer *tar, const char *name, uint64_t offset, char content)
+{
+	uint8_t data[BLOCK];
+	memset(data, content, sizeof(data));
+	uint8_t *header = tar_header(tar, name, 'S', 2 * BLOCK);
+	const uint64_t size = INT64_MAX, numbers[] = { offset, BLOCK, size - BLOCK, BLOCK };
+	tar_make_gnu(header);
+	for (size_t i = 0; i < ELEMENTS(numbers); i++) {
+		header[386 + 12 * i] = 0x80;
+		store_le64(header + 390 + 12 * i, __builtin_bswap64(numbers[i]));
+	}
+	header[483] = 0x80;
+	store_le64(header + 487, __builtin_bswap64(size));
+	tar_seal(header);
+	tar_data(tar, data, BLOCK);
+	tar_data(tar, data, BLOCK);
+}
+
+/* Holes are not read. */
+static void test_vast(void **state _unused_)
+{
+	DiffFixture fixture;
+	Buffer left = { 0 }, right = { 0 };
+	vast_file(&left, "same", 1u << 30, 'x');
+	vast_file(&left, "changed", 1u << 30, 'x');
+	vast_file(&left, "moved", 1u << 30, 'x');
+	tar_end(&left);
+	tar_directory(&right, "first");
+	vast_file(&right, "same", 1u << 30, 'x');
+	vast_file(&right, "changed", 1u << 30, 'y');
+	vast_file(&right, "moved", UINT64_C(1) << 62, 'x');
+	tar_end(&right);
+	compare(&fixture, &left, 1, &right, 1);
+	assert_int_equal(find(&fixture, "same")->kind, DIFF_SAME);
+	assert_int_equal(find(&fixture, "changed")->kind, DIFF_CHANGED);
+	assert_int_equal(find(&fixture, "moved")->kind, DIFF_CHANGED);
+	close_fixture(&fixture);
+}
+
 /* An archive of one stored entry. */
 static void zip_file(Buffer *tar, const char *name, uint16_t time, uint32_t crc, uint32_t size)
 {
@@ -319,9 +359,9 @@ static void test_deep(void **state _unused_)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_same),   cmocka_unit_test(test_kinds),    cmocka_unit_test(test_waste),
-		cmocka_unit_test(test_sparse), cmocka_unit_test(test_archives), cmocka_unit_test(test_damage),
-		cmocka_unit_test(test_deep),
+		cmocka_unit_test(test_same),   cmocka_unit_test(test_kinds), cmocka_unit_test(test_waste),
+		cmocka_unit_test(test_sparse), cmocka_unit_test(test_vast),  cmocka_unit_test(test_archives),
+		cmocka_unit_test(test_damage), cmocka_unit_test(test_deep),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
