@@ -31,6 +31,9 @@ static int cut_link(void *arg, _unused_ int number, const char *link)
 static bool find_cache(const MountObserved *observed, const char *chain_id, char ret_path[static PATH_MAX])
 {
 	char end[DIGEST_HEX_SIZE + 16];
+	Digest chain;
+	if (digest_from_hex(chain_id, &chain) < 0) /* as long as any */
+		return false;
 	int length = snprintf(end, sizeof(end), "/views/%s", chain_id);
 	ret_path[0] = '\0';
 	if (mount_observe_descriptors(observed->keeper, "/", end, cut_link, ret_path) != 1)
