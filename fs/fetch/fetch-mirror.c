@@ -4,8 +4,8 @@
 #include "fs/base/error.h"
 #include "fs/fetch/fetch-private.h"
 
-#define BACK_OFF_FIRST 1000 /* milliseconds; doubled with each failure */
-#define BACK_OFF_LAST  60000
+#define BACK_OFF_FIRST 1000  /* milliseconds; doubled with each failure */
+#define BACK_OFF_LAST  60000 /* also of what a host asks for: by then it may well be the only one */
 #define LACKS_TIME \
 	30000 /* for which a mirror that lacks chunks of a blob is not asked for that blob: it may be filling */
 #define LIES_TIME     600000
@@ -90,8 +90,10 @@ void fetch_mirror_ended(const FetchRange *range, int result, const char *sentenc
 	}
 	if (mirror->failures < 6)
 		delay = (int64_t)BACK_OFF_FIRST << mirror->failures;
+	if (retry_after > delay)
+		delay = retry_after;
 	mirror->failures++;
-	mirror->not_before = fetch_now() + (retry_after > delay ? retry_after : delay);
+	mirror->not_before = fetch_now() + (delay < BACK_OFF_LAST ? delay : BACK_OFF_LAST);
 	if (range->mirror > 0)
 		tell(range, sentence);
 }

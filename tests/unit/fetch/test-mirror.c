@@ -1,0 +1,46 @@
+/* For how long a host of several is passed over that has failed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#include <errno.h>
+
+#include "fs/fetch/fetch-private.h"
+
+#define LONGEST 60000
+
+/* Milliseconds from now for which the first mirror is passed over, once it has failed and asked for so much. */
+static int64_t passed_over(Fetcher *fetcher, int64_t retry_after)
+{
+	FetchRange range = { .fetcher = fetcher, .mirror = 1 };
+	fetch_mirror_ended(&range, -EREMOTEIO, "busy", retry_after);
+	return fetcher->mirrors[0].not_before - fetch_now();
+}
+
+static void test_asked_to_wait(_unused_ void **state)
+{
+	Fetcher *fetcher = calloc(1, sizeof(*fetcher));
+	assert_non_null(fetcher);
+	fetcher->mirrors = calloc(1, sizeof(*fetcher->mirrors));
+	assert_non_null(fetcher->mirrors);
+	assert_in_range(passed_over(fetcher, 0), 1, LONGEST);
+	fetcher->mirrors[0].failures = 0;
+	assert_in_range(passed_over(fetcher, 20000), 2000, 20000);
+	/* As much as a number can say: it is asked again within a minute all the same. */
+	assert_in_range(passed_over(fetcher, (int64_t)INT32_MAX * 1000), 1, LONGEST);
+	for (size_t i = 0; i < 10; i++)
+		assert_in_range(passed_over(fetcher, 0), 1, LONGEST);
+	free(fetcher->mirrors);
+	free(fetcher);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_asked_to_wait),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
