@@ -327,11 +327,15 @@ def test_not_without_tls(backend, work):
         assert not any("Authorization" in headers for _, _, headers, _ in front.log + tokens.log)
 
 
-def test_not_in_the_list_of_processes(front, work):
+@pytest.mark.parametrize("helper", [False, True], ids=["imgfs", "mount.imgfs"])
+def test_not_in_the_list_of_processes(helper, front, work):
     """The password of --user is gone from the command line before anything that takes time."""
     front.user, front.fault = USER, "stall-accept"
     (work / "mount").mkdir()
     command = [machine.IMGFS, "mount", "--cache", work / "cache", "--deadline", "5", "--user", USER, f"{front.host}/{NAME}:{TAG}", work / "mount"]
+    if helper:
+        (work / "mount.imgfs").symlink_to(machine.IMGFS)
+        command = [work / "mount.imgfs", f"{front.host}/{NAME}:{TAG}", work / "mount", "-o", f"deadline=5,username={USER},cache={work}/cache"]
     with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE) as process:
         machine.wait_until(lambda: front.met, "a request for an index")
         line = Path(f"/proc/{process.pid}/cmdline").read_bytes()

@@ -145,6 +145,15 @@ static int build_command(Helper *helper)
 	return 0;
 }
 
+/* The list of processes shows the command line. */
+static void hide_password(char *options)
+{
+	char *user = strstr(options, USER_OPTION);
+	char *colon = user ? user + strcspn(user, ":,") : NULL;
+	if (colon && *colon == ':')
+		memset(colon + 1, 'x', strcspn(colon + 1, ","));
+}
+
 static int parse(int argc, char **argv, Helper *helper)
 {
 	if (argc < 3 || argv[1][0] == '-')
@@ -173,6 +182,7 @@ static int parse(int argc, char **argv, Helper *helper)
 			helper->options = strdup(optarg);
 			if (!helper->options)
 				return EXIT_SYSTEM;
+			hide_password(optarg);
 			break;
 		default:
 			return usage("wrong option");
