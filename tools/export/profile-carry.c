@@ -25,7 +25,8 @@ typedef struct Carry {
 	TreePaths *paths;   /* of the old one */
 	Place *places;      /* by digest */
 	size_t place_count;
-	uint8_t **added; /* by layer of the new one: a bit a chunk */
+	uint8_t **tried; /* by layer of the old one: a bit a chunk, since ranges may overlap as often as they like */
+	uint8_t **added; /* the same of the new one */
 	uint64_t left;   /* bytes of frames */
 	Profile profile;
 } Carry;
@@ -36,11 +37,17 @@ static void side_done(Side *side)
 	store_image_done(&side->image);
 }
 
+static void bits_free(uint8_t **bits, const Side *side)
+{
+	for (size_t i = 0; bits && i < side->view.layer_count; i++)
+		free(bits[i]);
+	free(bits);
+}
+
 static void carry_done(Carry *carry)
 {
-	for (size_t i = 0; carry->added && i < carry->new.view.layer_count; i++)
-		free(carry->added[i]);
-	free(carry->added);
+	bits_free(carry->tried, &carry->old);
+	bits_free(carry->added, &carry->new);
 	free(carry->places);
 	profile_files_done(&carry->files);
 	(void)tree_paths_free(carry->paths);
@@ -61,6 +68,31 @@ static const ChunkTable *table_of(const Side *side, uint32_t layer)
 	return &side->view.layers[layer].reader->chunks;
 }
 
+static int bits_new(const Side *side, uint8_t ***ret_bits)
+{
+	uint8_t **bits = calloc(side->view.layer_count + 1, sizeof(*bits));
+	if (!bits)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < side->view.layer_count; i++) {
+		bits[i] = calloc((size_t)table_of(side, i)->count / 8 + 1, 1);
+		if (!bits[i]) {
+			bits_free(bits, side);
+			return -ENOMEM;
+		}
+	}
+	*ret_bits = bits;
+	return 0;
+}
+
+/* Was it set before? */
+static bool bit_set(uint8_t *bits, uint32_t number)
+{
+	uint8_t bit = (uint8_t)(1u << number % 8);
+	bool before = bits[number / 8] & bit;
+	bits[number / 8] |= bit;
+	return before;
+}
+
 static int compare_places(const void *left, const void *right)
 {
 	return memcmp(((const Place *)left)->digest.bytes, ((const Place *)right)->digest.bytes, DIGEST_SIZE);
@@ -72,14 +104,10 @@ static int list_places(Carry *carry)
 	for (uint32_t i = 0; i < carry->new.view.layer_count; i++)
 		count += table_of(&carry->new, i)->count;
 	carry->places = calloc(count + 1, sizeof(*carry->places));
-	carry->added = calloc(carry->new.view.layer_count + 1, sizeof(*carry->added));
-	if (!carry->places || !carry->added)
+	if (!carry->places)
 		return -ENOMEM;
 	for (uint32_t layer = 0; layer < carry->new.view.layer_count; layer++) {
 		const ChunkTable *table = table_of(&carry->new, layer);
-		carry->added[layer] = calloc((size_t)table->count / 8 + 1, 1);
-		if (!carry->added[layer])
-			return -ENOMEM;
 		for (uint32_t chunk = 0; chunk < table->count; chunk++) {
 			Chunk found;
 			chunk_table_get(table, chunk, &found);
@@ -93,14 +121,12 @@ static int list_places(Carry *carry)
 /* Errors: -EFBIG (the profile is full), -ENOMEM. */
 static int add_chunk(Carry *carry, uint32_t layer, uint32_t chunk)
 {
-	uint8_t *byte = &carry->added[layer][chunk / 8], bit = (uint8_t)(1u << chunk % 8);
 	Chunk found;
-	if (*byte & bit)
+	if (bit_set(carry->added[layer], chunk))
 		return 0;
 	chunk_table_get(table_of(&carry->new, layer), chunk, &found);
 	if (found.blob_size > carry->left)
 		return -EFBIG;
-	*byte |= bit;
 	carry->left -= found.blob_size;
 	return profile_add(&carry->profile, layer, chunk, 1);
 }
@@ -154,6 +180,8 @@ static int carry_chunk(Carry *carry, uint32_t layer, uint32_t number)
 {
 	Place wanted;
 	Chunk chunk;
+	if (bit_set(carry->tried[layer], number))
+		return 0;
 	chunk_table_get(table_of(&carry->old, layer), number, &chunk);
 	wanted.digest = chunk.digest;
 	const Place *place = bsearch(&wanted, carry->places, carry->place_count, sizeof(wanted), compare_places);
@@ -186,6 +214,10 @@ static int open_both(Store *store, const Profile *old, const Digest *new_manifes
 		r = tree_paths_new(&carry->old.view.tree, &carry->paths);
 	if (r == 0)
 		r = list_places(carry);
+	if (r == 0)
+		r = bits_new(&carry->old, &carry->tried);
+	if (r == 0)
+		r = bits_new(&carry->new, &carry->added);
 	return r < 0 ? error_set(error, r, "out of memory to carry a start-up profile over") : 0;
 }
 
