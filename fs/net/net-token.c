@@ -312,12 +312,24 @@ static int judge(NetTokens *tokens, CURLcode code, NetToken *ret_token, Error *e
 	return r < 0 ? error_set(error, r, "the answer holds no token") : 0;
 }
 
+/* Is this an answer that says no, rather than none? */
+static bool is_refusal(int code)
+{
+	return code == -EACCES || code == -ENOENT || code == -EPROTO || code == -EBADMSG;
+}
+
 int net_tokens_complete(NetTokens *tokens, CURLcode code, Error *error)
 {
 	NetToken token = { 0 };
 	Error why = { 0 };
 	int r = judge(tokens, code, &token, &why);
 	stop(tokens);
+	if (is_refusal(r) && tokens->refresh) {
+		/* It may have expired, or never have been taken there: the login itself is what counts. */
+		net_secret_wipe(&tokens->refresh);
+		net_secret_wipe(&tokens->token);
+		return 0;
+	}
 	if (r < 0) {
 		tokens->renew_at = tokens->expires_at;
 		return error_set(error, r, "no token of %s: %s", tokens->challenge.realm, error_text(&why, r));

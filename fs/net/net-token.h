@@ -52,7 +52,10 @@ const char *net_tokens_get(NetTokens *tokens, uint64_t *ret_serial);
  */
 int net_tokens_ask(NetTokens *tokens, const char *url, const NetChallenge *challenge, Error *error) _must_check_;
 
-/* The handle that asks has ended with `code`. Errors, with a sentence that names the realm: as of net_http_perform(), -EBADMSG. */
+/*
+ * The handle that asks has ended with `code`. 0 also without a token, where an identity token is refused that had come with an earlier one: whoever wants
+ * a token then asks as at first. Errors, with a sentence that names the realm: as of net_http_perform(), -EBADMSG.
+ */
 int net_tokens_complete(NetTokens *tokens, CURLcode code, Error *error) _must_check_;
 
 /* When the request under way will have stalled (net_now()); INT64_MAX when none is. */

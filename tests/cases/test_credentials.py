@@ -260,6 +260,21 @@ def test_renewed_in_mid_read(seconds, front, image, attach, work):
         mounted.unmount()
 
 
+def test_identity_that_is_not_taken(front, image, attach):
+    """A token comes with an identity token, which then does not count: the password does."""
+    with fake.Tokens(user=USER, seconds=1) as tokens:
+        tokens.more = {"refresh_token": "of-no-use"}
+        front.tokens = tokens
+        mounted = attach(front, "--user", USER, "--deadline", "2")
+        with open(mounted.directory / "usr/noise", "rb", buffering=0) as file:
+            for turn in range(4):
+                assert os.pread(file.fileno(), 4096, turn * NOISE // 4) == image.files["usr/noise"][turn * NOISE // 4:][:4096]
+                time.sleep(1.1)
+        assert tokens.given >= 4 and any(method == "POST" for method, *_ in tokens.log)
+        assert "no token of" not in mounted.log.read_text()
+        mounted.unmount()
+
+
 def test_token_server_gone(front, image, attach, work):
     """Reads of what is there go on, others end by the deadline with a line in the log, and all is well when it is back."""
     with fake.Tokens(user=USER, seconds=1) as tokens:

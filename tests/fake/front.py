@@ -137,6 +137,7 @@ class Tokens(Service):
     def __init__(self, user=None, identity=None, seconds=300, **options):
         self.user, self.identity, self.seconds = user, identity, seconds
         self.valid, self.given, self.faults = {}, 0, []
+        self.more = {}  # what answers have besides
         super().__init__(**options)
 
     def answer(self, request):
@@ -160,7 +161,7 @@ class Tokens(Service):
         self.valid[token] = time.monotonic() + self.seconds
         self.given += 1
         name = "access_token" if request.command == "POST" else "token"
-        return reply(request, 200, json.dumps({name: token, "expires_in": self.seconds}).encode(), Content_Type="application/json")
+        return reply(request, 200, json.dumps({name: token, "expires_in": self.seconds} | self.more).encode(), Content_Type="application/json")
 
     def knows(self, header):
         scheme, _, token = (header or "").partition(" ")
