@@ -96,6 +96,8 @@ void fetch_mirror_ended(const FetchRange *range, int result, const char *sentenc
 	mirror->not_before = fetch_now() + (delay < BACK_OFF_LAST ? delay : BACK_OFF_LAST);
 	if (range->mirror > 0)
 		tell(range, sentence);
+	if (range->mirror > 0 && result == -EACCES)
+		fetch_renew_login(range->fetcher);
 }
 
 void fetch_mirror_lied(const FetchRange *range)

@@ -287,6 +287,10 @@ void fetch_back_off(FetchBackOff *back_off, int64_t started, int64_t wait);
 /* `code`: the reason, a negative errno; one is told every 10 s at most. */
 void fetch_report_failure(Fetcher *fetcher, FetchBlob *blob, int code, const char *sentence);
 void fetch_report_success(Fetcher *fetcher, FetchBlob *blob);
+
+/* A login was refused, of the source or of a mirror: whoever gave the access may have a newer one by now. */
+void fetch_renew_login(Fetcher *fetcher);
+
 void fetch_report_disk(Fetcher *fetcher, int code);
 
 /* Tells of decoded copies that were not right since it was told last. */

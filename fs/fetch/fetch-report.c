@@ -80,8 +80,7 @@ static int64_t *failure_time(FetchTold *told, int code)
 	return &told->failures[oldest].at;
 }
 
-/* Whoever gave the access may have a newer login by now. */
-static void renew(Fetcher *fetcher)
+void fetch_renew_login(Fetcher *fetcher)
 {
 	int64_t now = fetch_now();
 	if (!fetcher->options.renew ||
@@ -98,7 +97,7 @@ static void renew(Fetcher *fetcher)
 void fetch_report_failure(Fetcher *fetcher, FetchBlob *blob, int code, const char *sentence)
 {
 	if (code == -EACCES)
-		renew(fetcher);
+		fetch_renew_login(fetcher);
 	if (!is_time(failure_time(&fetcher->told, code)))
 		return;
 	Error error = { 0 };

@@ -1,9 +1,10 @@
-/* For how long a host of several is passed over that has failed. */
+/* A host of several that has failed: for how long it is passed over, and with which login it is asked then. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 #include <errno.h>
@@ -37,10 +38,33 @@ static void test_asked_to_wait(_unused_ void **state)
 	free(fetcher);
 }
 
+#define MIRROR(LOGIN) "{\"mirrors\":[{\"base\":\"https://mirror\",\"user\":\"" LOGIN "\"}]}"
+
+static char *newer_login(_unused_ void *arg)
+{
+	return strdup(MIRROR("ann:new"));
+}
+
+/* Also while the host itself, which is not asked, would take it. */
+static void test_login_refused(_unused_ void **state)
+{
+	FetcherOptions options = { .access = MIRROR("ann:old"), .renew = newer_login };
+	Fetcher *fetcher;
+	assert_int_equal(fetcher_new(&options, &fetcher), 0);
+	const NetAccess *access = fetcher->access.mirrors[0].access;
+	FetchRange range = { .fetcher = fetcher, .mirror = 1 };
+	fetch_mirror_ended(&range, -EREMOTEIO, "busy", 0);
+	assert_string_equal(access->user, "ann:old");
+	fetch_mirror_ended(&range, -EACCES, "no", 0);
+	assert_string_equal(access->user, "ann:new");
+	assert_null(fetcher_free(fetcher));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_asked_to_wait),
+		cmocka_unit_test(test_login_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
