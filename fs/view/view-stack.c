@@ -74,19 +74,49 @@ static bool source_is_opaque(const ViewStackSet *set, ViewSource directory)
 	return source_has(set, directory, OPAQUE_MARKER, sizeof(OPAQUE_MARKER) - 1);
 }
 
-int view_stack_root(ViewStackSet *set, uint32_t layers, ViewStack *ret_stack)
+/* A stack while it is collected, the highest source first. */
+typedef struct Collection {
+	ViewStack stack;
+	bool opaque;    /* what comes now only says what the directory is */
+	bool described; /* that is known */
+} Collection;
+
+static int collect(ViewStackSet *set, Collection *collection, ViewSource source, bool *ret_more)
 {
-	ViewStack stack = { .first = set->count };
-	for (uint32_t layer = layers; layer-- > 0;) {
-		ViewSource source = { .layer = layer, .inode = 0 };
+	ViewStack *stack = &collection->stack;
+	TreeInode inode;
+	source_inode(set, source, &inode);
+	*ret_more = false;
+	/* Whatever is no directory ends the stack, and is part of it only when it is the highest. */
+	if (stack->count > 0 && !S_ISDIR(inode.mode))
+		return 0;
+	bool own = !(inode.flags & TREE_IMPLIED);
+	if (stack->count == 0 || (own && !collection->described))
+		stack->self = source;
+	collection->described = collection->described || own;
+	if (!collection->opaque) {
 		int r = push(set, source);
 		if (r < 0)
 			return r;
-		stack.count++;
-		if (source_is_opaque(set, source))
-			break;
+		stack->count++;
 	}
-	*ret_stack = stack;
+	if (!S_ISDIR(inode.mode))
+		return 0;
+	collection->opaque = collection->opaque || source_is_opaque(set, source);
+	*ret_more = !(collection->opaque && collection->described);
+	return 0;
+}
+
+int view_stack_root(ViewStackSet *set, uint32_t layers, ViewStack *ret_stack)
+{
+	Collection collection = { .stack.first = set->count };
+	bool more = true;
+	for (uint32_t layer = layers; layer-- > 0 && more;) {
+		int r = collect(set, &collection, (ViewSource){ .layer = layer, .inode = 0 }, &more);
+		if (r < 0)
+			return r;
+	}
+	*ret_stack = collection.stack;
 	return 0;
 }
 
@@ -108,31 +138,26 @@ bool view_stack_decides(const ViewStackSet *set, ViewStack stack, uint32_t index
 int view_stack_child(ViewStackSet *set, ViewStack stack, uint32_t from, TreeString name, const uint32_t *here,
 		     ViewStack *ret_stack)
 {
-	ViewStack child = { .first = set->count };
+	Collection collection = { .stack.first = set->count };
 	for (uint32_t i = from; i < stack.count; i++) {
 		ViewSource directory = view_stack_at(set, stack, i), found;
 		bool known = here && i == from;
 		if (known)
 			found = (ViewSource){ .layer = directory.layer, .inode = *here };
 		if (known || source_lookup(set, directory, name.data, name.size, &found)) {
-			TreeInode inode;
-			source_inode(set, found, &inode);
-			/* Whatever is no directory ends the stack, and is part of it only when it is the highest. */
-			if (child.count > 0 && !S_ISDIR(inode.mode))
-				break;
-			int r = push(set, found);
+			bool more;
+			int r = collect(set, &collection, found, &more);
 			if (r < 0)
 				return r;
-			child.count++;
-			if (!S_ISDIR(inode.mode) || source_is_opaque(set, found))
+			if (!more)
 				break;
 		}
 		if (source_whites_out(set, directory, name))
 			break;
 	}
-	if (child.count == 0)
+	if (collection.stack.count == 0)
 		return -ENOENT;
-	*ret_stack = child;
+	*ret_stack = collection.stack;
 	return 0;
 }
 

@@ -20,6 +20,9 @@ typedef struct ViewSource {
 typedef struct ViewStack {
 	size_t first;
 	uint32_t count;
+	/* What says of the directory what it is: its highest source that has an entry of its own in its tar, below an opaque one too,
+	 * which hides what the lower ones hold and not what they are. Else the highest one. */
+	ViewSource self;
 } ViewStack;
 
 typedef struct ViewStackSet {

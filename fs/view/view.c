@@ -53,28 +53,17 @@ static int node_of_file(Merge *merge, ViewSource file, uint32_t *ret_node)
 	return 0;
 }
 
-/* A directory's node: what it says of itself is from its highest source that has an entry of its own in the tar. */
 static int node_of_directory(Merge *merge, ViewStack stack, uint32_t parent, uint32_t *ret_node)
 {
-	ViewSource source = view_stack_at(&merge->stacks, stack, 0);
-	for (uint32_t i = 0; i < stack.count; i++) {
-		TreeInode inode;
-		ViewSource candidate = view_stack_at(&merge->stacks, stack, i);
-		tree_inode(&merge->stacks.layers[candidate.layer], candidate.inode, &inode);
-		if (!(inode.flags & TREE_IMPLIED)) {
-			source = candidate;
-			break;
-		}
-	}
-	ViewNode node = { .source = source, .stack = stack, .parent = parent, .nlink = 2, .directory = true };
+	ViewNode node = { .source = stack.self, .stack = stack, .parent = parent, .nlink = 2, .directory = true };
 	return view_nodes_add(&merge->nodes, node, ret_node);
 }
 
 static int lower_link_error(const Merge *merge, ViewSource link, TreeString target)
 {
 	return error_set(merge->error, -EBADMSG,
-			 "layer %u holds a hard link to \"%.*s\", which no layer below it has: the image is damaged, "
-			 "export it again",
+			 "layer %u holds a hard link to \"%.*s\", which no layer below it has as a file; such an image "
+			 "cannot be unpacked either, build it without that link",
 			 link.layer + 1, (int)(target.size > 500 ? 500 : target.size), target.data);
 }
 

@@ -210,6 +210,21 @@ static void test_implied_directory_takes_the_lower_metadata(void **state)
 	       LAYER({ .path = "d", .mode = S_IFDIR | 0711, .data = 5 }),
 	       LAYER({ .path = "d", .mode = DIR, .flags = TREE_IMPLIED },
 		     { .path = "d/new", .mode = FILE_, .data = 2 }));
+	/* Opaque, it hides what the lower one holds and not what it is. */
+	EXPECT("d d 711 t5 n2\n"
+	       "d/new f L2 @2 n1\n",
+	       LAYER({ .path = "d", .mode = S_IFDIR | 0711, .data = 5 }, { .path = "d/old", .mode = FILE_, .data = 1 }),
+	       LAYER({ .path = "d", .mode = DIR, .flags = TREE_IMPLIED },
+		     { .path = "d/middle", .mode = FILE_, .data = 3 }),
+	       LAYER({ .path = "d", .mode = DIR, .flags = TREE_IMPLIED }, { .path = "d/.wh..wh..opq", .mode = FILE_ },
+		     { .path = "d/new", .mode = FILE_, .data = 2 }));
+	/* What was a file or was whited out says nothing. */
+	EXPECT("d d 755 t0 n2\n"
+	       "e d 755 t0 n2\n",
+	       LAYER({ .path = "d", .mode = S_IFDIR | 0711, .data = 5 }, { .path = "e", .mode = FILE_, .data = 1 }),
+	       LAYER({ .path = "d", .mode = DIR, .flags = TREE_IMPLIED }, { .path = ".wh.d", .mode = FILE_ },
+		     { .path = "d/.wh..wh..opq", .mode = FILE_ }, { .path = "e", .mode = DIR, .flags = TREE_IMPLIED },
+		     { .path = "e/.wh..wh..opq", .mode = FILE_ }));
 }
 
 static void test_hard_links(void **state)
