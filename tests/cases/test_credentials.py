@@ -7,6 +7,7 @@ import pty
 import random
 import signal
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -369,6 +370,7 @@ def test_asks_on_the_terminal(front, image, work):
         said = b""
         while b"Password of ann: " not in said:
             said += os.read(terminal, 1000)
+        assert not termios.tcgetattr(terminal)[3] & termios.ECHO
         os.write(terminal, SECRET.encode() + b"\n")
         with contextlib.suppress(OSError):
             while more := os.read(terminal, 1000):

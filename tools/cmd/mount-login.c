@@ -68,8 +68,9 @@ static int ask(const char *user, char *line, size_t room, Error *error)
 				 "there is no terminal to ask for the password of %s; give --password-file", user);
 	struct termios silent = before;
 	silent.c_lflag &= ~(tcflag_t)ECHO;
-	(void)dprintf(terminal, "Password of %s: ", user);
+	/* In this order: what is typed on seeing the question is neither shown nor flushed. */
 	(void)tcsetattr(terminal, TCSAFLUSH, &silent);
+	(void)dprintf(terminal, "Password of %s: ", user);
 	int r = read_line(terminal, line, room);
 	(void)tcsetattr(terminal, TCSAFLUSH, &before);
 	(void)dprintf(terminal, "\n");
