@@ -152,10 +152,13 @@ static bool send_body(FakeServer *server, int fd, const Request *request, uint8_
 
 static bool send_status(int fd, const char *status, const char *header, const char *value)
 {
-	char text[1500];
-	int length =
-		snprintf(text, sizeof(text), "HTTP/1.1 %s\r\nContent-Length: 0\r\n%s%s\r\n\r\n", status, header, value);
-	return send_all(fd, text, (size_t)length);
+	char *text;
+	int length = asprintf(&text, "HTTP/1.1 %s\r\nContent-Length: 0\r\n%s%s\r\n\r\n", status, header, value);
+	if (length < 0)
+		return false;
+	bool sent = send_all(fd, text, (size_t)length);
+	free(text);
+	return sent;
 }
 
 static bool redirect(int fd, const FakeServer *server, const Request *request)
