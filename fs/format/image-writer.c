@@ -52,7 +52,7 @@ int image_writer_take(ImageWriter *writer, FormatSection type, uint32_t flags, B
 
 int image_writer_add(ImageWriter *writer, FormatSection type, uint32_t flags, const void *data, size_t size)
 {
-	Buffer copy __attribute__((cleanup(buffer_done))) = { 0 };
+	_cleanup_(buffer_done) Buffer copy = { 0 };
 	int r = buffer_append(&copy, data, size);
 	return r < 0 ? r : image_writer_take(writer, type, flags, &copy);
 }

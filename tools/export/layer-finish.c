@@ -213,7 +213,7 @@ static int add_directories(Finish *finish)
 
 static int write_sections(Finish *finish, ImageWriter *image)
 {
-	Buffer digests __attribute__((cleanup(buffer_done))) = { 0 };
+	_cleanup_(buffer_done) Buffer digests = { 0 };
 	int r = add_inodes(finish, &digests);
 	if (r == 0)
 		r = add_directories(finish);

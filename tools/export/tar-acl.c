@@ -224,7 +224,7 @@ static int put_list(const Entry *entries, size_t count, Buffer *ret_value)
 
 int tar_acl_encode(const char *text, size_t size, uint32_t *mode, Buffer *ret_value, Error *error)
 {
-	Buffer list __attribute__((cleanup(buffer_done))) = { 0 };
+	_cleanup_(buffer_done) Buffer list = { 0 };
 	bool named;
 	int r = parse_list(text, size, &list, &named, error);
 	size_t count = list.size / sizeof(Entry);
