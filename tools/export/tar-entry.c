@@ -14,7 +14,7 @@ static bool has_target(const TarEntry *entry)
 	return entry->typeflag == '1' || entry->typeflag == '2';
 }
 
-/* A path that can be made below a directory without leaving it. */
+/* A path that can be made below a directory without leaving it. What a ".." means, every unpacker decides for itself. */
 static int check_path(const char *path, size_t size, const char *what, Error *error)
 {
 	if (size == 0)
@@ -22,7 +22,7 @@ static int check_path(const char *path, size_t size, const char *what, Error *er
 	for (size_t at = 0; at < size;) {
 		size_t length = strcspn(path + at, "/");
 		if (length == 2 && memcmp(path + at, "..", 2) == 0)
-			return error_set(error, -EBADMSG, "a \"..\" in %s %.100s", what, path);
+			return error_set(error, -EOPNOTSUPP, "a \"..\" in %s %.100s", what, path);
 		if (length > FORMAT_NAME_MAX)
 			return error_set(error, -EOPNOTSUPP, "a component of more than %u bytes in %s %.100s",
 					 FORMAT_NAME_MAX, what, path);
@@ -71,8 +71,10 @@ static int set_paths(TarReader *reader, bool sparse, Error *error)
 			&entry->target_size, "link target", error);
 	if (r < 0)
 		return r;
-	if (entry->typeflag == '1')
-		return check_path(reader->target, entry->target_size, "link target", error);
+	if (entry->typeflag == '1') {
+		r = check_path(reader->target, entry->target_size, "link target", error);
+		return r < 0 ? error_prefix(error, r, "hard link %.100s", entry->name) : 0;
+	}
 	if (entry->target_size == 0)
 		return error_set(error, -EBADMSG, "symlink %.100s has no target", entry->name);
 	return 0;

@@ -71,7 +71,7 @@ typedef enum TarPiece {
  *
  * Errors: -EBADMSG with a sentence naming the entry and the offset; the reader is of no use then. -EOPNOTSUPP: a good
  * tar of a form or size that imgfs refuses (multi-volume, incremental, unknown types; names above 4,095 bytes,
- * components above 255, pax records above 1 MiB). -ENOMEM.
+ * with components above 255 or ".." among them; pax records above 1 MiB). -ENOMEM.
  */
 int tar_reader_feed(TarReader *reader, const uint8_t *bytes, size_t size, size_t *ret_consumed, TarPiece *ret_piece,
 		    Error *error) _must_check_;

@@ -530,9 +530,10 @@ static void test_limits(void **state _unused_)
 	static const char *const bad[] = { "..", "../a", "a/..", "a/../b", "/..", "./../a" };
 	for (size_t i = 0; i < ELEMENTS(bad); i++) {
 		tar_file(&tar, bad[i], "", 0);
-		expect_error(&tar, -EBADMSG, "\"..\" in name");
+		expect_error(&tar, -EOPNOTSUPP, "\"..\" in name");
+		assert_non_null(strstr(message, "does not take such layers"));
 		tar_link(&tar, "f", '1', bad[i]);
-		expect_error(&tar, -EBADMSG, "\"..\" in link target");
+		expect_error(&tar, -EOPNOTSUPP, "hard link f: a \"..\" in link target");
 	}
 	tar_file(&tar, "...", "", 0);
 	tar_file(&tar, "..a/b..", "", 0);
