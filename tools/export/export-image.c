@@ -7,6 +7,7 @@
 #include "fs/format/format.h"
 #include "fs/format/manifest.h"
 #include "tools/export/export-finish.h"
+#include "tools/export/export-links.h"
 #include "tools/export/export-tags.h"
 #include "tools/export/layer-writer.h"
 #include "tools/export/profile-carry.h"
@@ -203,6 +204,17 @@ static int put_tags(Export *export, const char *json, size_t size, Error *error)
 	return 0;
 }
 
+/* An image whose manifest is there has passed. */
+static int check_links(const Export *export, const Manifest *manifest, const char *json, size_t size, Error *error)
+{
+	Digest digest;
+	uint64_t found;
+	_cleanup_close_ int fd = -1;
+	if (digest_of(json, size, &digest) == 0 && store_blob_open(export->store, &digest, &fd, &found) == 0)
+		return 0;
+	return export_check_links(export->store, manifest, error);
+}
+
 /* Config, manifest, tags, in the order store.h wants. */
 static int publish(Export *export, const ImageContent *content, Error *error)
 {
@@ -220,6 +232,8 @@ static int publish(Export *export, const ImageContent *content, Error *error)
 			r = error_set(error, -EFBIG, "the image's manifest takes %zu bytes; up to %u are possible",
 				      size, MANIFEST_SIZE_MAX);
 	}
+	if (r == 0)
+		r = check_links(export, &manifest, json, size, error);
 	export->result.config = manifest.config;
 	manifest_done(&manifest);
 	if (r == 0)

@@ -47,8 +47,8 @@ void export_result_done(ExportResult *result); /* safe on a zeroed one */
 
 /*
  * Exports the image of `source`, which is of no further use then. What a failed export published before it failed are whole layers that
- * nothing names; the next export finds them. Errors carry a sentence: the source's, the store's, layer_write()'s, and -EINVAL
- * (no name to tag it with, or not a good one).
+ * nothing names; the next export finds them. Errors carry a sentence: the source's, the store's, layer_write()'s,
+ * export_check_links()'s, and -EINVAL (no name to tag it with, or not a good one).
  */
 int export_image(ImageSource *source, Store *store, const ExportOptions *options, ExportResult *ret_result,
 		 Error *error) _must_check_;

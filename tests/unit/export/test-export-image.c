@@ -13,6 +13,7 @@
 #include "fs/base/fd.h"
 #include "tests/unit/export/layer-fixture.h"
 #include "tests/unit/export/store-fixture.h"
+#include "tests/unit/export/tar-builder.h"
 #include "tools/export/export-tags.h"
 
 #define LAYERS 2
@@ -345,6 +346,57 @@ static void test_corrupt_tar(void **state _unused_)
 	store_fixture_close(&fixture);
 }
 
+/* Layer 2 becomes a hard link to `target`, and `whiteout` where that is not NULL. */
+static void make_link(MemorySource *memory, const char *target, const char *whiteout)
+{
+	Buffer *tar = &memory->layers[1];
+	buffer_done(tar);
+	tar_link(tar, "link", '1', target);
+	if (whiteout)
+		tar_file(tar, whiteout, "", 0);
+	tar_end(tar);
+	assert_int_equal(digest_of(tar->data, tar->size, &memory->diff_ids[1]), 0);
+}
+
+/* A hard link may lead to a layer below, but not to where none is; whoever mounts such an image would be told too late. */
+static void test_lower_link(void **state _unused_)
+{
+	StoreFixture fixture;
+	MemorySource memory, other;
+	ExportResult result;
+	ExportOptions options = { 0 };
+	store_fixture_open(&fixture);
+	memory_make(&memory, 1);
+	make_link(&memory, "gone", NULL);
+	for (int again = 0; again < 2; again++) {
+		expect_error(&fixture, &memory, &options, -EBADMSG, "layer 2 holds a hard link to \"gone\"");
+		/* The layers stay, for an image where the link leads somewhere; nothing names them. */
+		assert_int_equal(store_fixture_count(&fixture, "layers"), 2);
+		assert_int_equal(memory.handed_over, again ? 0 : 2);
+	}
+	/* A whiteout hides what is below its layer, whose own links lead there all the same. */
+	make_link(&memory, "large-0", ".wh.large-0");
+	export_to(&fixture, &memory, &options, &result);
+	expect_published(&fixture, &memory, "whisk/invoker", "v1", &result);
+	export_result_done(&result);
+
+	/* The same layer over another one, that lacks what it links to. */
+	store_fixture_close(&fixture);
+	store_fixture_open(&fixture);
+	memory_make(&other, 1);
+	make_link(&other, "large-0", ".wh.large-0");
+	buffer_done(&other.layers[0]);
+	tar_end(&other.layers[0]);
+	assert_int_equal(digest_of(other.layers[0].data, other.layers[0].size, &other.diff_ids[0]), 0);
+	expect_error(&fixture, &other, &options, -EBADMSG, "layer 2 holds a hard link to \"large-0\"");
+	export_to(&fixture, &memory, &options, &result);
+	assert_int_equal(memory.handed_over, 1);
+	export_result_done(&result);
+	memory_done(&memory);
+	memory_done(&other);
+	store_fixture_close(&fixture);
+}
+
 static void test_names(void **state _unused_)
 {
 	StoreFixture fixture;
@@ -419,9 +471,11 @@ static void test_tag_choice(void **state _unused_)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_export),  cmocka_unit_test(test_frame_reuse), cmocka_unit_test(test_rotten_frame),
-		cmocka_unit_test(test_healing), cmocka_unit_test(test_wrong_layer), cmocka_unit_test(test_corrupt_tar),
-		cmocka_unit_test(test_names),   cmocka_unit_test(test_tag_choice),
+		cmocka_unit_test(test_export),       cmocka_unit_test(test_frame_reuse),
+		cmocka_unit_test(test_rotten_frame), cmocka_unit_test(test_healing),
+		cmocka_unit_test(test_wrong_layer),  cmocka_unit_test(test_corrupt_tar),
+		cmocka_unit_test(test_lower_link),   cmocka_unit_test(test_names),
+		cmocka_unit_test(test_tag_choice),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
