@@ -36,6 +36,15 @@ void net_access_done(NetAccess *access)
 	*access = (NetAccess){ 0 };
 }
 
+/* PEM is ASCII (RFC 7468); around it there may be comments in any encoding, which nobody reads, but which net_access_encode() could not take. */
+static void make_ascii(char *pem)
+{
+	for (char *at = pem; *at; at++) {
+		if ((unsigned char)*at > 0x7f)
+			*at = '?';
+	}
+}
+
 /* Reads a file into `ret_pem`; nothing there is no error. */
 static int read_pem(const char *path, char **ret_pem, Error *error)
 {
@@ -49,6 +58,14 @@ static int read_pem(const char *path, char **ret_pem, Error *error)
 	if (strlen(pem) != size || !strstr(pem, "-----BEGIN "))
 		return error_set(error, -EINVAL,
 				 "%s is not PEM (\"-----BEGIN ...\"); put the right file there, or remove it", path);
+	/* OpenSSL would ask at the terminal, and libcurl dies of it where there is none. */
+	if (strstr(pem, "-----BEGIN ENCRYPTED PRIVATE KEY-----") || strstr(pem, "Proc-Type: 4,ENCRYPTED"))
+		return error_set(
+			error, -EINVAL,
+			"%s is encrypted, and imgfs has no pass phrase for it; put there what `openssl pkey -in "
+			"FILE` prints",
+			path);
+	make_ascii(pem);
 	*ret_pem = TAKE_PTR(pem);
 	return 0;
 }

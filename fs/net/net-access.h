@@ -50,7 +50,7 @@ typedef struct NetAccessOptions {
 
 /*
  * What this machine has for `host`. Blocks while a credential helper runs. Errors: -EINVAL (the host cannot be a directory's name; not PEM,
- * a key is missing, no JSON, no user), -ENOENT (a file that was named is not there), net_login_load()'s and what else reading gives, with a sentence.
+ * a key is missing or encrypted, no JSON, no user), -ENOENT (a file that was named is not there), net_login_load()'s and what else reading gives, with a sentence.
  */
 int net_access_load(const NetAccessOptions *options, const char *host, NetAccess *ret_access, Error *error)
 	_must_check_;

@@ -233,6 +233,11 @@ def test_client_certificates(place, image, mount):
         said = refused(place, "--certs-dir", certs, reference(server))
         assert server.address in said and "client.cert" in said
         shutil.copy(place / "node.crt", certs / server.address / "client.cert")
+        # Without a terminal, where nobody can be asked for the pass phrase.
+        for form in (["pkcs8", "-topk8", "-v2", "aes-128-cbc"], ["ec", "-aes128"]):
+            run("openssl", *form, "-passout", "pass:secret", "-in", place / "node.key", "-out", certs / server.address / "client.key")
+            said = refused(place, "--certs-dir", certs, reference(server), prefix=["setsid", "--wait"])
+            assert "client.key is encrypted" in said and "openssl pkey" in said
         shutil.copy(place / "node.key", certs / server.address / "client.key")
         (certs / server.address / "client.key").chmod(0o600)
         one = mount("--certs-dir", certs, "--cache", place / "cache-client", reference(server))

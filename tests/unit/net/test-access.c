@@ -126,6 +126,23 @@ static void test_everything_there(void **state)
 	assert_null(twin.key);
 }
 
+/* Comments around the certificates are in whatever their author wrote in; what goes on is text that JSON can hold. */
+static void test_pem_comments(void **state)
+{
+	Place *place = *state;
+	NetAccess access, twin;
+	char *text;
+	put(place, "ca.crt", "Autorit\xe9 de certification\n" PEM "\xff\n");
+	assert_int_equal(load(place->certs, NULL, HOST, &access, NULL), 0);
+	assert_string_equal(access.ca, "Autorit? de certification\n" PEM "?\n");
+	assert_int_equal(net_access_encode(&access, &text), 0);
+	assert_int_equal(net_access_decode(text, &twin), 0);
+	assert_string_equal(twin.ca, access.ca);
+	free(text);
+	net_access_done(&access);
+	net_access_done(&twin);
+}
+
 static void test_empty_text(void **state _unused_)
 {
 	NetAccess access = { 0 }, twin;
@@ -181,6 +198,15 @@ static void test_what_is_wrong(void **state)
 	put(place, "ca.crt", "rubbish");
 	expect_error(place, NULL, HOST, -EINVAL, "ca.crt is not PEM");
 	remove_in(place, "ca.crt");
+	put(place, "client.cert", PEM);
+	put(place, "client.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n");
+	expect_error(place, NULL, HOST, -EINVAL, "client.key is encrypted");
+	put(place, "client.key",
+	    "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMIIB\n-----END EC "
+	    "PRIVATE KEY-----\n");
+	expect_error(place, NULL, HOST, -EINVAL, "client.key is encrypted");
+	remove_in(place, "client.cert");
+	remove_in(place, "client.key");
 	expect_error(place, "/nowhere/config.json", HOST, -ENOENT, "/nowhere/config.json");
 	put_login(place, "{");
 	expect_error(place, NULL, HOST, -EINVAL, "is not JSON");
@@ -234,6 +260,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_nothing_there, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_everything_there, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_pem_comments, set_up, tear_down),
 		cmocka_unit_test(test_empty_text),
 		cmocka_unit_test(test_too_many_mirrors),
 		cmocka_unit_test_setup_teardown(test_what_is_wrong, set_up, tear_down),
