@@ -103,7 +103,7 @@ static int watch(const WireServer *server, const int *fd)
 /* Who cannot be accepted for want of descriptors or memory still waits: asking again and again would not bring them about. */
 static void accept_failed(WireServer *server, int code)
 {
-	if (code != EMFILE && code != ENFILE && code != ENOMEM && code != ENOBUFS)
+	if (!error_is_shortage(-code))
 		return;
 	server->deaf_until = now_millis() + DEAF_MILLIS;
 	(void)epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, server->options.listen_fd, NULL);

@@ -35,6 +35,11 @@ int error_prefix(Error *error, int code, const char *format, ...)
 	return code;
 }
 
+bool error_is_shortage(int code)
+{
+	return code == -EMFILE || code == -ENFILE || code == -ENOMEM || code == -ENOBUFS;
+}
+
 const char *error_text(const Error *error, int code)
 {
 	if (error && error->message[0])

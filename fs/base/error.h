@@ -6,6 +6,7 @@
 #pragma once
 
 #include <errno.h>
+#include <stdbool.h>
 
 #include "fs/base/cleanup.h"
 
@@ -28,6 +29,9 @@ void error_write(Error *error, int code, const char *format, ...) _printf_(3, 4)
 
 /* Puts "context: " before the sentence already there (or the errno's text); returns `code`. */
 int error_prefix(Error *error, int code, const char *format, ...) _printf_(3, 4);
+
+/* Does it say that descriptors or memory lack at the moment? Asking again later may do. Not EAGAIN, which says so of threads alone. */
+bool error_is_shortage(int code);
 
 /* The sentence, or the errno's text when none was set. Points into `error` or to static text. */
 const char *error_text(const Error *error, int code);

@@ -193,7 +193,7 @@ static bool is_welcome(const ControlServer *server, int fd)
 /* Who cannot be accepted for want of descriptors or memory still waits: asking again and again would not bring them about. */
 static void accept_failed(ControlServer *server, int code)
 {
-	if (code == EMFILE || code == ENFILE || code == ENOMEM || code == ENOBUFS)
+	if (error_is_shortage(-code))
 		server->deaf_until = now() + DEAF_SECONDS;
 }
 

@@ -44,7 +44,7 @@ void keeper_clients_accept(KeeperDaemon *daemon)
 	int accepted = accept4(daemon->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (accepted < 0) {
 		/* Who waits goes on waiting; asking again and again would not bring any about. */
-		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+		if (error_is_shortage(-errno))
 			daemon->deaf_until = keeper_now() + DEAF_MS;
 		return;
 	}

@@ -144,10 +144,14 @@ static int open_all(MountImage *image, Error *error)
 	return r;
 }
 
-/* The descriptors of a layer are gone with the attempt to open it; before the first one it can be repeated. */
-static bool can_repeat(const MountImage *image)
+/*
+ * Did it fail for want of what there may be later, memory, descriptors or threads? The descriptors of a layer are gone with the attempt to open it; before
+ * the first one it can be repeated.
+ */
+static bool can_repeat(const MountImage *image, int error)
 {
-	return image->plan.layer_count > 0 && image->plan.layers[0].index_fd >= 0;
+	return (error_is_shortage(error) || error == -EAGAIN) && image->plan.layer_count > 0 &&
+	       image->plan.layers[0].index_fd >= 0;
 }
 
 int mount_image_open(MountImage *image, Error *error)
@@ -162,7 +166,7 @@ int mount_image_open(MountImage *image, Error *error)
 		r = open_all(image, error);
 		if (r < 0)
 			close_layers(image);
-		bool repeat = r == -ENOMEM && can_repeat(image);
+		bool repeat = can_repeat(image, r);
 		if (!repeat)
 			mount_plan_close(&image->plan);
 		state = r == 0 ? MOUNT_IMAGE_OPEN : repeat ? MOUNT_IMAGE_CLOSED : MOUNT_IMAGE_REFUSED;

@@ -59,8 +59,8 @@ DEFINE_CLEANUP(MountImage, mount_image_unref);
 
 /*
  * Reads and validates everything, unless that was done; blocks on the disk. Errors, each with a sentence when it happens: -EUCLEAN (the
- * view or an index is damaged, or cannot be read), -ENOMEM, or what fetch_blob_set_twins() said; -EIO (it is refused). The image is
- * refused from then on, unless memory lacked before anything else was done.
+ * view or an index is damaged, or cannot be read), -ENOMEM, -EAGAIN (no thread can be had), or what fetch_blob_set_twins() said; -EIO (it is
+ * refused). The image is refused from then on, unless something lacked before the first layer was opened: it is MOUNT_IMAGE_CLOSED then.
  */
 int mount_image_open(MountImage *image, Error *error) _must_check_;
 

@@ -23,6 +23,11 @@ int ops_open_image(MountImage *image)
 	int r = mount_image_open(image, &error);
 	if (r == 0 || error.code == 0)
 		return r; /* it was open, or refused before */
+	if (atomic_load(&image->state) == MOUNT_IMAGE_CLOSED) {
+		log_error("requests are answered with EIO until it can be opened image=%s slot=%u reason=\"%s\"",
+			  image->plan.source, image->slot, error_text(&error, r));
+		return -EIO;
+	}
 	log_error("every request is answered with EIO image=%s slot=%u reason=\"%s\" "
 		  "way_out=\"imgfs umount, then imgfs mount: that makes the damaged file anew\"",
 		  image->plan.source, image->slot, error_text(&error, r));

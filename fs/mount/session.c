@@ -4,11 +4,14 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include "fs/base/log.h"
 
 /* What one thread writes shares no line of a processor's cache with what others read at each request. */
 #define CACHE_LINE 64
+
+#define SHORTAGE_NS 100000000 /* between two tries to read while descriptors or memory lack */
 
 typedef struct Receiver {
 	_Alignas(CACHE_LINE) Session *session;
@@ -166,13 +169,25 @@ size_t session_recover(Session *session)
 	return count;
 }
 
+/* Its end would be the end of all other requests of this server, and the next one would fare no better. */
+static void wait_out(int shortage, bool *told)
+{
+	if (!*told)
+		log_warning("reading requests waits, since the machine lacks something reason=\"%s\"",
+			    strerror(-shortage));
+	*told = true;
+	(void)nanosleep(&(struct timespec){ .tv_nsec = SHORTAGE_NS }, NULL);
+}
+
 static int receive(Session *session, Receiver *receiver)
 {
 	void *buffer = journal_slot(session->ops.journal, receiver->slot);
+	bool told = false;
 	for (;;) {
 		journal_begin(session->ops.journal, receiver->slot);
 		ssize_t size = read(session->fd, buffer, JOURNAL_RECEIVE_SIZE);
 		if (size >= (ssize_t)sizeof(struct fuse_in_header)) {
+			told = false;
 			handle(session, &receiver->worker, receiver->slot);
 			continue;
 		}
@@ -181,7 +196,9 @@ static int receive(Session *session, Receiver *receiver)
 				    : -EPROTO; /* where a socket stands in, it ends with 0 */
 		journal_end(session->ops.journal, receiver->slot);
 		/* ENOENT: the request was withdrawn while it was read. */
-		if (r != -EINTR && r != -EAGAIN && r != -ENOENT)
+		if (error_is_shortage(r))
+			wait_out(r, &told);
+		else if (r != -EINTR && r != -EAGAIN && r != -ENOENT)
 			return r;
 	}
 }

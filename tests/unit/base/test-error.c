@@ -57,13 +57,21 @@ static void test_too_long(void **state)
 	assert_int_equal(strlen(error.message), sizeof(error.message) - 1);
 }
 
+static void test_shortage(void **state)
+{
+	(void)state;
+	static const int shortages[] = { EMFILE, ENFILE, ENOMEM, ENOBUFS }, others[] = { 0, EIO, EAGAIN, ENODEV };
+	for (size_t i = 0; i < ELEMENTS(shortages); i++) {
+		assert_true(error_is_shortage(-shortages[i]));
+		assert_false(error_is_shortage(-others[i]));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_set),
-		cmocka_unit_test(test_text_of_code),
-		cmocka_unit_test(test_prefix),
-		cmocka_unit_test(test_too_long),
+		cmocka_unit_test(test_set),      cmocka_unit_test(test_text_of_code), cmocka_unit_test(test_prefix),
+		cmocka_unit_test(test_too_long), cmocka_unit_test(test_shortage),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
