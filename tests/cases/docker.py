@@ -1,6 +1,11 @@
 """A docker engine of one's own: containerd and dockerd on private directories and sockets, in a network namespace."""
 import contextlib
+import http.server
+import json
+import os
+import socketserver
 import subprocess
+import threading
 from pathlib import Path
 
 import machine
@@ -65,3 +70,35 @@ class Docker:
         for point in machine.mount_points(self.root):
             with contextlib.suppress(AssertionError):
                 machine.run("umount", point)
+
+
+class Names(socketserver.ThreadingUnixStreamServer):
+    """As much of docker's API as names containers: ids by their names. As a context it is the environment in which it is the engine."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            known = self.server.ids.get(self.path.split("?")[0].removesuffix("/json").rpartition("/containers/")[2])
+            body = json.dumps({"Id": known} if known else {"message": "No such container"}).encode()
+            self.send_response(200 if known else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments):
+            pass
+
+        def address_string(self):
+            return "unix"
+
+    def __init__(self, path, ids):
+        super().__init__(str(path), self.Handler)
+        self.ids = ids
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def __enter__(self):
+        return {**os.environ, "DOCKER_HOST": f"unix://{self.server_address}"}
+
+    def __exit__(self, *_exception):
+        self.shutdown()
+        self.server_close()
+        os.unlink(self.server_address)

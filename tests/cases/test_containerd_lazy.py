@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import cri
+import docker
 import front as fake
 import machine
 from containerd import MAPPED_FUSE, Containerd, Node, host_tree, image, oci_archive
@@ -374,6 +375,14 @@ def check_names(engine, container, work):
     done = why(engine, "web", check=False)
     assert done.returncode and "web is the container other, which has read nothing" in done.stderr
     engine.ctr("containers", "rm", "other")
+    ids = {"service": "0123456789abcdef" * 4, "nobody": "fedcba9876543210" * 4}
+    with docker.Names(work / "docker.sock", ids) as environment:
+        done = why(engine, "service", check=False, env=environment)
+        assert done.returncode == 1 and "several containers are called service" in done.stderr
+        assert ids["service"] in done.stderr and container in done.stderr
+        for name in (container, "pod/service"):
+            assert json.loads(why(engine, name, env=environment).stdout)["reads"] == reads
+        assert why(engine, "nobody", check=False, env=environment).returncode == 3
 
 
 def test_cri_pod(host, driver, work):

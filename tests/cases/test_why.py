@@ -1,9 +1,7 @@
 """`imgfs why`: what a start waited for. The oracle is what the test read, in which order, and how long the source made it wait."""
 import contextlib
-import http.server
 import json
 import os
-import socketserver
 import subprocess
 import threading
 import xml.etree.ElementTree
@@ -13,6 +11,7 @@ import pytest
 
 import front as fake
 import machine
+from docker import Names
 from endpoint import NAME, TAG
 from endpoint import make_backend, make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
 from namespace import alone
@@ -124,7 +123,7 @@ def cgroup(name):
             continue
         own = top / f"imgfs-case-{os.getpid()}"
         try:
-            own.mkdir()
+            own.mkdir(exist_ok=True)
         except OSError:
             continue
         inner = own / name
@@ -134,32 +133,10 @@ def cgroup(name):
         finally:
             machine.wait_until(lambda: not (inner / "cgroup.procs").read_text(), "the end of the cgroup's processes")
             inner.rmdir()
-            own.rmdir()
+            if not any(path.is_dir() for path in own.iterdir()):
+                own.rmdir()
         return
     pytest.skip("no cgroup can be made here")
-
-
-class Engine(socketserver.ThreadingUnixStreamServer):
-    """As much of docker's API as names a container."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            known = self.path.split("?")[0].endswith("/containers/invoker0/json")
-            body = json.dumps({"Id": ID, "Name": "/invoker0"} if known else {"message": "No such container"}).encode()
-            self.send_response(200 if known else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_arguments):
-            pass
-
-        def address_string(self):
-            return "unix"
-
-    def __init__(self, path):
-        super().__init__(str(path), self.Handler)
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
 
 def test_container(front, image, work, mount):
@@ -175,17 +152,50 @@ def test_container(front, image, work, mount):
             assert {reader["reader"]["pid"] for reader in report["readers"]} == {inside}
             assert report["readers"][0]["reader"]["cgroup"].endswith(f"/docker-{ID}.scope")
         assert {file["path"] for file in why(mounted.directory)["files"]} == {"/usr/noise", "/usr/text"}
-        engine = Engine(work / "docker.sock")
-        try:
-            environment = {**os.environ, "DOCKER_HOST": f"unix://{work}/docker.sock"}
+        with Names(work / "docker.sock", {"invoker0": ID}) as environment:
             assert [file["path"] for file in why("invoker0", env=environment)["files"]] == ["/usr/noise"]
             for name in ("invoker1", "ffff" + ID[4:], ID[:3]):
                 done = machine.imgfs("why", name, check=False, env=environment)
                 assert done.returncode == 3 and "neither a mount" in done.stderr
-        finally:
-            engine.shutdown()
-            engine.server_close()
     assert image.files
+
+
+def within(group, path):
+    """Reads a file in a cgroup below `group`, whose processes are none when it is over."""
+    cat(path, before=("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"))
+    machine.wait_until(lambda: not (group / "cgroup.procs").read_text(), "the end of the cgroup's processes")
+
+
+def test_name_of_several(front, work, mount):
+    """A name that containers of several engines have is not taken for one of them: what can be said instead is listed, and means that one."""
+    mounted = mount("--cache", work / "cache", f"{front.host}/{NAME}:{TAG}")
+
+    def refused(name, **options):
+        done = machine.imgfs("why", name, check=False, **options)
+        assert done.returncode == 1 and f"several containers are called {name}; say which one: " in done.stderr, done.stderr
+        return done.stderr.rpartition(": ")[2].strip().split(", ")
+
+    pad = "-" * 60  # of several hierarchies' cgroups, the longest name is told
+    with cgroup("one" + pad) as one, cgroup("other" + pad) as other:
+        files = {}
+        for group, file in ((one / "web", "noise"), (other / "web", "text")):
+            group.mkdir()
+            try:
+                within(group, mounted.directory / "usr" / file)
+            finally:
+                group.rmdir()
+        settled(mounted, 2)
+        meant = refused("web")
+        for path in meant:
+            (file,) = why(path)["files"]
+            files[path] = file["path"]
+        assert {tuple(path.split("/")[-2:]): file for path, file in files.items()} == {
+            (one.name, "web"): "/usr/noise", (other.name, "web"): "/usr/text"
+        }
+        assert len(why(one.name)["files"]) == 1
+        with Names(work / "docker.sock", {one.name: ID}) as environment:
+            meant = refused(one.name, env=environment)
+            assert len(meant) == 2 and meant[0].endswith(f"/{one.name}") and meant[1] == ID
 
 
 def test_usage():

@@ -74,7 +74,7 @@ static bool shows_image(const MountObserved *mount, const WhyFilter *filter)
 static bool has_container(const MountObserved *mount, const WhyFilter *filter)
 {
 	for (uint32_t i = 0; mount->record && i < mount->record->group_count; i++)
-		if (why_is_container(mount->record->groups[i], filter))
+		if (why_container_length(mount->record->groups[i], filter) > 0)
 			return true;
 	return false;
 }
@@ -113,27 +113,119 @@ typedef struct Subject {
 	WhyFilter filter;
 } Subject;
 
-static bool is_one(const MountsObserved *observed, const char *container, Subject *subject,
-		   const MountObserved **ret_mount)
+static void set_containers(Subject *subject, const char *const *containers, size_t count)
+{
+	subject->filter.containers = containers;
+	subject->filter.count = count;
+}
+
+static void set_one(Subject *subject, const char *container)
 {
 	subject->one = container;
-	subject->filter.containers = &subject->one;
-	subject->filter.count = 1;
-	return choose(observed, has_container, &subject->filter, ret_mount) > 0;
+	set_containers(subject, &subject->one, 1);
+}
+
+/* What a name may mean: as one can say it instead, a cgroup or an id. */
+typedef struct Meanings {
+	size_t count;
+	char **items;
+} Meanings;
+
+static void meanings_done(Meanings *meanings)
+{
+	for (size_t i = 0; i < meanings->count; i++)
+		free(meanings->items[i]);
+	free((void *)meanings->items);
+}
+
+/* One may stand for the other: the same, a cgroup in the other's, or one whose name has the other's id. */
+static bool is_same(const char *one, const char *other)
+{
+	const char *const containers[] = { one, other };
+	return why_container_length(one, &(WhyFilter){ .containers = &containers[1], .count = 1 }) > 0 ||
+	       why_container_length(other, &(WhyFilter){ .containers = &containers[0], .count = 1 }) > 0;
+}
+
+static int add_meaning(Meanings *meanings, const char *text, size_t length)
+{
+	char *copy = strndup(text, length);
+	bool known = false;
+	for (size_t i = 0; copy && i < meanings->count; i++)
+		known |= is_same(meanings->items[i], copy);
+	char **larger = NULL;
+	if (copy && !known)
+		larger = (char **)reallocarray((void *)meanings->items, meanings->count + 1, sizeof(*larger));
+	if (larger) {
+		meanings->items = larger;
+		meanings->items[meanings->count++] = copy;
+		return 0;
+	}
+	free(copy);
+	return known ? 0 : -ENOMEM;
+}
+
+/* The cgroups that the name stands for and that have read. */
+static int add_groups(const MountsObserved *observed, const char *what, Meanings *meanings)
+{
+	const WhyFilter filter = { .containers = &what, .count = 1 };
+	for (size_t i = 0; i < observed->count; i++) {
+		const StartRecord *record = observed->items[i].record;
+		for (uint32_t j = 0; record && j < record->group_count; j++) {
+			size_t length = why_container_length(record->groups[j], &filter);
+			int r = length > 0 ? add_meaning(meanings, record->groups[j], length) : 0;
+			if (r < 0)
+				return r;
+		}
+	}
+	return 0;
+}
+
+/* As add_groups(), or the id itself if it has read nothing. */
+static int add_id(const MountsObserved *observed, const char *id, Meanings *meanings)
+{
+	int r = add_groups(observed, id, meanings);
+	return r < 0 ? r : add_meaning(meanings, id, strlen(id));
+}
+
+static int ambiguous(const char *what, const Meanings *meanings, Error *error)
+{
+	char list[800] = "";
+	size_t used = 0;
+	for (size_t i = 0; i < meanings->count && used < sizeof(list); i++)
+		used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i > 0 ? ", " : "",
+					 meanings->items[i]);
+	return error_set(error, -EINVAL, "several containers are called %s; say which one: %s", what, list);
+}
+
+/* Is one name that of containers of several engines, or of several places of one? */
+static int check_meanings(const MountsObserved *observed, const Subject *subject, Error *error)
+{
+	_cleanup_(meanings_done) Meanings meanings = { 0 };
+	int r = add_groups(observed, subject->filter.what, &meanings);
+	if (r == 0 && subject->id[0])
+		r = add_id(observed, subject->id, &meanings);
+	/* Those of containerd are of one pod or of one name: they are several only beside others. */
+	bool several = meanings.count > 1, others = meanings.count > 0;
+	for (size_t i = 0; r == 0 && i < subject->names.count; i++) {
+		size_t before = meanings.count;
+		r = add_id(observed, subject->names.ids[i], &meanings);
+		several |= others && meanings.count > before;
+	}
+	if (r < 0)
+		return error_set(error, r, "out of memory");
+	return several ? ambiguous(subject->filter.what, &meanings, error) : 0;
+}
+
+static bool is_whole_id(const char *what)
+{
+	return strlen(what) == DIGEST_HEX_SIZE - 1 && strspn(what, "0123456789abcdef") == DIGEST_HEX_SIZE - 1;
 }
 
 /* By the names of Kubernetes and nerdctl. A container that is known, but has read nothing, gets a sentence of its own. */
-static int find_named(const MountsObserved *observed, const char *socket, Subject *subject,
-		      const MountObserved **ret_mount, Error *error)
+static int choose_named(const MountsObserved *observed, Subject *subject, const MountObserved **ret_mount, Error *error)
 {
 	const char *what = subject->filter.what;
-	int r = why_names_find(socket, what, &subject->names, error);
-	if (r == -ENOENT)
-		return missing(what, observed->hidden, error);
-	if (r < 0)
-		return r;
-	subject->filter.containers = (const char *const *)subject->names.ids;
-	subject->filter.count = subject->names.count;
+	set_containers(subject, (const char *const *)subject->names.ids, subject->names.count);
 	size_t count = choose(observed, has_container, &subject->filter, ret_mount);
 	if (count == 0)
 		return error_set(
@@ -149,7 +241,37 @@ static int find_named(const MountsObserved *observed, const char *socket, Subjec
 	return 0;
 }
 
-/* Which mount, and whose reads: a container is one by the cgroups that have read, else by what docker or containerd call so. */
+/* A container is one by the cgroups that have read, by what docker calls so, or by what containerd does. All are asked: one name may be that of several. */
+static int find_container(const MountsObserved *observed, const char *socket, Subject *subject,
+			  const MountObserved **ret_mount, Error *error)
+{
+	const char *what = subject->filter.what;
+	set_one(subject, what);
+	bool read = choose(observed, has_container, &subject->filter, ret_mount) > 0;
+	if (read && (is_whole_id(what) || what[0] == '/'))
+		return 0;
+	if (image_docker_container(NULL, what, subject->id) < 0)
+		subject->id[0] = '\0';
+	Error named = { 0 };
+	int r = why_names_find(socket, what, &subject->names, &named);
+	if (r == -EINVAL) /* several within containerd */
+		return error_set(error, r, "%s", error_text(&named, r));
+	int several = check_meanings(observed, subject, error);
+	if (several < 0)
+		return several;
+	if (read)
+		return 0;
+	set_one(subject, subject->id);
+	if (subject->id[0] && choose(observed, has_container, &subject->filter, ret_mount) > 0)
+		return 0;
+	if (r == -ENOENT)
+		return missing(what, observed->hidden, error);
+	if (r < 0)
+		return error_set(error, r, "%s", error_text(&named, r));
+	return choose_named(observed, subject, ret_mount, error);
+}
+
+/* Which mount, and whose reads. */
 static int find(const MountsObserved *observed, const Arguments *arguments, Subject *subject,
 		const MountObserved **ret_mount, Error *error)
 {
@@ -161,11 +283,7 @@ static int find(const MountsObserved *observed, const Arguments *arguments, Subj
 	*ret_mount = what ? mounts_observed_at(observed, what) : &observed->items[0];
 	if (*ret_mount || choose(observed, shows_image, &subject->filter, ret_mount) > 0)
 		return 0;
-	if (is_one(observed, what, subject, ret_mount))
-		return 0;
-	if (image_docker_container(NULL, what, subject->id) == 0 && is_one(observed, subject->id, subject, ret_mount))
-		return 0;
-	return find_named(observed, arguments->socket ?: CLIENT_SOCKET, subject, ret_mount, error);
+	return find_container(observed, arguments->socket ?: CLIENT_SOCKET, subject, ret_mount, error);
 }
 
 /* Why it did not start lazily, if imgfs-snapshotter knows it as an image or as a container; else 0. */

@@ -40,7 +40,7 @@ static int find_parent(Meta *meta, const char *container, char **parent)
 			MetaInfo *info = &infos[i];
 			after = info->id;
 			if (info->kind != META_COMMITTED && info->parent &&
-			    why_is_container(client_key(info->key), &filter)) {
+			    why_container_length(client_key(info->key), &filter) > 0) {
 				free(*parent);
 				*parent = TAKE_PTR(info->parent);
 				found = 1;

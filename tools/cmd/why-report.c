@@ -47,16 +47,26 @@ static bool is_part(const char *part, size_t length, const char *container)
 	return false;
 }
 
-bool why_is_container(const char *group, const WhyFilter *filter)
+/* Is it the cgroup `path`, or below it? */
+static bool is_below(const char *group, const char *path)
 {
+	size_t length = strlen(path);
+	return path[0] == '/' && strncmp(group, path, length) == 0 && (group[length] == '\0' || group[length] == '/');
+}
+
+size_t why_container_length(const char *group, const WhyFilter *filter)
+{
+	for (size_t i = 0; i < filter->count; i++)
+		if (is_below(group, filter->containers[i]))
+			return strlen(filter->containers[i]);
 	for (const char *part = group; *part;) {
 		size_t length = strcspn(part, "/");
 		for (size_t i = 0; length > 0 && i < filter->count; i++)
 			if (is_part(part, length, filter->containers[i]))
-				return true;
+				return (size_t)(part - group) + length;
 		part += length + (part[length] == '/');
 	}
-	return false;
+	return 0;
 }
 
 static const char *group_of(const StartRecord *record, uint32_t reader)
@@ -150,7 +160,8 @@ static int add_reads(WhyReport *report, const WhyFilter *filter, uint32_t *numbe
 			add_sum(&report->shared, read);
 			if (filter->count > 0)
 				continue;
-		} else if (filter->count > 0 && !why_is_container(group_of(record, read->reader - 1u), filter)) {
+		} else if (filter->count > 0 &&
+			   why_container_length(group_of(record, read->reader - 1u), filter) == 0) {
 			continue;
 		}
 		if (report->read_count == 0)

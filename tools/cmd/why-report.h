@@ -6,7 +6,7 @@
 /* Who the reads are of that are looked at. */
 typedef struct WhyFilter {
 	const char *what; /* as it was asked for; NULL: all */
-	/* Any of these: ids, the beginnings of some, or names that cgroups have. None: all reads. */
+	/* Any of these: ids, the beginnings of some, names that cgroups have, or their paths. None: all reads. */
 	const char *const *containers;
 	size_t count;
 } WhyFilter;
@@ -58,8 +58,11 @@ int why_report_make(const MountObserved *mount, const WhyFilter *filter, WhyRepo
 	_must_check_;
 void why_report_done(WhyReport *report); /* safe on a zeroed one */
 
-/* Is the cgroup that of one of the filter's containers? One with its id, or the beginning of one of 4 digits and more, or its name as a part of the path. */
-bool why_is_container(const char *group, const WhyFilter *filter);
+/*
+ * How much of the cgroup's path names one of the filter's containers, 0 if none. One with its id, or the beginning of one of 4 digits and more, or its name as
+ * a part of the path; or the path itself, or the beginning of it, from "/" on.
+ */
+size_t why_container_length(const char *group, const WhyFilter *filter);
 
 /* The words for sources. */
 extern const char *const why_sources[FETCH_TIERS];
