@@ -37,9 +37,10 @@ typedef struct Exchange {
 		EXCHANGE_IDLE,
 		EXCHANGE_RUNS,
 		EXCHANGE_WAITS
-	} state;        /* before the start and after the end; for the network; for a token or the next try */
-	CURL *easy;     /* while it runs */
-	int64_t try_at; /* while it waits; 0: until a token has come */
+	} state;          /* before the start and after the end; for the network; for a token or the next try */
+	CURL *easy;       /* while it runs */
+	int64_t try_at;   /* while it waits; 0: until a token has come */
+	int64_t begin_by; /* of an optional one: when its answer must have begun, whatever it waits for until then */
 	unsigned retries;
 	uint64_t skipped;
 	struct curl_slist *headers_sent;
@@ -248,6 +249,11 @@ static int park(NetHttp *http, Exchange *exchange, int64_t try_at)
 	return 0;
 }
 
+static int64_t limit(const NetHttp *http, const Exchange *exchange)
+{
+	return exchange->request->optional && http->timeout > OPTIONAL_TIMEOUT ? OPTIONAL_TIMEOUT : http->timeout;
+}
+
 /* Makes the next attempt, or the first. 0 also when it has to wait for a token. */
 static int attempt(NetHttp *http, Exchange *exchange)
 {
@@ -259,9 +265,7 @@ static int attempt(NetHttp *http, Exchange *exchange)
 	exchange->headers = (NetHeaders){ 0 };
 	exchange->error = (Error){ 0 };
 	exchange->curl_text[0] = '\0';
-	exchange->progress.limit = http->timeout;
-	if (exchange->request->optional && http->timeout > OPTIONAL_TIMEOUT)
-		exchange->progress.limit = OPTIONAL_TIMEOUT;
+	exchange->progress.limit = limit(http, exchange);
 	net_progress_mark(&exchange->progress);
 	int r = prepare(http, exchange);
 	if (r == -EAGAIN)
@@ -275,6 +279,7 @@ static int attempt(NetHttp *http, Exchange *exchange)
 
 static int start(NetHttp *http, Exchange *exchange)
 {
+	exchange->begin_by = exchange->request->optional ? net_now() + limit(http, exchange) : INT64_MAX;
 	int r = net_route_init(&exchange->route, exchange->request->url);
 	return r < 0 ? r : attempt(http, exchange);
 }
@@ -430,6 +435,13 @@ static int collect(Batch *batch, Error *error)
 	return 0;
 }
 
+/* When it will have taken too long, if nothing comes until then. */
+static int64_t fails_at(const Exchange *exchange)
+{
+	int64_t stalls_at = exchange->state == EXCHANGE_RUNS ? net_progress_deadline(&exchange->progress) : INT64_MAX;
+	return exchange->accepted || stalls_at < exchange->begin_by ? stalls_at : exchange->begin_by;
+}
+
 /* Fails when a request has stalled; otherwise says how long to wait for the next one that might, or may be tried again. */
 static int check_progress(Batch *batch, int *ret_wait, Error *error)
 {
@@ -446,16 +458,17 @@ static int check_progress(Batch *batch, int *ret_wait, Error *error)
 		next = net_tokens_deadline(batch->http->tokens);
 	for (size_t i = 0; i < batch->started; i++) {
 		Exchange *exchange = &batch->exchanges[i];
-		int64_t at = exchange->state == EXCHANGE_RUNS ? net_progress_deadline(&exchange->progress)
-							      : exchange->try_at;
-		if (exchange->state == EXCHANGE_RUNS && at <= now) {
+		int64_t at = fails_at(exchange);
+		if (exchange->state != EXCHANGE_IDLE && at <= now) {
 			(void)error_set(&exchange->error, -ETIMEDOUT, "no answer within %lld ms",
 					(long long)exchange->progress.limit);
 			int r = fail(batch, exchange, -ETIMEDOUT, error);
 			if (r < 0)
 				return r;
 		}
-		if (exchange->state != EXCHANGE_IDLE && at != 0 && at < next)
+		if (exchange->state == EXCHANGE_WAITS && exchange->try_at != 0 && exchange->try_at < at)
+			at = exchange->try_at;
+		if (exchange->state != EXCHANGE_IDLE && at < next)
 			next = at;
 	}
 	*ret_wait = next < now ? 0 : (int)(next - now);

@@ -40,7 +40,8 @@ typedef struct NetRequest {
 	uint64_t size;   /* of a range, at least 1; otherwise the most the body may have */
 	const void *put; /* what to put there, of put_size bytes; NULL: nothing is put */
 	size_t put_size;
-	bool optional; /* may fail: the response is then an empty one. It is asked for once, and for two seconds at most */
+	bool optional; /* may fail: the response is then an empty one. It is asked for once; its answer must begin within two seconds, token
+			* and all, and never pause for two */
 } NetRequest;
 
 typedef struct NetResponse {

@@ -199,6 +199,23 @@ static void test_given_up(void **state)
 	}
 }
 
+/* Where a request may take a day, an optional one waits two seconds for its token all the same, and the next one too. */
+static void test_optional_token(void **state)
+{
+	NetFixture *fixture = *state;
+	_cleanup_(net_http_free_p) NetHttp *http = NULL;
+	NetRequest request = { .url = fixture->url, .size = FILE_SIZE, .optional = true };
+	NetResponse response;
+	assert_int_equal(net_http_new(86400000, &http), 0);
+	fake_server_fault(fixture->server, FAKE_WANT_TOKEN, 0);
+	for (int again = 0; again < 2; again++) {
+		int left = 300; /* a minute at least, unless much happens */
+		net_http_set_given_up(http, count_down, &left);
+		assert_int_equal(net_http_perform(http, &request, 1, &response, NULL), 0);
+		assert_null(response.body);
+	}
+}
+
 static void test_unreachable(void **state _unused_)
 {
 	assert_true(net_is_unreachable(-EHOSTUNREACH));
@@ -222,6 +239,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_brief_failures, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test_setup_teardown(test_optional, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test_setup_teardown(test_given_up, net_fixture_start, net_fixture_stop),
+		cmocka_unit_test_setup_teardown(test_optional_token, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test(test_unreachable),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
