@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
+#include <openssl/x509v3.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -175,6 +176,8 @@ static bool is_good(const Authority *authority, const char *const *names, size_t
 {
 	X509 *certificate = authority->certificate;
 	if (!certificate || X509_check_private_key(certificate, authority->key) != 1 ||
+	    X509_check_issued(authority->ca, certificate) != X509_V_OK ||
+	    X509_cmp_current_time(X509_get0_notBefore(certificate)) >= 0 ||
 	    X509_verify(certificate, authority->ca_key) != 1 || certificate_time_left(certificate) < RENEW_BEFORE)
 		return false;
 	for (size_t i = 0; i < count; i++)

@@ -3,8 +3,8 @@
  * server's user may enter:
  *
  *   ca.crt ca.key          the authority; made once, for 30 years: nodes trust it by its fingerprint
- *   server.crt server.key  what the server shows: the key is made once, the certificate anew when a third of its 90 days is left, or
- *                          when a name is missing
+ *   server.crt server.key  what the server shows: the key is made once, the certificate anew when a third of its 90 days is left, it
+ *                          has not begun, a name is missing, or ca.crt is not what it is of
  *
  * Keys have mode 0600. Several processes may do this at once: they take turns by a lock on the directory.
  */

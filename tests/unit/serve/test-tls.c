@@ -384,7 +384,7 @@ static void test_authority(void **state)
 		assert_int_equal(authority_ensure(directory, &bad[i], 1, &again, &error), -EINVAL);
 }
 
-/* A certificate near its end, of another authority or for another key is made anew; a damaged key is not papered over. */
+/* A certificate near its end, not yet begun, of another authority or for another key is made anew; a damaged key is not papered over. */
 static void test_authority_renews(void **state)
 {
 	Context *context = *state;
@@ -401,14 +401,22 @@ static void test_authority_renews(void **state)
 	assert_int_equal(certificate_key_decode(ca_key_pem, strlen(ca_key_pem), &ca.key), 0);
 	assert_int_equal(certificate_decode(ca_pem, strlen(ca_pem), &ca.certificate), 0);
 	assert_int_equal(certificate_key_decode(key_pem, strlen(key_pem), &key), 0);
-	CertificatePlan plan = { .subject = "x", .names = NAMES, .name_count = 1, .valid_from = -DAY };
+	/* What the authority was called before somebody removed ca.crt alone. */
+	CertificatePlan earlier = { .subject = "earlier", .authority = true, .valid_from = -DAY, .valid_until = DAY };
+	Signer before = { .key = ca.key };
+	assert_int_equal(certificate_new(&earlier, ca.key, NULL, NULL, &before.certificate), 0);
+	CertificatePlan plan = { .subject = "x", .names = NAMES, .name_count = 1 };
 	const struct {
 		const Signer *signer;
-		int64_t until;
+		int64_t from, until;
 		int result;
-	} cases[] = { { &ca, 31 * DAY, 0 }, { &ca, 29 * DAY, 1 }, { &ca, -DAY / 2, 1 }, { &context->ca, 80 * DAY, 1 } };
+	} cases[] = {
+		{ &ca, -DAY, 31 * DAY, 0 },    { &ca, -DAY, 29 * DAY, 1 },          { &ca, -DAY, -DAY / 2, 1 },
+		{ &ca, DAY / 2, 80 * DAY, 1 }, { &context->ca, -DAY, 80 * DAY, 1 }, { &before, -DAY, 80 * DAY, 1 },
+	};
 	for (size_t i = 0; i < ELEMENTS(cases); i++) {
 		_cleanup_(x509_free_p) X509 *certificate = NULL;
+		plan.valid_from = cases[i].from;
 		plan.valid_until = cases[i].until;
 		assert_int_equal(
 			certificate_new(&plan, key, cases[i].signer->certificate, cases[i].signer->key, &certificate),
@@ -426,6 +434,7 @@ static void test_authority_renews(void **state)
 		       "imgfs trust");
 	write_file(context, "renewed/ca.key", "");
 	EXPECT_REFUSAL(authority_ensure(directory, NAMES, 1, &again, &error), -EBADMSG, &error, "ca.key");
+	X509_free(before.certificate);
 	signer_done(&ca);
 }
 
