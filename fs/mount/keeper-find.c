@@ -39,18 +39,23 @@ static int read_of(pid_t pid, const char *name, size_t limit, char **ret_text, s
 }
 
 /*
- * Fields of proc(5): "Uid:" with the real one and the effective one, two others with a bit a signal, the first being 1. Those that
+ * Fields of proc(5): "Uid:" with the real one and the effective one, which differ in a program that somebody else has started and not in a keeper; "Gid:"
+ * likewise; two others with a bit a signal, the first being 1. Those that
  * a process waits for in sigwaitinfo() are not blocked meanwhile, which is why a keeper has a handler that is never called.
  */
 int keeper_status_parse(const char *status, KeeperProcess *keeper)
 {
 	const char *parent = strstr(status, "\nPPid:"), *uid = strstr(status, "\nUid:");
+	const char *gid = strstr(status, "\nGid:");
 	const char *blocked = strstr(status, "\nSigBlk:"), *caught = strstr(status, "\nSigCgt:");
 	KeeperProcess found = *keeper;
 	uint64_t masks[2];
+	uid_t user;
 	if (!parent || sscanf(parent + 1, "PPid: %d", &found.parent) != 1)
 		return -EBADMSG;
-	if (!uid || sscanf(uid + 1, "Uid: %*u %u", &found.owner) != 1)
+	if (!uid || sscanf(uid + 1, "Uid: %u %u", &user, &found.owner) != 2 || user != found.owner)
+		return -EBADMSG;
+	if (!gid || sscanf(gid + 1, "Gid: %*u %u", &found.group) != 1)
 		return -EBADMSG;
 	if (!blocked || sscanf(blocked + 1, "SigBlk: %" SCNx64, &masks[0]) != 1)
 		return -EBADMSG;

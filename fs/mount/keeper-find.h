@@ -13,7 +13,8 @@ typedef struct KeeperProcess {
 	pid_t parent;
 	int pidfd;
 	char *directory; /* as mountinfo shows it */
-	uid_t owner;
+	uid_t owner;     /* real and effective: nobody has started it with the rights of another */
+	gid_t group;
 	bool upgradable; /* it waits for UPGRADE_SIGNAL, which would end one that does not know it */
 	bool here;       /* in the mount namespace of the caller */
 } KeeperProcess;
@@ -31,5 +32,5 @@ void keeper_processes_done(KeeperProcesses *keepers); /* safe on a zeroed one */
  */
 int keeper_find(const char *directory, KeeperProcesses *ret_keepers) _must_check_;
 
-/* What of a keeper the text of its /proc/PID/status tells. Errors: -EBADMSG. */
+/* What of a keeper the text of its /proc/PID/status tells. Errors: -EBADMSG (also of a process that cannot be one). */
 int keeper_status_parse(const char *status, KeeperProcess *keeper) _must_check_;

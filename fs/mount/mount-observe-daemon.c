@@ -15,12 +15,6 @@ typedef struct Search {
 	MountsObserved *observed;
 } Search;
 
-static int open_number(pid_t keeper, int number, int *ret_fd)
-{
-	const MountObserved holder = { .holder = keeper };
-	return mount_observed_open(&holder, number, ret_fd);
-}
-
 static int cut_link(void *arg, _unused_ int number, const char *link)
 {
 	(void)snprintf(arg, PATH_MAX, "%s", link);
@@ -146,13 +140,14 @@ static int add_record(void *arg, int number, _unused_ const char *link)
 	_cleanup_close_ int fd = -1;
 	MountObserved item = {
 		.keeper = search->keeper->pid,
+		.owner = search->keeper->owner,
 		.holder = getpid(),
 		.daemon = true,
 		.plan = MOUNT_PLAN_NULL,
 	};
 	_cleanup_free_ StartRecordLayer *layers = NULL;
 	size_t count = 0;
-	if (open_number(search->keeper->pid, number, &fd) < 0 || start_record_load(fd, &item.record) < 0)
+	if (mount_observe_memory(search->keeper->pid, number, &fd) < 0 || start_record_load(fd, &item.record) < 0)
 		return 0; /* detached meanwhile, or of another version */
 	int r = start_record_layers(fd, &layers, &count);
 	if (r == 0)
@@ -170,7 +165,7 @@ static int add_metrics(void *arg, int number, _unused_ const char *link)
 	MountsObserved *observed = search->observed;
 	_cleanup_close_ int fd = -1;
 	ServerMetrics *metrics;
-	if (open_number(search->keeper->pid, number, &fd) < 0 || server_metrics_load(fd, &metrics) < 0)
+	if (mount_observe_memory(search->keeper->pid, number, &fd) < 0 || server_metrics_load(fd, &metrics) < 0)
 		return 0;
 	char *directory = strdup(search->keeper->directory);
 	DaemonObserved *larger = reallocarray(observed->daemons, observed->daemon_count + 1, sizeof(*larger));

@@ -8,6 +8,11 @@ typedef int MountDescriptor(void *arg, int number, const char *link);
 int mount_observe_descriptors(pid_t keeper, const char *begin, const char *end, MountDescriptor *each, void *arg)
 	_must_check_;
 
+/*
+ * Opens memory that the keeper shares, read-only. Only memory is opened: a file might be one that never answers. Errors: -EBADMSG (it is a file), open's.
+ */
+int mount_observe_memory(pid_t keeper, int number, int *ret_fd) _must_check_;
+
 /* What is behind "imgfs:" and before the digest of a source; malloc'ed. NULL: out of memory. */
 char *mount_observe_reference(const char *source);
 

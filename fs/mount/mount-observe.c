@@ -3,9 +3,15 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
+#include <poll.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
 
 #include "fs/base/fd.h"
 #include "fs/cache/cache-blob.h"
@@ -14,7 +20,9 @@
 #include "fs/mount/mount-observe-private.h"
 #include "fs/mount/mount-table.h"
 
-#define PLAN_MAX (16u << 20)
+#define PLAN_MAX     (16u << 20)
+#define APART_MS     3000 /* to measure what one keeper of another user has */
+#define APART_ALL_MS 10000
 
 void mount_observed_done(MountObserved *observed)
 {
@@ -38,6 +46,7 @@ void mounts_observed_done(MountsObserved *observed)
 	}
 	free(observed->daemons);
 	free(observed->items);
+	free(observed->refused);
 	*observed = (MountsObserved){ 0 };
 }
 
@@ -50,6 +59,35 @@ int mount_observed_open(const MountObserved *observed, int number, int *ret_fd)
 		return -errno;
 	*ret_fd = fd;
 	return 0;
+}
+
+/* Which device memory that processes share is on; it needs none of it. */
+static int memory_device(dev_t *ret_device)
+{
+	_cleanup_close_ int fd = memfd_create("imgfs", MFD_CLOEXEC);
+	struct stat status;
+	if (fd < 0 || fstat(fd, &status) < 0)
+		return -errno;
+	*ret_device = status.st_dev;
+	return 0;
+}
+
+int mount_observe_memory(pid_t keeper, int number, int *ret_fd)
+{
+	char path[64];
+	struct statx status;
+	dev_t device = 0;
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", keeper, number);
+	/* Neither of these asks whoever has the file. */
+	_cleanup_close_ int found = open(path, O_PATH | O_CLOEXEC);
+	if (found < 0 || statx(found, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &status) < 0)
+		return -errno;
+	int r = memory_device(&device);
+	if (r < 0)
+		return r;
+	if (makedev(status.stx_dev_major, status.stx_dev_minor) != device)
+		return -EBADMSG;
+	return mount_observed_open(&(MountObserved){ .holder = getpid() }, found, ret_fd);
 }
 
 int mount_observe_descriptors(pid_t keeper, const char *begin, const char *end, MountDescriptor *each, void *arg)
@@ -98,7 +136,7 @@ static int read_plan(MountObserved *observed)
 	_cleanup_close_ int fd = -1;
 	struct stat status;
 	int number = find_memory(observed->keeper, MOUNT_PLAN_NAME);
-	int r = number < 0 ? number : mount_observed_open(observed, number, &fd);
+	int r = number < 0 ? number : mount_observe_memory(observed->keeper, number, &fd);
 	if (r < 0)
 		return r;
 	if (fstat(fd, &status) < 0 || status.st_size > PLAN_MAX)
@@ -123,17 +161,19 @@ static void read_memory(MountObserved *observed)
 {
 	_cleanup_close_ int record = -1, metrics = -1;
 	const MountPlan *plan = &observed->plan;
-	if (plan->record_fd > 0 && mount_observed_open(observed, plan->record_fd, &record) == 0 &&
+	if (plan->record_fd > 0 && mount_observe_memory(observed->keeper, plan->record_fd, &record) == 0 &&
 	    start_record_load(record, &observed->record) < 0)
 		observed->record = NULL;
-	if (plan->metrics_fd > 0 && mount_observed_open(observed, plan->metrics_fd, &metrics) == 0 &&
+	if (plan->metrics_fd > 0 && mount_observe_memory(observed->keeper, plan->metrics_fd, &metrics) == 0 &&
 	    server_metrics_load(metrics, &observed->metrics) < 0)
 		observed->metrics = NULL;
 }
 
 static int look_at(const KeeperProcess *keeper, MountObserved *observed)
 {
-	*observed = (MountObserved){ .keeper = keeper->pid, .holder = keeper->pid, .plan = MOUNT_PLAN_NULL };
+	*observed = (MountObserved){
+		.keeper = keeper->pid, .owner = keeper->owner, .holder = keeper->pid, .plan = MOUNT_PLAN_NULL
+	};
 	int r = read_plan(observed);
 	if (r < 0)
 		return r;
@@ -321,6 +361,70 @@ static int measure_mount(MountObserved *observed)
 	return r == -ENOMEM ? r : 0;
 }
 
+/* What measuring yields. */
+typedef struct Measure {
+	bool measured, sealed;
+	uint64_t needed, present;
+} Measure;
+
+/*
+ * A process that nobody waits for, with the rights of the keeper's owner: its files and cache are that user's, who may have made them so that whoever reads them
+ * waits for ever, even if it is killed.
+ */
+_Noreturn static void measure_as(const KeeperProcess *keeper, MountObserved *observed, int fd)
+{
+	(void)signal(SIGALRM, SIG_DFL);
+	(void)alarm(APART_MS / 1000);
+	if (setgroups(0, NULL) < 0 || setresgid(keeper->group, keeper->group, keeper->group) < 0 ||
+	    setresuid(keeper->owner, keeper->owner, keeper->owner) < 0 || measure_mount(observed) < 0)
+		_exit(1);
+	Measure measure = { observed->measured, observed->sealed, observed->needed, observed->present };
+	_exit(write(fd, &measure, sizeof(measure)) != sizeof(measure));
+}
+
+static int start_apart(const KeeperProcess *keeper, MountObserved *observed, int *ret_fd)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	_cleanup_close_ int own = ends[0], other = ends[1];
+	pid_t pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		pid_t child = fork();
+		if (child == 0)
+			measure_as(keeper, observed, other);
+		_exit(child < 0);
+	}
+	(void)waitpid(pid, NULL, 0);
+	*ret_fd = TAKE_FD(own);
+	return 0;
+}
+
+static int measure_apart(const KeeperProcess *keeper, MountObserved *observed, int64_t until)
+{
+	int64_t began = shared_memory_clock() / 1000;
+	_cleanup_close_ int fd = -1;
+	if (began >= until)
+		return 0; /* others have taken all the time there is */
+	int r = start_apart(keeper, observed, &fd);
+	if (r < 0)
+		return r;
+	struct pollfd end = { .fd = fd, .events = POLLIN };
+	if (poll(&end, 1, APART_MS) <= 0)
+		return -ETIMEDOUT;
+	Measure measure = { 0 };
+	if (read(fd, &measure, sizeof(measure)) != sizeof(measure))
+		/* It was ended by the alarm, or by its user, or could not do it. */
+		return shared_memory_clock() / 1000 - began < APART_MS / 2 ? 0 : -ETIMEDOUT;
+	observed->measured = measure.measured;
+	observed->sealed = measure.sealed;
+	observed->needed = measure.needed;
+	observed->present = measure.present;
+	return 0;
+}
+
 int mount_observe_measure(MountObserved *observed)
 {
 	return measure_mount(observed);
@@ -352,22 +456,41 @@ const MountObserved *mounts_observed_at(const MountsObserved *observed, const ch
 	return found;
 }
 
-/* A keeper of one mount adds that one, the daemon's all images that it has. */
-static int add_keeper(const KeeperProcess *keeper, bool measure, MountsObserved *observed)
+/* What is to be done with each keeper. */
+typedef struct Look {
+	bool measure;
+	int64_t until; /* when to stop measuring what others have mounted; milliseconds */
+	MountsObserved *observed;
+} Look;
+
+/* A keeper of one mount adds that one, the daemon's all images that it has; that is root's. */
+static int add_keeper(const KeeperProcess *keeper, const Look *look)
 {
 	MountObserved item;
+	bool own = keeper->owner == geteuid();
 	int r = look_at(keeper, &item);
 	if (r == -ENOENT) {
 		mount_observed_done(&item);
-		return mount_observe_daemon(keeper, measure, observed);
+		return own ? mount_observe_daemon(keeper, look->measure, look->observed) : r;
 	}
-	if (r == 0 && measure)
-		r = measure_mount(&item);
+	if (r == 0 && look->measure)
+		r = own ? measure_mount(&item) : measure_apart(keeper, &item, look->until);
 	if (r == 0)
-		r = mount_observe_add(observed, &item);
+		r = mount_observe_add(look->observed, &item);
 	if (r < 0)
 		mount_observed_done(&item);
 	return r;
+}
+
+static int refuse(const KeeperProcess *keeper, int error, MountsObserved *observed)
+{
+	MountRefused *larger = reallocarray(observed->refused, observed->refused_count + 1, sizeof(*larger));
+	if (!larger)
+		return -ENOMEM;
+	observed->refused = larger;
+	observed->refused[observed->refused_count++] =
+		(MountRefused){ .keeper = keeper->pid, .owner = keeper->owner, .error = error };
+	return 0;
 }
 
 int mount_observe_add(MountsObserved *observed, const MountObserved *item)
@@ -384,11 +507,15 @@ int mounts_observe(bool measure, MountsObserved *ret_observed)
 {
 	KeeperProcesses keepers = { 0 };
 	MountsObserved observed = { 0 };
+	Look look = { .measure = measure, .until = shared_memory_clock() / 1000 + APART_ALL_MS, .observed = &observed };
 	int r = keeper_find(NULL, &keepers);
 	for (size_t i = 0; r == 0 && i < keepers.count; i++) {
-		int found = add_keeper(&keepers.items[i], measure, &observed);
+		const KeeperProcess *keeper = &keepers.items[i];
+		int found = add_keeper(keeper, &look);
 		observed.hidden += found == -EACCES || found == -EPERM;
 		r = found == -ENOMEM ? found : 0;
+		if (found == -ETIMEDOUT || found == -EBADMSG)
+			r = refuse(keeper, found, &observed);
 	}
 	keeper_processes_done(&keepers);
 	if (r < 0) {

@@ -13,6 +13,7 @@
 
 typedef struct MountObserved {
 	pid_t keeper;
+	uid_t owner;     /* the keeper's; what is here is what that user says */
 	pid_t holder;    /* whose descriptors the plan's are: the keeper, or for an image of the daemon this process */
 	bool daemon;     /* one of several images that one keeper has */
 	char *directory; /* where it is mounted; of the daemon's, where it appears below its runtime directory */
@@ -35,17 +36,29 @@ typedef struct DaemonObserved {
 	ServerMetrics *metrics; /* never NULL */
 } DaemonObserved;
 
+/* What is named as a keeper and is left out. */
+typedef struct MountRefused {
+	pid_t keeper;
+	uid_t owner;
+	int error; /* -ETIMEDOUT: its files were not read in time; otherwise it has not what a keeper has */
+} MountRefused;
+
 typedef struct MountsObserved {
 	MountObserved *items;
 	size_t count;
 	DaemonObserved *daemons;
 	size_t daemon_count;
 	size_t hidden; /* keepers that may not be looked at */
+	MountRefused *refused;
+	size_t refused_count;
 } MountsObserved;
 
 void mounts_observed_done(MountsObserved *observed);
 
-/* The mounts of this machine, by directory. With `measure` the cache's bitmaps are read as well. Errors: -ENOMEM, keeper_find()'s. */
+/*
+ * The mounts of this machine, by directory. With `measure` the cache's bitmaps are read as well: those of another user, which root alone may, by a process of
+ * that user, some seconds at most; for all of them together 10 s, and who comes later is not measured. Errors: -ENOMEM, keeper_find()'s.
+ */
 int mounts_observe(bool measure, MountsObserved *ret_observed) _must_check_;
 
 /* The topmost one that is seen at a directory, there itself or mounted there from the daemon; NULL: there is none. */

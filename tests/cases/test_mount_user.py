@@ -1,8 +1,11 @@
 """Mounts of ordinary users, through fusermount3."""
+import fcntl
+import json
 import os
 import pwd
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +76,64 @@ def test_mounts_reads_and_unmounts(user, image, unpacked):
     machine.wait_until(lambda: not user.processes(machine.KEEPER), "the keeper's end")
     # Read-ahead and scores that only root may set are no reason for a complaint.
     assert "warning" not in user.log.read_text()
+
+
+def test_root_does_not_wait_for_a_users_files(user, image):
+    """What root sees of a user's mount is measured by a process of that user, in some seconds, whoever holds the locks of that user's cache."""
+    user.mount(image)
+    user.imgfs("pull", "--seal", image)
+    (cache,) = user.home.glob(".cache/imgfs")
+
+    def status():
+        done = machine.imgfs("status", "--json", timeout=30)
+        return [row for row in json.loads(done.stdout) if row["directory"] == str(user.directory)], done.stderr
+
+    (row,), _ = status()
+    assert row["sealed"] and row["readyPercent"] == 100
+    for seal in (cache / "seals").iterdir():
+        seal.unlink()
+    with open(cache / "evict.lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows, said = status()
+        (keeper,) = (machine.parent_of(pid) for pid in user.processes(machine.SERVER))
+        assert not rows and f"process {keeper} of user {pwd.getpwnam(USER).pw_uid}, which is named as a keeper, is left out" in said
+        assert "not be read in time" in said
+    (row,), _ = status()
+    assert row["sealed"]
+    (seal,) = (cache / "seals").iterdir()
+    assert seal.stat().st_uid == pwd.getpwnam(USER).pw_uid, "root makes none of the user's files"
+    assert f"  owner   user {pwd.getpwnam(USER).pw_uid}\n" in machine.imgfs("status").stdout
+
+
+LIAR = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(15, b"imgfs-keeper", 0, 0, 0)
+os.setuid(int(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_root_reads_no_file_of_whoever_is_named_so(user, image, work):
+    """What a keeper has is memory; a file of that name, which may be one that never answers, is not read."""
+    user.mount(image)
+    (server,) = user.processes(machine.SERVER)
+    descriptors = [f"/proc/{machine.parent_of(server)}/fd/{name}" for name in os.listdir(f"/proc/{machine.parent_of(server)}/fd")]
+    (plan,) = (Path(name) for name in descriptors if os.readlink(name) == "/memfd:imgfs-plan (deleted)")
+    (work / "liar").write_text(LIAR)
+    path = "/memfd:imgfs-plan"  # gone at once, so that its link is that of memory
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    os.unlink(path)
+    try:
+        os.write(descriptor, plan.read_bytes())
+        command = ["/usr/bin/python3", work / "liar", str(pwd.getpwnam(OTHER).pw_uid)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(descriptor,)) as liar:
+            assert liar.stdout.readline() == b"ready\n"
+            done = machine.imgfs("status")
+        assert f"process {liar.pid} of user" in done.stderr and "it has not what a keeper of this version has" in done.stderr
+        assert str(work / "liar") not in done.stdout and str(user.directory) in done.stdout
+    finally:
+        os.close(descriptor)
 
 
 def test_upgrades_what_is_its_own(user, image):

@@ -112,7 +112,12 @@ static bool print_failures(const StartRecord *record)
 static void print_mount(const MountObserved *mount, int64_t now)
 {
 	char size[OUTPUT_SIZE_TEXT];
-	printf("%s\n  shows   %s\n", mount->directory, mount->reference);
+	(void)output_text(stdout, mount->directory);
+	printf("\n  shows   ");
+	(void)output_text(stdout, mount->reference);
+	printf("\n");
+	if (mount->owner != geteuid())
+		printf("  owner   user %u\n", mount->owner);
 	if (mount->plan.manifest)
 		printf("          %s\n  image   %s\n", mount->plan.manifest, mount->plan.config ?: "-");
 	if (mount->measured)
@@ -123,6 +128,14 @@ static void print_mount(const MountObserved *mount, int64_t now)
 		printf("          -> `imgfs doctor` asks the hosts that images come from; the server's log has what "
 		       "went "
 		       "wrong\n");
+}
+
+static void print_refused(const MountRefused *refused)
+{
+	fprintf(stderr, "imgfs status: process %d of user %u, which is named as a keeper, is left out: %s\n",
+		refused->keeper, refused->owner,
+		refused->error == -ETIMEDOUT ? "its files could not be read in time"
+					     : "it has not what a keeper of this version has");
 }
 
 static int run(bool json, Error *error)
@@ -141,6 +154,8 @@ static int run(bool json, Error *error)
 	if (observed.hidden > 0)
 		fprintf(stderr, "imgfs status: %zu mounts of other users are left out; root sees them\n",
 			observed.hidden);
+	for (size_t i = 0; i < observed.refused_count; i++)
+		print_refused(&observed.refused[i]);
 	mounts_observed_done(&observed);
 	return r < 0 ? error_set(error, r, "out of memory") : 0;
 }

@@ -158,7 +158,7 @@ static void test_request_of_long_or_relative_paths(_unused_ void **state)
 	assert_int_equal(upgrade_request_write(&request, bytes), -ENAMETOOLONG);
 }
 
-#define UIDS    "Name:\timgfs-keeper\nPPid:\t77\nUid:\t0\t1000\t0\t0\n"
+#define UIDS    "Name:\timgfs-keeper\nPPid:\t77\nUid:\t1000\t1000\t0\t0\nGid:\t0\t50\t0\t0\n"
 #define SIGNALS "SigBlk:\t%016llx\nSigIgn:\t0000000000001000\nSigCgt:\t%016llx\n"
 
 static void test_status(_unused_ void **state)
@@ -178,6 +178,7 @@ static void test_status(_unused_ void **state)
 				       (cases[i].caught & bit) ^ (inverted ? ~bit : 0));
 			assert_int_equal(keeper_status_parse(text, &keeper), 0);
 			assert_int_equal(keeper.owner, 1000);
+			assert_int_equal(keeper.group, 50);
 			assert_int_equal(keeper.parent, 77);
 			assert_int_equal(keeper.upgradable, cases[i].upgradable);
 		}
@@ -185,10 +186,12 @@ static void test_status(_unused_ void **state)
 	static const char *const bad[] = {
 		"",
 		UIDS,
-		"\nPPid:\tx\nUid:\t0\t0\nSigBlk:\t0\nSigCgt:\t0\n",
-		"\nPPid:\t1\nUid:\t0\nSigBlk:\t0\nSigCgt:\t0\n",
-		"\nPPid:\t1\nUid:\t0\t0\nSigBlk:\t\nSigCgt:\tx\n",
-		"\nPPid:\t1\nUid:\t0\t0\nSigBlk:\t0\nSigCgt:\tx\n",
+		"\nPPid:\tx\nUid:\t0\t0\nGid:\t0\t0\nSigBlk:\t0\nSigCgt:\t0\n",
+		"\nPPid:\t1\nUid:\t0\nGid:\t0\t0\nSigBlk:\t0\nSigCgt:\t0\n",
+		"\nPPid:\t1\nUid:\t0\t0\nGid:\t0\t0\nSigBlk:\t\nSigCgt:\tx\n",
+		"\nPPid:\t1\nUid:\t0\t0\nGid:\t0\t0\nSigBlk:\t0\nSigCgt:\tx\n",
+		"\nPPid:\t1\nUid:\t0\t0\nGid:\t0\nSigBlk:\t0\nSigCgt:\t0\n",
+		"\nPPid:\t1\nUid:\t1000\t0\nGid:\t0\t0\nSigBlk:\t0\nSigCgt:\t0\n", /* a program that is set-user-ID root */
 	};
 	for (size_t i = 0; i < ELEMENTS(bad); i++)
 		assert_int_equal(keeper_status_parse(bad[i], &keeper), -EBADMSG);
