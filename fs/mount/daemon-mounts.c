@@ -20,6 +20,7 @@
 struct DaemonMounts {
 	int socket;
 	uint32_t highest;
+	_Atomic bool late;   /* it did not answer in time, and is not heard any more */
 	DaemonPacket packet; /* the last answer */
 };
 
@@ -45,9 +46,15 @@ static int connect_to(const char *runtime, int *ret_fd)
  * What has failed between this process and the keeper, as opposed to what the keeper says. An answer that comes after all would be taken for that of
  * the next request: so there is none, on this connection.
  */
-static int broken(const DaemonMounts *mounts, Error *error, int code)
+static int broken(DaemonMounts *mounts, Error *error, int code)
 {
+	if (code == -EAGAIN)
+		mounts->late = true;
 	(void)shutdown(mounts->socket, SHUT_RDWR);
+	if (mounts->late && code != -EAGAIN)
+		return error_set(error, -EPIPE,
+				 "the keeper of the mounts did not answer somebody in time, and is connected to anew; "
+				 "try again");
 	if (code == -EAGAIN)
 		return error_set(error, -ETIMEDOUT, "the keeper of the mounts has not answered within %d s", ANSWER_S);
 	if (code == -EPIPE || code == -ECONNRESET)
@@ -156,6 +163,18 @@ DaemonMounts *daemon_mounts_close(DaemonMounts *mounts)
 int daemon_mounts_fd(const DaemonMounts *mounts)
 {
 	return mounts->socket;
+}
+
+bool daemon_mounts_was_late(const DaemonMounts *mounts)
+{
+	return mounts->late;
+}
+
+pid_t daemon_mounts_keeper(const DaemonMounts *mounts)
+{
+	struct ucred peer = { 0 };
+	socklen_t size = sizeof(peer);
+	return getsockopt(mounts->socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
 }
 
 uint32_t daemon_mounts_highest(const DaemonMounts *mounts)
@@ -357,19 +376,16 @@ int daemon_mounts_access(DaemonMounts *mounts, uint32_t slot, char **ret_access,
 int daemon_mounts_upgrade(DaemonMounts *mounts, Error *error)
 {
 	Programs programs;
-	struct ucred peer;
-	socklen_t size = sizeof(peer);
+	pid_t keeper = daemon_mounts_keeper(mounts);
 	int r = programs_find(&programs, error);
 	if (r < 0)
 		return r;
-	if (getsockopt(mounts->socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return broken(mounts, error, -errno);
 	_cleanup_(keeper_processes_done) KeeperProcesses keepers = { 0 };
 	r = keeper_find(NULL, &keepers);
 	if (r < 0)
 		return error_set(error, r, "cannot look at the processes of this machine: %s", strerror(-r));
 	for (size_t i = 0; i < keepers.count; i++) {
-		if (keepers.items[i].pid == peer.pid)
+		if (keepers.items[i].pid == keeper)
 			return upgrade_keeper(&keepers.items[i], &programs, error);
 	}
 	return broken(mounts, error, -EPIPE);

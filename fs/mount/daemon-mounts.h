@@ -44,6 +44,12 @@ DEFINE_CLEANUP(DaemonMounts, daemon_mounts_close);
 /* For poll(): POLLHUP once the keeper is gone, or has not answered in time: then it is to be opened anew. Nothing else ever comes of it; nobody but this object may read from it. */
 int daemon_mounts_fd(const DaemonMounts *mounts);
 
+/* Was it given up since it did not answer in time? By any thread. */
+bool daemon_mounts_was_late(const DaemonMounts *mounts);
+
+/* Its process, as this one sees it; 0: that cannot be said. By any thread. */
+pid_t daemon_mounts_keeper(const DaemonMounts *mounts);
+
 /* The highest slot that the keeper's mounts had ever had when it was opened: the kernel may still remember nodes of it. 0: none. */
 uint32_t daemon_mounts_highest(const DaemonMounts *mounts);
 

@@ -215,7 +215,15 @@ static void note_mount(Node *node, NodeHolder *holder)
 static int bind_again(Node *node, NodeHolder *holder, Error *error)
 {
 	const NodeRecord *record = &holder->record;
-	int r = node_unbind(record->request.directory, &record->chain_id, true, error);
+	const char *directory = record->request.directory;
+	_cleanup_free_ char *table = node_mount_table();
+	if (table && node_bound_search(table, directory, &record->chain_id) &&
+	    !node_bound(directory, &record->chain_id))
+		return error_set(error, -EBUSY,
+				 "a mount of a keeper that has died lies at %s below another mount, which findmnt %s "
+				 "shows; once that is unmounted, the image is mounted there again by itself",
+				 directory, directory);
+	int r = node_unbind(directory, &record->chain_id, true, error);
 	return r < 0 ? r : node_holder_bind(node, holder, error);
 }
 
@@ -341,13 +349,34 @@ int node_restore(Node *node, Error *error)
 	return 0;
 }
 
-/* The keeper has died, and all mounts with it. */
-static void recover(Node *node)
+static void log_death(void)
 {
-	Error error = { 0 };
 	log_error(
 		"the keeper of the mounts has died; another one takes over, and programs that used them have to start "
 		"again");
+}
+
+static pid_t keeper_of(Node *node)
+{
+	node_lock(node);
+	pid_t keeper = node->mounts ? daemon_mounts_keeper(node->mounts) : 0;
+	node_unlock(node);
+	return keeper;
+}
+
+/* The keeper has died, and all mounts with it; or else it was not waited for any longer, and what it said meanwhile is not known. */
+static void recover(Node *node)
+{
+	Error error = { 0 };
+	node_lock(node);
+	bool late = node->mounts && daemon_mounts_was_late(node->mounts);
+	node_unlock(node);
+	pid_t before = keeper_of(node);
+	if (late)
+		log_warning("the keeper of the mounts has not answered in time; it is connected to anew, and what is "
+			    "mounted stays");
+	else
+		log_death();
 	node_keeper_drop(node);
 	for (unsigned pause = RETRY_FIRST; !is_ending(node); pause = pause < RETRY_LAST ? 2 * pause : RETRY_LAST) {
 		int r = wait_for_keeper(node, &error);
@@ -362,6 +391,8 @@ static void recover(Node *node)
 		for (unsigned i = 0; i < pause * 10 && !is_ending(node); i++)
 			pause_ms(100);
 	}
+	if (late && keeper_of(node) != before && !is_ending(node))
+		log_death();
 	(void)each_holder(node, look_one, NULL);
 	bring_back(node, true);
 }
@@ -392,6 +423,8 @@ static void reap_one(Node *node, NodeHolder *holder, void *arg)
 	const char *table = arg, *directory = holder->record.request.directory;
 	Error error = { 0 };
 	bool lingering = false;
+	if (directory && !node_holder_is_bound(node, holder) && is_here(node, holder))
+		bring_one(node, holder, &(Round){ .offline = true }); /* what was in the way may be gone */
 	if (!directory || !node_holder_is_bound(node, holder))
 		return;
 	if (node_bound_search(table, directory, &holder->record.chain_id)) {

@@ -189,6 +189,26 @@ def test_something_on_top(what, daemon, reference, image, work):
     assert not daemon.list()
 
 
+def test_the_keeper_dies_below_something_on_top(daemon, reference, image, work):
+    """The image is not mounted over what covers it, but once that is gone; the log has the way out."""
+    daemon.start()
+    daemon.mount(reference, work / "a")
+    daemon.mount(reference, work / "b")
+    machine.run("mount", "-t", "tmpfs", "tmpfs", work / "a")
+    (work / "a/mine").touch()
+    table, keeper = mounts_at(work / "a"), daemon.keeper()
+    os.kill(keeper, signal.SIGKILL)
+    daemon.keeper(other_than=keeper)
+    machine.wait_until(lambda: daemon.list()[str(work / "b")]["mounted"], "the other image")
+    entry = machine.wait_until(lambda: (one := daemon.list()[str(work / "a")]).get("fault") and one, "the fault")
+    assert "below another mount" in entry["fault"] and f"findmnt {work}/a" in daemon.log.read_text()
+    assert len(mounts_at(work / "a")) == len(table) and (work / "a/mine").exists()
+    machine.run("umount", work / "a")
+    machine.wait_until(lambda: daemon.list()[str(work / "a")]["mounted"], "the image", 10)
+    assert "fault" not in daemon.list()[str(work / "a")] and len(mounts_at(work / "a")) == 1
+    check_content(work / "a", image)
+
+
 @pytest.mark.parametrize("limit", [40, 400])
 def test_the_keeper_runs_out_of_descriptors(limit, daemon, reference, image, work):
     """What it cannot take it refuses, in words; it goes on, and so does who asked, with all else that it has."""

@@ -67,11 +67,16 @@ static void test_late_answer(_unused_ void **state)
 	open_keeper(&keeper, &mounts);
 	struct timeval patience = { .tv_usec = 20000 };
 	assert_int_equal(setsockopt(daemon_mounts_fd(mounts), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+	assert_false(daemon_mounts_was_late(mounts));
+	assert_int_equal(daemon_mounts_keeper(mounts), getpid());
 	assert_int_equal(daemon_mounts_detach(mounts, 1, NULL), -ETIMEDOUT);
+	assert_true(daemon_mounts_was_late(mounts));
 	DaemonMessage late = { .type = DAEMON_ANSWER, .slot = 1 };
 	int r = daemon_message_send(keeper.fd, &late, NULL, 0, 0);
 	assert_true(r == 0 || r == -EPIPE);
-	assert_int_equal(daemon_mounts_detach(mounts, 2, NULL), -EPIPE);
+	Error error = { 0 };
+	assert_int_equal(daemon_mounts_detach(mounts, 2, &error), -EPIPE);
+	assert_non_null(strstr(error.message, "did not answer somebody in time")); /* it is not said to be gone */
 	/* Whoever watches it hears of that. */
 	struct pollfd watch = { .fd = daemon_mounts_fd(mounts) };
 	assert_int_equal(poll(&watch, 1, 0), 1);

@@ -14,6 +14,7 @@ struct DaemonMounts {
 	int fd;          /* the manager's end */
 	unsigned keeper; /* which one it speaks to */
 	uint32_t highest;
+	_Atomic bool late;
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -25,7 +26,7 @@ static unsigned keeper; /* counts those that have lived */
 static int own_fd = -1; /* the keeper's end */
 static int fail_code, refuse_code;
 static unsigned fail_count, busy_count;
-static bool die_next;
+static bool die_next, late_next;
 static _Atomic bool in_use; /* one thread at a time may call */
 
 static void lock(void)
@@ -55,7 +56,7 @@ void fake_keeper_reset(void)
 	counts = (FakeKeeperCounts){ 0 };
 	fail_count = busy_count = 0;
 	refuse_code = 0;
-	die_next = false;
+	die_next = late_next = false;
 	unlock();
 }
 
@@ -85,6 +86,13 @@ void fake_keeper_die_at_next_attach(void)
 {
 	lock();
 	die_next = true;
+	unlock();
+}
+
+void fake_keeper_be_late_at_next_attach(void)
+{
+	lock();
+	late_next = true;
 	unlock();
 }
 
@@ -171,6 +179,16 @@ int daemon_mounts_fd(const DaemonMounts *mounts)
 	return mounts->fd;
 }
 
+bool daemon_mounts_was_late(const DaemonMounts *mounts)
+{
+	return mounts->late;
+}
+
+pid_t daemon_mounts_keeper(const DaemonMounts *mounts)
+{
+	return (pid_t)mounts->keeper + 1;
+}
+
 uint32_t daemon_mounts_highest(const DaemonMounts *mounts)
 {
 	return mounts->highest;
@@ -202,7 +220,7 @@ static void leave(void)
 	atomic_store(&in_use, false);
 }
 
-static int attach(const DaemonMounts *mounts, const DaemonAttach *wanted, DaemonSlot *ret_slot, Error *error)
+static int attach(DaemonMounts *mounts, const DaemonAttach *wanted, DaemonSlot *ret_slot, Error *error)
 {
 	counts.attaches++;
 	if (die_next) {
@@ -211,6 +229,11 @@ static int attach(const DaemonMounts *mounts, const DaemonAttach *wanted, Daemon
 	}
 	if (mounts->keeper != keeper)
 		return -EPIPE;
+	if (late_next) {
+		late_next = false;
+		mounts->late = true;
+		return error_set(error, -ETIMEDOUT, "the fake keeper is late");
+	}
 	if (fail_count > 0) {
 		fail_count--;
 		return error_set(error, fail_code, "the fake keeper fails");

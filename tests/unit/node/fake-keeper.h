@@ -27,6 +27,9 @@ void fake_keeper_be_busy(unsigned count);
 /* The next attach finds that the keeper dies of it. */
 void fake_keeper_die_at_next_attach(void);
 
+/* The next attach is answered too late: the manager gives the connection up, and the keeper lives. */
+void fake_keeper_be_late_at_next_attach(void);
+
 /* Opening fails with this errno until it is 0 again. */
 void fake_keeper_refuse(int code);
 

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -231,6 +232,58 @@ static void test_keeper_dies(void **state)
 	assert_int_equal(fake_keeper_size(), 2);
 }
 
+/* What is logged from here on goes to memory; returns where it went before. */
+static int catch_log(int *ret_memory)
+{
+	int before = dup(STDERR_FILENO);
+	*ret_memory = memfd_create("log", MFD_CLOEXEC);
+	assert_true(before >= 0 && *ret_memory >= 0);
+	assert_int_equal(dup2(*ret_memory, STDERR_FILENO), STDERR_FILENO);
+	return before;
+}
+
+static char *end_log(int before, int memory)
+{
+	static char text[4096];
+	assert_int_equal(dup2(before, STDERR_FILENO), STDERR_FILENO);
+	ssize_t size = pread(memory, text, sizeof(text) - 1, 0);
+	assert_true(size >= 0);
+	text[size] = '\0';
+	(void)close(before);
+	(void)close(memory);
+	return text;
+}
+
+static void await_opens(unsigned wanted)
+{
+	for (int i = 0; i < 3000 && fake_keeper_counts().opens < wanted; i++)
+		usleep(10000);
+	assert_true(fake_keeper_counts().opens >= wanted);
+}
+
+/* A keeper that is late is not called dead, unless another one is there afterwards. */
+static void test_keeper_is_late(void **state)
+{
+	NodeFixture *fixture = *state;
+	fixture->keeps = true;
+	node_fixture_start(fixture);
+	assert_int_equal(node_fixture_attach(fixture, "me", "a:1"), 1);
+	for (int dies = 0; dies < 2; dies++) {
+		int memory, before = catch_log(&memory);
+		unsigned opens = fake_keeper_counts().opens;
+		fake_keeper_be_late_at_next_attach();
+		assert_int_equal(node_fixture_attach(fixture, "you", "b:1"), -ETIMEDOUT);
+		if (dies)
+			fake_keeper_die();
+		lose_keeper(fixture);
+		await_opens(opens + 1);
+		node_fixture_await(fixture, "me", "attached");
+		const char *log = end_log(before, memory);
+		assert_non_null(strstr(log, "has not answered in time"));
+		assert_true(!strstr(log, "has died") == !dies);
+	}
+}
+
 static void test_keeper_cannot_be_started(void **state)
 {
 	NodeFixture *fixture = *state;
@@ -292,6 +345,7 @@ int main(void)
 						node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_back_after_all, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_keeper_dies, node_fixture_set_up, node_fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_keeper_is_late, node_fixture_set_up, node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_keeper_cannot_be_started, node_fixture_set_up,
 						node_fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_unfinished_eviction, node_fixture_set_up, node_fixture_tear_down),
