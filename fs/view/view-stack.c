@@ -160,33 +160,3 @@ int view_stack_child(ViewStackSet *set, ViewStack stack, uint32_t from, TreeStri
 	*ret_stack = collection.stack;
 	return 0;
 }
-
-int view_stack_walk(ViewStackSet *set, uint32_t layers, TreeString path, ViewSource *ret_source)
-{
-	size_t mark = set->count; /* the stacks of the walk are dropped at its end */
-	ViewStack stack;
-	TreeInode inode = { .mode = S_IFDIR };
-	int r = view_stack_root(set, layers, &stack);
-
-	for (size_t at = 0; r == 0 && at < path.size;) {
-		const char *slash = memchr(path.data + at, '/', path.size - at);
-		size_t size = slash ? (size_t)(slash - path.data) - at : path.size - at;
-		TreeString name = { .data = path.data + at, .size = size };
-		at += size + 1;
-		if (size == 0)
-			continue;
-		if (!S_ISDIR(inode.mode)) {
-			r = -ENOTDIR;
-			break;
-		}
-		r = view_stack_child(set, stack, 0, name, NULL, &stack);
-		if (r == 0)
-			source_inode(set, view_stack_at(set, stack, 0), &inode);
-	}
-	if (r == 0 && S_ISDIR(inode.mode))
-		r = -EISDIR;
-	if (r == 0)
-		*ret_source = view_stack_at(set, stack, 0);
-	set->count = mark;
-	return r;
-}

@@ -54,7 +54,8 @@ int view_stack_child(ViewStackSet *set, ViewStack stack, uint32_t from, TreeStri
 		     ViewStack *ret_stack) _must_check_;
 
 /*
- * Walks `path` (components between slashes) from the root of the lowest `layers` layers to something that is no directory.
- * Symlinks are not followed. Errors: -ENOENT, -ENOTDIR, -EISDIR, -ENOMEM.
+ * Walks `path` from the root of the lowest `layers` layers to something that is no directory. Symlinks on the way are followed as if these layers
+ * were unpacked and their root were "/", the last component is not. Errors: -ENOENT, -ENOTDIR, -EISDIR, -ELOOP (more than 40 symlinks, or a
+ * path too long), -ENOMEM.
  */
 int view_stack_walk(ViewStackSet *set, uint32_t layers, TreeString path, ViewSource *ret_source) _must_check_;

@@ -80,7 +80,7 @@ static int resolve_lower_link(Merge *merge, ViewSource *source)
 		TreeString target = tree_target(tree, &inode);
 		ViewSource found;
 		int r = source->layer == 0 ? -ENOENT : view_stack_walk(&merge->stacks, source->layer, target, &found);
-		if (r == -ENOENT || r == -ENOTDIR || r == -EISDIR)
+		if (r == -ENOENT || r == -ENOTDIR || r == -EISDIR || r == -ELOOP)
 			return lower_link_error(merge, *source, target);
 		if (r < 0)
 			return r;

@@ -1,9 +1,12 @@
 """A mounted image is the tree that umoci unpacks from it: every name with all it has, every byte."""
 import stat
+import tarfile
 
 import pytest
 
+import machine
 import tree
+from images import Image, Layout, tar_of
 
 IMAGES = ["inv-v1", "inv-v2", "py-v1", "node-v1"]
 
@@ -32,6 +35,36 @@ def test_over_http(tag, store, serve, mount_http, unpacked_scan):
     mounted = mount_http(serve().host, name)
     found = tree.compare(unpacked_scan(tag), tree.scan_apart(mounted.directory))
     assert not found, "\n".join(found[:20])
+    mounted.unmount()
+
+
+def link(name, target, kind=tarfile.SYMTYPE):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def directory(name):
+    info = tarfile.TarInfo(name)
+    info.type, info.mode = tarfile.DIRTYPE, 0o755
+    return info
+
+
+def test_hard_links_to_lower_layers(work, mount):
+    """Their targets are paths in what lies below, symlinks among the parents included."""
+    base = tar_of(directory("./"), directory("usr"), directory("usr/lib"), ("usr/lib/x", b"hello"), link("usr/lib/last", "x"),
+                  link("lib", "usr/lib"), link("abs", "/usr/lib"), link("usr/up", "../abs"), link("usr/out", "../../../abs/."))
+    targets = ["usr/lib/x", "lib/x", "abs/x", "usr/up/x", "usr/out/x", "lib/last"]
+    image = Image(base, tar_of(*(link(f"to-{number}", target, tarfile.LNKTYPE) for number, target in enumerate(targets))))
+    layout = Layout(work / "layout")
+    layout.add(layout.manifest(image), "t")
+    machine.run("umoci", "raw", "unpack", "--image", f"{layout.path}:t", work / "unpacked")
+    machine.imgfs("export", "--store", work / "store", "--tag", "x:1", f"oci:{layout.path}")
+    mounted = mount("--store", work / "store", "x:1")
+    reference = tree.scan_apart(work / "unpacked")
+    assert reference["to-4"]["links"] == 6
+    found = tree.compare(reference, tree.scan_apart(mounted.directory))
+    assert not found, "\n".join(found)
     mounted.unmount()
 
 

@@ -265,6 +265,79 @@ static void test_lower_hard_links(void **state)
 	       LAYER({ .path = "l", .target = "d/t" }), LAYER({ .path = "m", .target = "l" }));
 }
 
+#define LINK_ (S_IFLNK | 0777)
+
+/* As umoci unpacks it: what stands on the way is followed, within the layers, and the last component is not. */
+static void test_lower_hard_links_behind_symlinks(void **state)
+{
+	(void)state;
+	EXPECT("a -> /usr/lib\n"
+	       "b f L0 @1 n6\n"
+	       "c f L0 @1 n6\n"
+	       "d f L0 @1 n6\n"
+	       "e -> x\n"
+	       "f f L0 @1 n6\n"
+	       "g f L1 @2 n2\n"
+	       "lib -> usr/lib\n"
+	       "new d 755 t0 n2\n"
+	       "new/y f L1 @2 n2\n"
+	       "usr d 755 t0 n3\n"
+	       "usr/lib d 755 t0 n2\n"
+	       "usr/lib/last -> x\n"
+	       "usr/lib/x f L0 @1 n6\n"
+	       "usr/lower -> /lib/.\n"
+	       "usr/out -> ../../../new//./\n"
+	       "usr/up -> ../a\n"
+	       "z f L0 @1 n6\n",
+	       LAYER({ .path = "usr", .mode = DIR }, { .path = "usr/lib", .mode = DIR },
+		     { .path = "usr/lib/x", .mode = FILE_, .data = 1 },
+		     { .path = "usr/lib/last", .mode = LINK_, .target = "x" },
+		     { .path = "usr/up", .mode = LINK_, .target = "../a" },
+		     { .path = "usr/lower", .mode = LINK_, .target = "/lib/." },
+		     { .path = "usr/out", .mode = LINK_, .target = "../../../new//./" },
+		     { .path = "lib", .mode = LINK_, .target = "usr/lib" },
+		     { .path = "a", .mode = LINK_, .target = "/usr/lib" }),
+	       LAYER({ .path = "new", .mode = DIR }, { .path = "new/y", .mode = FILE_, .data = 2 }),
+	       LAYER({ .path = "b", .target = "lib/x" }, { .path = "c", .target = "a/x" },
+		     { .path = "d", .target = "usr/up/x" }, { .path = "e", .target = "lib/last" },
+		     { .path = "f", .target = "usr/lower/x" }, { .path = "g", .target = "usr/out/y" }),
+	       LAYER({ .path = "z", .target = "usr/lower/../../lib/x" }));
+}
+
+static void expect_nowhere(const Layer *layers, size_t count)
+{
+	View view;
+	Error error = { 0 };
+	assert_int_equal(build(layers, count, &view, &error), -EBADMSG);
+	assert_non_null(strstr(error.message, "layer 2 holds a hard link"));
+	done(&view);
+}
+
+static void test_symlinks_that_lead_nowhere(void **state)
+{
+	(void)state;
+	static char longest[4001];
+	for (size_t i = 0; i < sizeof(longest) - 1; i++)
+		longest[i] = i % 2 ? '/' : 'a';
+	memcpy(longest, "long/", 5);
+	const LayerPath lower[] = {
+		{ .path = "f", .mode = FILE_ },
+		{ .path = "loop", .mode = LINK_, .target = "loop" },
+		{ .path = "swap", .mode = LINK_, .target = "/paws/" },
+		{ .path = "paws", .mode = LINK_, .target = "swap/swap" },
+		{ .path = "file", .mode = LINK_, .target = "f" },
+		{ .path = "none", .mode = LINK_, .target = "gone" },
+		{ .path = "root", .mode = LINK_, .target = "../.." },
+		{ .path = "long", .mode = LINK_, .target = longest },
+	};
+	static const char *const targets[] = { "loop/x", "swap/x",  "file/x", "none/x",
+					       "root/x", "root/..", "f/..",   "long/x" };
+	for (size_t i = 0; i < sizeof(targets) / sizeof(*targets); i++)
+		expect_nowhere(
+			(const Layer[]){ { .paths = lower, .count = 8 }, LAYER({ .path = "l", .target = targets[i] }) },
+			2);
+}
+
 static void test_lower_hard_link_without_target(void **state)
 {
 	(void)state;
@@ -336,6 +409,8 @@ int main(void)
 		cmocka_unit_test(test_implied_directory_takes_the_lower_metadata),
 		cmocka_unit_test(test_hard_links),
 		cmocka_unit_test(test_lower_hard_links),
+		cmocka_unit_test(test_lower_hard_links_behind_symlinks),
+		cmocka_unit_test(test_symlinks_that_lead_nowhere),
 		cmocka_unit_test(test_lower_hard_link_without_target),
 		cmocka_unit_test(test_same_input_same_bytes),
 		cmocka_unit_test(test_chain_id),
