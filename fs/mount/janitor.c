@@ -3,9 +3,12 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/statvfs.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,8 +20,9 @@
 #define STEP_MAX      (64u << 20)
 #define FREE_PART     16u /* of a disk that is full: so much is made free */
 #define FREE_MAX      (256u << 20)
-#define WARN_INTERVAL 60 /* seconds */
-#define AGAIN_FIRST   3  /* seconds after which what was in use may not be any more */
+#define WARN_INTERVAL 60  /* seconds */
+#define RESTART_PAUSE 500 /* milliseconds before who was killed is replaced */
+#define AGAIN_FIRST   3   /* seconds after which what was in use may not be any more */
 
 static int64_t seconds_now(void)
 {
@@ -130,6 +134,59 @@ static int keep_open(int *const fds[], size_t count)
 	return close_range(3 + (unsigned)count, ~0u, 0) < 0 ? -errno : 0;
 }
 
+/* Does its work until the server ends, or the process ends that the descriptor stands for (-1: none). */
+static void work(Janitor *janitor, int server, int guard)
+{
+	struct pollfd ends[] = { { .fd = server, .events = POLLIN }, { .fd = guard, .events = POLLIN } };
+	*janitor = (Janitor){ .cache = janitor->cache, .metrics = janitor->metrics, .quota = janitor->quota };
+	do
+		janitor_step(janitor);
+	while (poll(ends, ELEMENTS(ends), JANITOR_INTERVAL) <= 0);
+	if (ends[0].revents)
+		_exit(0);
+}
+
+/* Waits until the child has been killed. */
+static void watch(int server, pid_t pid, int child)
+{
+	struct pollfd ends[] = { { .fd = server, .events = POLLIN }, { .fd = child, .events = POLLIN } };
+	while (poll(ends, ELEMENTS(ends), -1) <= 0)
+		;
+	(void)waitpid(pid, NULL, ends[0].revents ? WNOHANG : 0); /* it sees the server's end by itself */
+	if (ends[0].revents)
+		_exit(0);
+	log_warning("the janitor was killed, and is started again");
+	if (poll(ends, 1, RESTART_PAUSE) > 0)
+		_exit(0);
+}
+
+/*
+ * Two processes: one does the work, and the other, its parent, starts another one when it is killed. When the parent is killed, the child takes its place. So who is
+ * killed alone is missed for a moment only; the server cannot start one, since it has given up what that takes.
+ */
+_Noreturn static void guard(Janitor *janitor, int server)
+{
+	for (;;) {
+		_cleanup_close_ int self = pidfd_open(getpid(), 0);
+		pid_t pid = self < 0 ? -1 : fork();
+		if (pid == 0) {
+			work(janitor, server, self);
+			log_warning("the janitor's guard was killed, and is started again");
+			continue;
+		}
+		_cleanup_close_ int child = pid < 0 ? -1 : pidfd_open(pid, 0);
+		if (child >= 0) {
+			watch(server, pid, child);
+			continue;
+		}
+		if (pid > 0) {
+			(void)kill(pid, SIGKILL);
+			(void)waitpid(pid, NULL, 0);
+		}
+		work(janitor, server, -1); /* without a guard, better than not at all */
+	}
+}
+
 /*
  * The server holds the other end of the pipe, whoever it is by then: a death signal would not come, since who has given up root may not
  * send one to root.
@@ -144,11 +201,7 @@ _Noreturn static void run(const MountPlan *plan, int server)
 	if (keep_open(fds, metrics < 0 ? 2 : 3) < 0 || cache_store_adopt(cache, &janitor.cache) < 0 ||
 	    server_metrics_open(metrics, &janitor.metrics) < 0)
 		_exit(1);
-	struct pollfd end = { .fd = server, .events = POLLIN };
-	do
-		janitor_step(&janitor);
-	while (poll(&end, 1, JANITOR_INTERVAL) <= 0);
-	_exit(0);
+	guard(&janitor, server);
 }
 
 int janitor_start(const MountPlan *plan)

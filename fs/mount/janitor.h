@@ -1,7 +1,8 @@
 /*
  * Who makes room in the cache of a private mount: a process beside the server, which lets go of its privileges before that and has but descriptors of its own
  * image's blobs. The janitor has the cache's directory alone, looks at what the server counts, and evicts when that has stored enough to
- * pass the quota, or when the disk is full. It ends with its server; killed at any moment it leaves nothing wrong (cache-evict.h).
+ * pass the quota, or when the disk is full. It ends with its server; killed at any moment it leaves nothing wrong (cache-evict.h), and another
+ * takes its place: they are two, one of which watches the other.
  */
 #pragma once
 

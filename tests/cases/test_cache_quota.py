@@ -189,6 +189,27 @@ def janitor_of(mounted):
     return machine.wait_until(running, "a janitor")[0]
 
 
+def worker_of(guard):
+    """The janitor's child, which does the work."""
+    return machine.wait_until(lambda: [pid for pid in machine.processes_of(machine.SERVER) if machine.parent_of(pid) == guard], "a worker")[0]
+
+
+def test_janitors_that_are_killed(front, work, mount, image, cache):
+    """Whichever of the two is killed alone is there again while the server goes on, and evicts; nothing of them is left after the mount."""
+    mounted = mount("--cache", work / "cache", "--quota", "2M", f"{front.host}/{NAME}:{TAG}")
+    server, guard = mounted.server(), janitor_of(mounted)
+    worker = worker_of(guard)
+    os.kill(worker, signal.SIGKILL)
+    second = machine.wait_until(lambda: (pid := worker_of(guard)) != worker and pid, "another worker")
+    os.kill(guard, signal.SIGKILL)
+    third = worker_of(second)  # it has become the guard
+    read_round(mounted, image, names_of(image))
+    machine.wait_until(lambda: cache("size")["total"] <= 2_000_000, "a cache within its quota", seconds=60)
+    assert mounted.server() == server and worker_of(second) == third
+    mounted.unmount()
+    machine.wait_until(lambda: not {server, guard, worker, second, third} & set(machine.processes_of(machine.SERVER)), "their end")
+
+
 def read_round(mounted, image, names):
     """Reads files past the page cache and compares them."""
     for name in names:
