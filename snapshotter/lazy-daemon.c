@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/vfs.h>
 
@@ -12,6 +13,7 @@
 #define TIMEOUT_MILLIS 30000  /* of each request to a registry, for what has to come before a tree is there */
 #define ATTACH_MILLIS  300000 /* for all of it: several hosts may be asked, and an index may be large */
 #define CALL_MILLIS    30000  /* for what needs no network */
+#define CONNECT_MILLIS 10000
 
 #define DIGITS     12 /* of the root's digest */
 #define OWNER_SIZE (LAZY_PREFIX_SIZE + 24)
@@ -22,23 +24,30 @@ static const char *owner_of(const LazyDaemon *daemon, uint64_t id, char owner[st
 	return owner;
 }
 
-static bool is_cancelled(void *arg)
+/* Who waits for an answer. */
+typedef struct Waiting {
+	const atomic_bool *cancelled; /* NULL: nobody but this process */
+	int stop_fd;
+} Waiting;
+
+static bool is_given_up(void *arg)
 {
-	const atomic_bool *cancelled = arg;
-	return atomic_load(cancelled);
+	const Waiting *waiting = arg;
+	struct pollfd stop = { .fd = waiting->stop_fd, .events = POLLIN };
+	return waiting->cancelled ? atomic_load(waiting->cancelled) : poll(&stop, 1, 0) > 0;
 }
 
-/* `cancelled` may be NULL. */
 static int call(const LazyDaemon *daemon, json_t *request, unsigned limit, const atomic_bool *cancelled,
 		json_t **ret_answer, Error *error)
 {
 	_cleanup_(control_client_free_p) ControlClient *client = NULL;
 	if (!request)
 		return error_set(error, -ENOMEM, "out of memory");
-	int r = control_connect(daemon->socket, &client, error);
+	Waiting waiting = { .cancelled = cancelled, .stop_fd = daemon->stop_fd };
+	int r = control_connect_within(daemon->socket, CONNECT_MILLIS, is_given_up, &waiting, &client, error);
 	if (r < 0)
 		return r;
-	control_client_limit(client, limit, cancelled ? is_cancelled : NULL, (void *)(uintptr_t)cancelled);
+	control_client_limit(client, limit, is_given_up, &waiting);
 	return control_call(client, request, NULL, NULL, ret_answer, error);
 }
 
@@ -60,12 +69,12 @@ static int attach(void *arg, uint64_t id, const char *reference, const json_t *l
 	return *ret_path ? 0 : error_set(error, -ENOMEM, "out of memory");
 }
 
-static int detach(void *arg, uint64_t id, Error *error)
+static int detach(void *arg, uint64_t id, const atomic_bool *cancelled, Error *error)
 {
 	char owner[OWNER_SIZE];
 	json_auto_t *answer = NULL;
 	json_auto_t *request = json_pack("{s:s, s:s}", "call", "detach", "owner", owner_of(arg, id, owner));
-	return call(arg, request, CALL_MILLIS, NULL, &answer, error);
+	return call(arg, request, CALL_MILLIS, cancelled, &answer, error);
 }
 
 /* Ids are SQLite's: positive, 63 bits. Other owners may have any name. */
@@ -99,7 +108,7 @@ static int add_owners(const LazyDaemon *daemon, const json_t *answer, uint64_t *
 	return 0;
 }
 
-static int owners(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error)
+static int owners(void *arg, const atomic_bool *cancelled, uint64_t **ret_ids, size_t *ret_count, Error *error)
 {
 	_cleanup_free_ uint64_t *ids = NULL;
 	_cleanup_free_ char *after = NULL;
@@ -108,7 +117,7 @@ static int owners(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error
 	do {
 		json_auto_t *answer = NULL;
 		json_auto_t *request = json_pack("{s:s, s:s*}", "call", "list", "after", after);
-		r = call(arg, request, CALL_MILLIS, NULL, &answer, error);
+		r = call(arg, request, CALL_MILLIS, cancelled, &answer, error);
 		if (r < 0)
 			return r;
 		const char *next = json_string_value(json_object_get(answer, "next"));
@@ -129,13 +138,15 @@ static bool shown(void *arg _unused_, const char *path)
 	return statfs(path, &status) == 0 && status.f_type == FUSE_SUPER_MAGIC;
 }
 
-int lazy_daemon(LazyDaemon *daemon, const char *socket, const char *root, LazyBackend *ret_backend, Error *error)
+int lazy_daemon(LazyDaemon *daemon, const char *socket, int stop_fd, const char *root, LazyBackend *ret_backend,
+		Error *error)
 {
 	char hex[DIGEST_HEX_SIZE];
 	Digest digest;
 	if (digest_of(root, strlen(root), &digest) < 0)
 		return error_set(error, -ENOMEM, "out of memory");
 	daemon->socket = socket;
+	daemon->stop_fd = stop_fd;
 	(void)snprintf(daemon->prefix, sizeof(daemon->prefix), "snapshotter:%.*s:", DIGITS, digest_hex(&digest, hex));
 	*ret_backend =
 		(LazyBackend){ .attach = attach, .detach = detach, .owners = owners, .shown = shown, .arg = daemon };

@@ -20,10 +20,10 @@ typedef struct LazyBackend {
 	 */
 	int (*attach)(void *arg, uint64_t id, const char *reference, const json_t *layers, const atomic_bool *cancelled,
 		      char **ret_path, Error *error);
-	/* Errors: -ENOENT (nothing is held), -ETIMEDOUT (the backend does not answer), others. */
-	int (*detach)(void *arg, uint64_t id, Error *error);
-	/* All ids for which something is held; the caller's. */
-	int (*owners)(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error);
+	/* Ends likewise (NULL: as soon as the process is to end). Errors: -ENOENT (nothing is held), -ETIMEDOUT (the backend does not answer), others. */
+	int (*detach)(void *arg, uint64_t id, const atomic_bool *cancelled, Error *error);
+	/* All ids for which something is held; the caller's. Ends likewise. */
+	int (*owners)(void *arg, const atomic_bool *cancelled, uint64_t **ret_ids, size_t *ret_count, Error *error);
 	/* Does the directory show a tree now? Cheap. */
 	bool (*shown)(void *arg, const char *path);
 	void *arg;
@@ -58,9 +58,10 @@ int lazy_layer_encode(const MetaLabels *labels, const char *ref, const char *par
 
 typedef struct LazyDaemon {
 	const char *socket;
+	int stop_fd; /* readable once the process is to end; not owned */
 	char prefix[LAZY_PREFIX_SIZE];
 } LazyDaemon;
 
-/* `root` is a real path. `daemon` and `socket` must stay. Errors: -ENOMEM, with a sentence. */
-int lazy_daemon(LazyDaemon *daemon, const char *socket, const char *root, LazyBackend *ret_backend, Error *error)
-	_must_check_;
+/* `root` is a real path. `daemon`, `socket` and `stop_fd` must stay. Errors: -ENOMEM, with a sentence. */
+int lazy_daemon(LazyDaemon *daemon, const char *socket, int stop_fd, const char *root, LazyBackend *ret_backend,
+		Error *error) _must_check_;

@@ -195,7 +195,8 @@ static int open_state(const Options *options, Process *process, Error *error)
 	r = meta_open(path, &process->meta, error);
 	(void)umask(before);
 	if (r == 0)
-		r = lazy_daemon(&process->daemon, options->daemon_socket, process->mounts.root, &process->lazy, error);
+		r = lazy_daemon(&process->daemon, options->daemon_socket, process->stop_fd, process->mounts.root,
+				&process->lazy, error);
 	const ServiceOptions service = {
 		.meta = process->meta,
 		.mounts = &process->mounts,
@@ -211,7 +212,7 @@ static void reconcile(Process *process)
 {
 	size_t count = 0;
 	Error error = { 0 };
-	int r = service_reconcile(process->service, &count, &error);
+	int r = service_reconcile(process->service, NULL, &count, &error);
 	if (r < 0)
 		log_warning("cleanup left something reason=\"%s\"", error_text(&error, r));
 	else if (count > 0)

@@ -112,7 +112,7 @@ int service_update(WireCall *call, void *arg, Error *error)
 int service_cleanup(WireCall *call, void *arg, Error *error)
 {
 	size_t count;
-	int r = service_reconcile(arg, &count, error);
+	int r = service_reconcile(arg, &call->cancelled, &count, error);
 	if (r < 0) {
 		log_warning("cleanup left something reason=\"%s\"", error_text(error, r));
 		return r;

@@ -101,10 +101,10 @@ static int attach_layers(Service *service, const WireCall *call, uint64_t id, co
 	return service->lazy->attach(service->lazy->arg, id, reference, layers, &call->cancelled, ret_path, error);
 }
 
-static int let_go(Service *service, uint64_t id)
+static int let_go(Service *service, uint64_t id, const atomic_bool *cancelled)
 {
 	Error error = { 0 };
-	int r = service->lazy->detach(service->lazy->arg, id, &error);
+	int r = service->lazy->detach(service->lazy->arg, id, cancelled, &error);
 	if (r == 0) {
 		atomic_fetch_add(&service->lazy_removed, 1);
 		service_write_metrics(service);
@@ -129,7 +129,7 @@ static int make_lazy(Service *service, const WireCall *call, Wanted *wanted, uin
 		return r;
 	r = check_path(path, error);
 	if (r < 0) {
-		(void)let_go(service, id);
+		(void)let_go(service, id, NULL);
 		return r;
 	}
 	if (asprintf(&name, "imgfs/%" PRIu64 "/%s", id, wanted->ref) < 0)
@@ -148,7 +148,7 @@ static int make_lazy(Service *service, const WireCall *call, Wanted *wanted, uin
 	if (r == 0 || r == -EEXIST)
 		wanted->reason = LAZY_IS_LAZY;
 	if (r < 0)
-		(void)let_go(service, id);
+		(void)let_go(service, id, NULL);
 	return r;
 }
 
@@ -249,13 +249,13 @@ int service_lazy_ensure(Service *service, const WireCall *call, MetaChain *chain
  * failed, of a snapshot that was removed, or of a predecessor that was killed before the row was there. Nobody gets such an id meanwhile,
  * since from the second step on those given out are above all that is held.
  */
-int service_lazy_reconcile(Service *service, Error *error)
+int service_lazy_reconcile(Service *service, const atomic_bool *cancelled, Error *error)
 {
 	_cleanup_free_ uint64_t *owners = NULL, *spared = NULL, *rows = NULL;
 	size_t owner_count, spared_count, row_count;
 	uint64_t highest = 0, next;
 	Error why = { 0 };
-	int r = service->lazy->owners(service->lazy->arg, &owners, &owner_count, &why);
+	int r = service->lazy->owners(service->lazy->arg, cancelled, &owners, &owner_count, &why);
 	/* Without a daemon nothing is held; what it remembers is seen by the next Cleanup. */
 	if (r < 0) {
 		log_info("the node daemon was not asked what it holds reason=\"%s\"", error_text(&why, r));
@@ -271,7 +271,8 @@ int service_lazy_reconcile(Service *service, Error *error)
 		if (service_has_id(spared, spared_count, id) || service_has_id(rows, row_count, id))
 			continue;
 		/* One that hangs is not waited for once for each: the next Cleanup tries again. */
-		if (let_go(service, id) == -ETIMEDOUT)
+		int gone = let_go(service, id, cancelled);
+		if (gone == -ETIMEDOUT || gone == -ECANCELED)
 			break;
 	}
 	return r;

@@ -64,8 +64,8 @@ int service_lazy_prepare(Service *service, const WireCall *call, const char *key
  */
 int service_lazy_ensure(Service *service, const WireCall *call, MetaChain *chain, Error *error);
 
-/* Lets go of trees that no lazy snapshot has. */
-int service_lazy_reconcile(Service *service, Error *error);
+/* Lets go of trees that no lazy snapshot has. As service_reconcile(). */
+int service_lazy_reconcile(Service *service, const atomic_bool *cancelled, Error *error);
 
 /*
  * What Cleanup must spare: ids given out after this, all of which are above `above` and not below *ret_next, and those whose row may come yet,

@@ -84,7 +84,7 @@ int service_ids_spared(Service *service, uint64_t above, uint64_t *ret_next, uin
  * In this order: ids that begin, then directories, then rows. So a directory without a row whose id is below `next` and is not beginning
  * belongs to a call that failed, or to a snapshot that was removed.
  */
-int service_reconcile(Service *service, size_t *ret_count, Error *error)
+int service_reconcile(Service *service, const atomic_bool *cancelled, size_t *ret_count, Error *error)
 {
 	_cleanup_free_ uint64_t *spared = NULL, *directories = NULL, *rows = NULL;
 	size_t spared_count, directory_count, row_count, removed = 0;
@@ -107,7 +107,7 @@ int service_reconcile(Service *service, size_t *ret_count, Error *error)
 	int mappings = service_clean_mappings(service, r == 0 ? error : NULL);
 	r = r < 0 ? r : mappings;
 	if (service->lazy) {
-		int lazy = service_lazy_reconcile(service, r == 0 ? error : NULL);
+		int lazy = service_lazy_reconcile(service, cancelled, r == 0 ? error : NULL);
 		r = r < 0 ? r : lazy;
 	}
 	if (r == 0)

@@ -29,9 +29,10 @@ DEFINE_CLEANUP(Service, service_free);
 
 /*
  * Removes directories that no snapshot has, and lets go of trees that no snapshot has; returns how many directories in `ret_count`. Also what
- * the call Cleanup does. Errors: the first that came up, after all others were tried.
+ * the call Cleanup does. What is asked of the backend ends soon after `cancelled` has become true (NULL: once the process is to end); the next one goes on
+ * with it. Errors: the first that came up, after all others were tried.
  */
-int service_reconcile(Service *service, size_t *ret_count, Error *error) _must_check_;
+int service_reconcile(Service *service, const atomic_bool *cancelled, size_t *ret_count, Error *error) _must_check_;
 
 /* The methods, for WireServerOptions with the service as `arg`. */
 extern const WireMethod service_methods[];

@@ -10,7 +10,7 @@
 #include "snapshotter/wire-private.h"
 
 #define EVENTS_MAX   64
-#define DRAIN_MILLIS 10000
+#define DRAIN_MILLIS 8000 /* what runs then is cancelled: all in all it takes no longer than 10 s to end */
 #define DEAF_MILLIS  1000 /* without new connections, where there are no descriptors for them */
 
 uint8_t *wire_call_message(WireCall *call, size_t size)

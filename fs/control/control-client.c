@@ -4,14 +4,12 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 
 #include "fs/base/deadline.h"
 #include "fs/control/control-frame.h"
 #include "fs/control/control-socket.h"
 
-#define HELLO_SECONDS 10
-#define LOOK_MILLIS   200 /* how often somebody is asked whether he has given up */
+#define CONNECT_MILLIS 10000 /* to be taken, and to be greeted */
 
 struct ControlClient {
 	int fd;
@@ -48,7 +46,7 @@ static int await_socket(const ControlClient *client, short event)
 			return -ECANCELED;
 		if (deadline_is_over(&client->deadline))
 			return -ETIMEDOUT;
-		int r = poll(&waited, 1, LOOK_MILLIS);
+		int r = poll(&waited, 1, CONTROL_LOOK_MILLIS);
 		if (r > 0)
 			return 0;
 		if (r < 0 && errno != EINTR)
@@ -94,25 +92,15 @@ static int error_of(const json_t *frame, Error *error)
 	return error_set(error, code, "%s", text ?: strerror(-code));
 }
 
-static void limit_greeting(const ControlClient *client, time_t seconds)
-{
-	struct timeval time = { .tv_sec = seconds };
-	(void)setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time));
-	(void)setsockopt(client->fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time));
-}
-
 static int greet(ControlClient *client, Error *error)
 {
 	json_t *mine = control_hello(), *hello = NULL;
-	limit_greeting(client, HELLO_SECONDS);
+	client->deadline = deadline_in(client->limit);
 	int r = send_frame(client, mine);
 	json_decref(mine);
 	/* Who is refused may have been hung up on, with the reason still to be read. */
 	if (r == 0 || r == -ECONNRESET)
 		r = receive_frame(client, &hello, error);
-	limit_greeting(client, 0);
-	if (r == -EAGAIN)
-		r = -ETIMEDOUT;
 	if (r < 0)
 		return error_set(error, r, "imgfsd does not greet: %s", strerror(-r));
 	r = error_of(hello, error);
@@ -122,19 +110,27 @@ static int greet(ControlClient *client, Error *error)
 	return r;
 }
 
-int control_connect(const char *socket, ControlClient **ret_client, Error *error)
+int control_connect_within(const char *socket, unsigned milliseconds, ControlGivenUp *given_up, void *arg,
+			   ControlClient **ret_client, Error *error)
 {
 	_cleanup_(control_client_free_p) ControlClient *client = calloc(1, sizeof(*client));
 	if (!client)
 		return error_set(error, -ENOMEM, "out of memory");
 	client->fd = -1;
-	int r = control_socket_connect(socket, &client->fd, error);
+	int r = control_socket_connect(socket, milliseconds, given_up, arg, &client->fd, error);
+	control_client_limit(client, milliseconds, given_up, arg);
 	if (r == 0)
 		r = greet(client, error);
 	if (r < 0)
 		return r;
+	control_client_limit(client, 0, NULL, NULL);
 	*ret_client = TAKE_PTR(client);
 	return 0;
+}
+
+int control_connect(const char *socket, ControlClient **ret_client, Error *error)
+{
+	return control_connect_within(socket, CONNECT_MILLIS, NULL, NULL, ret_client, error);
 }
 
 int control_wait_end(ControlClient *client, int timeout)

@@ -10,11 +10,18 @@
 
 typedef struct ControlClient ControlClient;
 
+/* Does whoever waits for the answer want it no more? Asked a few times a second, by the thread that calls. */
+typedef bool ControlGivenUp(void *arg);
+
 /*
  * Connects and greets. One thread at a time may use a client. Errors, with a sentence: -ENOENT, -ECONNREFUSED (no daemon), -EACCES, -EPERM (not
  * for this user), -EPROTONOSUPPORT (another version), -ETIMEDOUT (it does not take the connection within ten seconds, or does not greet within ten).
  */
 int control_connect(const char *socket, ControlClient **ret_client, Error *error) _must_check_;
+
+/* Likewise, but for so many milliseconds each, more than 0, and it may be given up: -ECANCELED. `given_up` may be NULL. */
+int control_connect_within(const char *socket, unsigned milliseconds, ControlGivenUp *given_up, void *arg,
+			   ControlClient **ret_client, Error *error) _must_check_;
 ControlClient *control_client_free(ControlClient *client);
 DEFINE_CLEANUP(ControlClient, control_client_free);
 
@@ -23,9 +30,6 @@ DEFINE_CLEANUP(ControlClient, control_client_free);
  * program. Afterwards the client is of no use but to be freed. Errors: -ETIMEDOUT.
  */
 int control_wait_end(ControlClient *client, int timeout) _must_check_;
-
-/* Does whoever waits for the answer want it no more? Asked a few times a second, by the thread that calls. */
-typedef bool ControlGivenUp(void *arg);
 
 /*
  * How long each call may take from now on, in milliseconds (0: as long as it takes, and nobody is asked), and who may give it up before (NULL:

@@ -7,8 +7,9 @@
 #include <sys/time.h>
 #include <sys/un.h>
 
-#define BACKLOG         64
-#define CONNECT_SECONDS 10
+#include "fs/base/deadline.h"
+
+#define BACKLOG 64
 
 static int make_socket(const char *path, int flags, struct sockaddr_un *address, int *ret_fd, Error *error)
 {
@@ -43,7 +44,8 @@ int control_socket_listen(const char *path, int *ret_fd, Error *error)
 	return 0;
 }
 
-int control_socket_connect(const char *path, int *ret_fd, Error *error)
+int control_socket_connect(const char *path, unsigned milliseconds, ControlGivenUp *given_up, void *arg, int *ret_fd,
+			   Error *error)
 {
 	struct sockaddr_un address;
 	_cleanup_close_ int fd = -1;
@@ -51,13 +53,17 @@ int control_socket_connect(const char *path, int *ret_fd, Error *error)
 	if (r < 0)
 		return r;
 	/* While the backlog is full connect() waits, for as long as send() may. */
-	struct timeval patience = { .tv_sec = CONNECT_SECONDS }, none = { 0 };
+	struct timespec until = deadline_in(milliseconds);
+	struct timeval patience = { .tv_usec = CONTROL_LOOK_MILLIS * 1000 }, none = { 0 };
 	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-		if (errno == EAGAIN)
+		if (errno == EAGAIN && given_up && given_up(arg))
+			return error_set(error, -ECANCELED, "imgfsd takes no connection at %s, and it was given up",
+					 path);
+		if (errno == EAGAIN && deadline_is_over(&until))
 			return error_set(error, -ETIMEDOUT,
 					 "imgfsd takes no connection at %s: it hangs, or has too much to do", path);
-		if (errno != EINTR)
+		if (errno != EINTR && errno != EAGAIN)
 			return error_set(error, -errno,
 					 "imgfsd does not answer at %s: %s; `systemctl start imgfsd` starts it", path,
 					 strerror(errno));

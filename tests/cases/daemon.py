@@ -55,6 +55,33 @@ class Control:
         self.socket.close()
 
 
+class Hung(Control):
+    """An imgfsd that greets one client, hears one call, and says nothing more, as long as the context lasts."""
+
+    def __init__(self, path):  # pylint: disable=super-init-not-called
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        self.listener.settimeout(60)
+        self.socket = None
+
+    def wait(self):
+        """The call of the client that comes."""
+        self.socket, _ = self.listener.accept()
+        self.socket.settimeout(60)
+        self.send({"imgfsd": 1})
+        assert self.receive() == {"imgfsd": 1}
+        return self.receive()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exception):
+        if self.socket:
+            self.close()
+        self.listener.close()
+
+
 class ServiceManager:
     """The socket that NOTIFY_SOCKET names."""
 

@@ -13,7 +13,8 @@ import cri
 import docker
 import front as fake
 import machine
-from containerd import MAPPED_FUSE, Containerd, Node, host_tree, image, oci_archive
+from containerd import MAPPED_FUSE, SNAPSHOTTER, Containerd, Node, host_tree, image, oci_archive
+from daemon import Hung
 from images import tar_of
 
 # Of this run alone: `imgfs why` finds images by their names, also those that another run on this machine holds.
@@ -345,6 +346,16 @@ def test_cri_fallback(host, driver, work):
             engine.ctr("containers", "rm", container)
         engine.collect()
         machine.wait_until(lambda: "neither a mount" in told("first"), "the end of its snapshot", 120)
+
+
+def test_ends_beside_a_daemon_that_hangs(work):
+    """SIGTERM ends the snapshotter while it asks an imgfsd, which has greeted, what that holds; it would ask for 30 s."""
+    command = [SNAPSHOTTER, "--address", work / "s.sock", "--root", work / "layers", "--daemon-socket", work / "imgfsd.sock"]
+    with open(work / "log", "wb") as log, Hung(work / "imgfsd.sock") as hung, subprocess.Popen(list(map(str, command)), stderr=log) as snapshotter:
+        assert hung.wait() == {"call": "list"}
+        snapshotter.send_signal(signal.SIGTERM)
+        assert snapshotter.wait(15) == 0
+    assert "was not asked what it holds" in (work / "log").read_text()
 
 
 def pod_mounts(engine):

@@ -374,6 +374,11 @@ static void test_limit(void **state)
 	assert_true(daemon->gone);
 }
 
+static bool is_given_up(_unused_ void *arg)
+{
+	return true;
+}
+
 /* Nor is a connection waited for that nobody takes: the backlog of one that hangs is full. */
 static void test_full_backlog(void **state)
 {
@@ -387,8 +392,17 @@ static void test_full_backlog(void **state)
 	ControlClient *client = NULL;
 	Error error = { 0 };
 	assert_true(first >= 0);
-	assert_int_equal(control_connect(daemon->path, &client, &error), -ETIMEDOUT);
+	assert_int_equal(control_connect_within(daemon->path, 20, NULL, NULL, &client, &error), -ETIMEDOUT);
 	assert_non_null(strstr(error.message, "takes no connection"));
+	assert_int_equal(control_connect_within(daemon->path, 1000000, is_given_up, NULL, &client, &error), -ECANCELED);
+	/* Nor for a greeting. */
+	_cleanup_close_ int taken = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(taken >= 0);
+	assert_int_equal(control_connect_within(daemon->path, 20, NULL, NULL, &client, &error), -ETIMEDOUT);
+	assert_non_null(strstr(error.message, "does not greet"));
+	_cleanup_close_ int again = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(again >= 0);
+	assert_int_equal(control_connect_within(daemon->path, 1000000, is_given_up, NULL, &client, &error), -ECANCELED);
 	assert_int_equal(unlink(daemon->path), 0);
 }
 

@@ -26,7 +26,8 @@
 typedef struct Fake {
 	char tree[96];
 	bool fails, hidden;
-	bool blocks; /* attach() waits as long as that is set and it is not cancelled; under the lock, as is the next */
+	bool lists;  /* owners() does not wait */
+	bool blocks; /* the others wait as long as that is set and it is not cancelled; under the lock, as is the next */
 	unsigned waiting;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -47,18 +48,24 @@ typedef struct Place {
 	Service *service;
 } Place;
 
+/* Was it cancelled? */
+static bool fake_wait(Fake *fake, const atomic_bool *cancelled)
+{
+	(void)pthread_mutex_lock(&fake->lock);
+	fake->waiting++;
+	(void)pthread_cond_broadcast(&fake->changed);
+	while (fake->blocks && !(cancelled && atomic_load(cancelled)))
+		(void)pthread_cond_wait(&fake->changed, &fake->lock);
+	fake->waiting--;
+	(void)pthread_mutex_unlock(&fake->lock);
+	return cancelled && atomic_load(cancelled);
+}
+
 static int fake_attach(void *arg, uint64_t id, const char *reference, const json_t *layers,
 		       const atomic_bool *cancelled, char **ret_path, Error *error)
 {
 	Fake *fake = arg;
-	(void)pthread_mutex_lock(&fake->lock);
-	fake->waiting++;
-	(void)pthread_cond_broadcast(&fake->changed);
-	while (fake->blocks && !atomic_load(cancelled))
-		(void)pthread_cond_wait(&fake->changed, &fake->lock);
-	fake->waiting--;
-	(void)pthread_mutex_unlock(&fake->lock);
-	if (atomic_load(cancelled))
+	if (fake_wait(fake, cancelled))
 		return error_set(error, -ECANCELED, "given up");
 	if (fake->fails)
 		return error_set(error, -EHOSTUNREACH, "the build host is asleep");
@@ -77,9 +84,11 @@ static int fake_attach(void *arg, uint64_t id, const char *reference, const json
 	return 0;
 }
 
-static int fake_detach(void *arg, uint64_t id, Error *error _unused_)
+static int fake_detach(void *arg, uint64_t id, const atomic_bool *cancelled, Error *error)
 {
 	Fake *fake = arg;
+	if (fake_wait(fake, cancelled))
+		return error_set(error, -ECANCELED, "given up");
 	for (size_t i = 0; i < fake->owner_count; i++) {
 		if (fake->owners[i] == id) {
 			fake->owners[i] = fake->owners[--fake->owner_count];
@@ -89,9 +98,11 @@ static int fake_detach(void *arg, uint64_t id, Error *error _unused_)
 	return -ENOENT;
 }
 
-static int fake_owners(void *arg, uint64_t **ret_ids, size_t *ret_count, Error *error _unused_)
+static int fake_owners(void *arg, const atomic_bool *cancelled, uint64_t **ret_ids, size_t *ret_count, Error *error)
 {
-	const Fake *fake = arg;
+	Fake *fake = arg;
+	if (!fake->lists && fake_wait(fake, cancelled))
+		return error_set(error, -ECANCELED, "given up");
 	*ret_ids = calloc(8, sizeof(**ret_ids));
 	memcpy(*ret_ids, fake->owners, sizeof(fake->owners));
 	*ret_count = fake->owner_count;
@@ -236,10 +247,10 @@ static void test_two_layers(void **state)
 	assert_int_equal(meta_remove(place->meta, top, &error), -EBUSY);
 	assert_int_equal(meta_remove(place->meta, "n/3/c", NULL), 0);
 	assert_int_equal(meta_remove(place->meta, top, NULL), 0);
-	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
 	assert_int_equal(place->fake.owner_count, 1);
 	assert_int_equal(meta_remove(place->meta, lowest, NULL), 0);
-	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
 	assert_int_equal(place->fake.owner_count, 0);
 }
 
@@ -527,6 +538,43 @@ static void test_cancelled(void **state)
 	assert_int_equal(fake->owner_count, 1);
 }
 
+static void *clean_and_quit(void *arg)
+{
+	Quitter *quitter = arg;
+	quitter->result = service_cleanup(&quitter->call, quitter->place->service, NULL);
+	buffer_done(&quitter->call.reply);
+	return NULL;
+}
+
+/* So has who gives Cleanup up, whether the daemon hangs when it is asked what is held or when something is to go; the next one does the rest. */
+static void test_cleanup_cancelled(void **state)
+{
+	Place *place = *state;
+	Fake *fake = &place->fake;
+	size_t count;
+	fake->owners[fake->owner_count++] = 90;
+	fake->owners[fake->owner_count++] = 91;
+	for (int i = 0; i < 2; i++) {
+		Quitter quitter = { .place = place };
+		pthread_t thread;
+		fake->blocks = true;
+		fake->lists = i == 1;
+		assert_int_equal(pthread_create(&thread, NULL, clean_and_quit, &quitter), 0);
+		(void)pthread_mutex_lock(&fake->lock);
+		while (fake->waiting == 0)
+			(void)pthread_cond_wait(&fake->changed, &fake->lock);
+		atomic_store(&quitter.call.cancelled, true);
+		(void)pthread_cond_broadcast(&fake->changed);
+		(void)pthread_mutex_unlock(&fake->lock);
+		assert_int_equal(pthread_join(thread, NULL), 0);
+		assert_int_equal(quitter.result, 0);
+		assert_int_equal(fake->owner_count, 2);
+	}
+	fake->blocks = false;
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
+	assert_int_equal(fake->owner_count, 0);
+}
+
 /* As containerd shortens lower directories: all are in one, whatever their number, and the lowest leads to the tree, where that is now. */
 static void check_lowers(const Place *place, const char *lowers, size_t count)
 {
@@ -574,10 +622,10 @@ static void test_many_layers(void **state)
 		(void)snprintf(parent, sizeof(parent), "layer-%u", i);
 		assert_int_equal(meta_remove(place->meta, parent, NULL), 0);
 	}
-	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
 	assert_int_equal(count, MANY + 2);
 	assert_int_equal(meta_remove(place->meta, name, NULL), 0);
-	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
 	assert_int_equal(count, 1);
 }
 
@@ -589,7 +637,7 @@ static void test_orphan(void **state)
 	assert_int_equal(prepare(place, "x", "", (Labels){ REF, ONE, BLOB }, NULL, NULL), -EEXIST);
 	place->service->next_id = 100;
 	place->fake.owners[place->fake.owner_count++] = 50;
-	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
 	assert_int_equal(place->fake.owner_count, 1);
 	assert_int_equal(place->fake.owners[0], 1);
 }
@@ -604,7 +652,7 @@ static void test_orphan_of_a_crash(void **state)
 	place->fake.owners[0] = 1; /* that snapshot's number */
 	place->fake.owners[1] = 70;
 	place->fake.owner_count = 2;
-	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
 	assert_int_equal(place->fake.owner_count, 0);
 	/* It was let go of under this number, so nobody may have got it in between. */
 	assert_int_equal(service_id_begin(place->service, &id, NULL), 0);
@@ -612,10 +660,10 @@ static void test_orphan_of_a_crash(void **state)
 	/* One that begins is spared. */
 	place->fake.owners[0] = id;
 	place->fake.owner_count = 1;
-	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
 	assert_int_equal(place->fake.owner_count, 1);
 	service_id_end(place->service, id);
-	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
 	assert_int_equal(place->fake.owner_count, 0);
 }
 
@@ -624,10 +672,22 @@ static void test_orphan_of_a_crash(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_two_layers), TEST(test_matrix),      TEST(test_ordinary_parent),   TEST(test_fallback),
-		TEST(test_whole),      TEST(test_unreachable), TEST(test_unreachable_below), TEST(test_daemon_hangs),
-		TEST(test_shown),      TEST(test_orphan),      TEST(test_orphan_of_a_crash), TEST(test_separators),
-		TEST(test_no_row),     TEST(test_cancelled),   TEST(test_many_layers),
+		TEST(test_two_layers),
+		TEST(test_matrix),
+		TEST(test_ordinary_parent),
+		TEST(test_fallback),
+		TEST(test_whole),
+		TEST(test_unreachable),
+		TEST(test_unreachable_below),
+		TEST(test_daemon_hangs),
+		TEST(test_shown),
+		TEST(test_orphan),
+		TEST(test_orphan_of_a_crash),
+		TEST(test_separators),
+		TEST(test_no_row),
+		TEST(test_cancelled),
+		TEST(test_many_layers),
+		TEST(test_cleanup_cancelled),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

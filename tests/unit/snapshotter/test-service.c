@@ -174,7 +174,7 @@ static void *clean_always(void *arg)
 	Cleaner *cleaner = arg;
 	size_t count;
 	while (!atomic_load(&cleaner->enough))
-		if (service_reconcile(cleaner->place->service, &count, NULL) < 0)
+		if (service_reconcile(cleaner->place->service, NULL, &count, NULL) < 0)
 			return NULL;
 	return arg;
 }
@@ -258,7 +258,7 @@ static void test_cleanup_beside_a_stuck_mapping(void **state)
 	while (stuck_count == 0)
 		(void)pthread_cond_wait(&stuck_changed, &stuck_lock);
 	(void)pthread_mutex_unlock(&stuck_lock);
-	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
 	(void)pthread_mutex_lock(&stuck_lock);
 	stuck = false;
 	(void)pthread_cond_broadcast(&stuck_changed);
@@ -269,7 +269,7 @@ static void test_cleanup_beside_a_stuck_mapping(void **state)
 	_cleanup_free_ char *directory = mounts_idmap_directory(&place->mounts, &idmap);
 	assert_true(is_mount(directory));
 	assert_int_equal(meta_remove(place->meta, "mapped", NULL), 0);
-	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
 	assert_false(is_mount(directory));
 }
 
@@ -298,7 +298,7 @@ static void test_cleanup_beside_mappings(void **state)
 	assert_true(there && is_mount(directory));
 	assert_int_equal(meta_remove(place->meta, "mapped", NULL), 0);
 	size_t count;
-	assert_int_equal(service_reconcile(place->service, &count, NULL), 0);
+	assert_int_equal(service_reconcile(place->service, NULL, &count, NULL), 0);
 	assert_false(is_mount(directory));
 }
 
