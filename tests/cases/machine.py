@@ -1,5 +1,6 @@
 """What cases and benchmarks do with a machine: run imgfs, serve, mount, and find what is left of it all."""
 import contextlib
+import json
 import os
 import select
 import signal
@@ -54,6 +55,12 @@ def read_line(stream, what, seconds=LIMIT):
             raise AssertionError(f"{what}: {'ended' if ready else f'silent for {seconds} s'} after {line!r}")
         line += byte
     return line.decode(errors="replace").rstrip("\n")
+
+
+def build_option(name):
+    """What the build was configured with; meson says so itself."""
+    options = json.loads((BUILD / "meson-info/intro-buildoptions.json").read_text())
+    return next(option["value"] for option in options if option["name"] == name)
 
 
 def processes():

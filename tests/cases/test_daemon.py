@@ -807,10 +807,7 @@ def test_the_keepers_unit(work, reference, image):
 
 def test_fstab(daemon, reference, image, work):
     daemon.start()
-    space_sbin = Path("/sbin/mount.imgfs")
-    if space_sbin.exists():
-        pytest.skip("this machine has an imgfs of its own")
-    helper = work / "mount.imgfs"
+    helper = work / "mount.imgfs"  # of this build, whatever the machine has in /sbin
     helper.symlink_to(machine.IMGFS)
     (work / "a").mkdir()
     for _ in range(2):  # once more, when it is there
