@@ -375,11 +375,14 @@ _Noreturn static void measure_as(const KeeperProcess *keeper, MountObserved *obs
 {
 	(void)signal(SIGALRM, SIG_DFL);
 	(void)alarm(APART_MS / 1000);
+	/* Whoever reads what the parent writes waits for the end of all who could write there. */
+	if (dup2(fd, 0) < 0 || close_range(1, ~0u, 0) < 0)
+		_exit(1);
 	if (setgroups(0, NULL) < 0 || setresgid(keeper->group, keeper->group, keeper->group) < 0 ||
 	    setresuid(keeper->owner, keeper->owner, keeper->owner) < 0 || measure_mount(observed) < 0)
 		_exit(1);
 	Measure measure = { observed->measured, observed->sealed, observed->needed, observed->present };
-	_exit(write(fd, &measure, sizeof(measure)) != sizeof(measure));
+	_exit(write(0, &measure, sizeof(measure)) != sizeof(measure));
 }
 
 static int start_apart(const KeeperProcess *keeper, MountObserved *observed, int *ret_fd)

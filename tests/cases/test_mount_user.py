@@ -1,10 +1,14 @@
 """Mounts of ordinary users, through fusermount3."""
+import contextlib
+import ctypes
 import fcntl
 import json
 import os
 import pwd
 import signal
+import struct
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -105,35 +109,97 @@ def test_root_does_not_wait_for_a_users_files(user, image):
     assert f"  owner   user {pwd.getpwnam(USER).pw_uid}\n" in machine.imgfs("status").stdout
 
 
+def plan_of(keeper):
+    """What a keeper has been told."""
+    names = [f"/proc/{keeper}/fd/{name}" for name in os.listdir(f"/proc/{keeper}/fd")]
+    (plan,) = (name for name in names if os.readlink(name) == "/memfd:imgfs-plan (deleted)")
+    return json.loads(Path(plan).read_text())
+
+
 LIAR = """
-import ctypes, os, sys
+import ctypes, sys
 ctypes.CDLL(None).prctl(15, b"imgfs-keeper", 0, 0, 0)
-os.setuid(int(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.read()
 """
+
+
+def as_other(script, *descriptors):
+    """The process of another user, with these open."""
+    script.write_text(LIAR)
+    return subprocess.Popen(
+        ["/usr/bin/python3", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=descriptors,
+        user=OTHER, group=OTHER, extra_groups=[],
+    )
 
 
 def test_root_reads_no_file_of_whoever_is_named_so(user, image, work):
     """What a keeper has is memory; a file of that name, which may be one that never answers, is not read."""
     user.mount(image)
     (server,) = user.processes(machine.SERVER)
-    descriptors = [f"/proc/{machine.parent_of(server)}/fd/{name}" for name in os.listdir(f"/proc/{machine.parent_of(server)}/fd")]
-    (plan,) = (Path(name) for name in descriptors if os.readlink(name) == "/memfd:imgfs-plan (deleted)")
-    (work / "liar").write_text(LIAR)
+    plan = plan_of(machine.parent_of(server))
     path = "/memfd:imgfs-plan"  # gone at once, so that its link is that of memory
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     os.unlink(path)
     try:
-        os.write(descriptor, plan.read_bytes())
-        command = ["/usr/bin/python3", work / "liar", str(pwd.getpwnam(OTHER).pw_uid)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(descriptor,)) as liar:
+        os.write(descriptor, json.dumps(plan).encode())
+        with as_other(work / "liar", descriptor) as liar:
             assert liar.stdout.readline() == b"ready\n"
             done = machine.imgfs("status")
         assert f"process {liar.pid} of user" in done.stderr and "it has not what a keeper of this version has" in done.stderr
         assert str(work / "liar") not in done.stdout and str(user.directory) in done.stdout
     finally:
         os.close(descriptor)
+
+
+class HungTree:
+    """A FUSE file system that everybody may look at, and that takes every request and answers none but the first."""
+
+    INIT = struct.Struct("<IiQIIIIHHIII24x")
+
+    def __init__(self, point):
+        self.point = point
+        point.mkdir()
+        self.device = os.open("/dev/fuse", os.O_RDWR)
+        options = f"fd={self.device},rootmode=40000,user_id=0,group_id=0,allow_other"
+        assert ctypes.CDLL(None, use_errno=True).mount(b"hung", os.fsencode(point), b"fuse", 0, options.encode()) == 0
+        unique = struct.unpack_from("<IIQ", os.read(self.device, 1 << 17))[2]
+        os.write(self.device, self.INIT.pack(self.INIT.size, 0, unique, 7, 31, 0, 0, 0, 0, 4096, 0, 0))
+        self.taken = 0
+        self.thread = threading.Thread(target=self._take, daemon=True)
+        self.thread.start()
+
+    def _take(self):
+        with contextlib.suppress(OSError):
+            while os.read(self.device, 1 << 17):
+                self.taken += 1
+
+    def close(self):
+        machine.run("umount", "--lazy", "--force", self.point)
+        self.thread.join()
+        os.close(self.device)
+
+
+def test_root_does_not_wait_for_a_file_that_never_answers(user, image, work):
+    """Not even for the process that does, which nobody can kill before the file system is gone; nor does who reads what status says."""
+    user.mount(image)
+    (server,) = user.processes(machine.SERVER)
+    plan = plan_of(machine.parent_of(server))
+    tree = HungTree(work / "hung")
+    memory = os.memfd_create("imgfs-plan")
+    file = os.open(tree.point, os.O_PATH)
+    try:
+        plan["layers"][0]["index"] = file
+        os.write(memory, json.dumps(plan).encode())
+        with as_other(work / "liar", memory, file) as liar:
+            assert liar.stdout.readline() == b"ready\n"
+            done = machine.imgfs("status", timeout=60)
+        assert f"process {liar.pid} of user" in done.stderr and "could not be read in time" in done.stderr
+        assert tree.taken and str(user.directory) in done.stdout
+    finally:
+        tree.close()
+        os.close(file)
+        os.close(memory)
 
 
 def test_upgrades_what_is_its_own(user, image):
