@@ -109,6 +109,21 @@ def test_root_does_not_wait_for_a_users_files(user, image):
     assert f"  owner   user {pwd.getpwnam(USER).pw_uid}\n" in machine.imgfs("status").stdout
 
 
+def test_root_is_told_of_its_own_mount_first(user, image, mount, work):
+    """A user who mounts the same image later is not who root asks about by the image's name."""
+    own = mount("--cache", work / "cache", image)
+    user.mount(image)
+    for directory in (own.directory, user.directory):
+        words = ("cat", directory / "etc/os-release")
+        (machine.run if directory == own.directory else user.run)(*words)
+
+    def told():
+        done = machine.imgfs("why", "--json", image, check=False)
+        return done.returncode == 0 and json.loads(done.stdout)
+
+    assert machine.wait_until(told, "a read in the record")["directory"] == str(own.directory)
+
+
 def plan_of(keeper):
     """What a keeper has been told."""
     names = [f"/proc/{keeper}/fd/{name}" for name in os.listdir(f"/proc/{keeper}/fd")]

@@ -79,7 +79,16 @@ static bool has_container(const MountObserved *mount, const WhyFilter *filter)
 	return false;
 }
 
-/* The mount last made of those that fit, and how many these are. */
+/* What this user has mounted comes before what others say that they have, then the one that was made last. */
+static bool is_better(const MountObserved *mount, const MountObserved *found)
+{
+	bool own = mount->owner == geteuid(), found_own = found->owner == geteuid();
+	if (own != found_own)
+		return own;
+	return mount->record && found->record && mount->record->head.began > found->record->head.began;
+}
+
+/* The best of those that fit, and how many these are. */
 static size_t choose(const MountsObserved *observed, bool (*fits)(const MountObserved *mount, const WhyFilter *filter),
 		     const WhyFilter *filter, const MountObserved **ret_mount)
 {
@@ -90,7 +99,7 @@ static size_t choose(const MountsObserved *observed, bool (*fits)(const MountObs
 		if (!fits(mount, filter))
 			continue;
 		count++;
-		if (!found || (mount->record && found->record && mount->record->head.began > found->record->head.began))
+		if (!found || is_better(mount, found))
 			found = mount;
 	}
 	*ret_mount = found;
