@@ -10,6 +10,8 @@
 	30000 /* for which a mirror that lacks chunks of a blob is not asked for that blob: it may be filling */
 #define LIES_TIME     600000
 #define TELL_INTERVAL 60000
+#define PROOF_PARTS   8      /* which are worth asking a host for that may not give them */
+#define PROOF_TIME    600000 /* after which it is asked again that did not */
 
 /* Those that nobody has measured come first, each once, in the order of the configuration. 0: there is none. */
 static unsigned best_of(const FetchBlob *blob, bool sources, int64_t now)
@@ -74,10 +76,47 @@ static void shun(const FetchRange *range, int64_t time)
 	*until = fetch_now() + time;
 }
 
+unsigned fetch_mirror_parts_max(const Fetcher *fetcher, unsigned mirror, int64_t now, unsigned *ret_least)
+{
+	const FetchMirror *asked = mirror == 0 ? &fetcher->origin : &fetcher->mirrors[mirror - 1];
+	*ret_least = asked->gives_parts ? 2 : PROOF_PARTS;
+	return asked->parts_not_before <= now ? FETCH_PARTS_MAX : 1;
+}
+
+void fetch_mirror_asked(const FetchRange *range)
+{
+	FetchMirror *mirror = mirror_of(range);
+	if (range->part_count > 1 && !mirror->gives_parts)
+		mirror->parts_not_before = range->started + PROOF_TIME;
+}
+
+void fetch_mirror_cut(const FetchRange *range)
+{
+	FetchMirror *mirror = mirror_of(range);
+	if (range->part_count > 1 && !mirror->gives_parts)
+		mirror->parts_not_before = 0;
+}
+
+/* What has been learnt of a host that was asked for several ranges at once. */
+static void note_parts(FetchMirror *mirror, int result)
+{
+	if (result == 0) {
+		mirror->gives_parts = true;
+		mirror->parts_not_before = 0;
+	} else if (result == -EOPNOTSUPP) {
+		mirror->gives_parts = false;
+		mirror->parts_not_before = fetch_now() + PROOF_TIME;
+	}
+}
+
 void fetch_mirror_ended(const FetchRange *range, int result, const char *sentence, int64_t retry_after)
 {
 	FetchMirror *mirror = mirror_of(range);
 	int64_t delay = BACK_OFF_LAST;
+	if (range->part_count > 1)
+		note_parts(mirror, result);
+	if (result == -EOPNOTSUPP)
+		return;
 	if (result == 0) {
 		mirror->failures = 0;
 		measure(mirror, range);

@@ -8,6 +8,8 @@
 #define FILL_MS         100u
 #define DEMAND_GAP_MAX  (64u << 10)
 #define PROFILE_GAP_MAX (96u << 10)
+#define PARTS_SIZE \
+	(2u << 20) /* of several parts, which come in the order of their places and not in that of their use */
 
 #define CONNECTIONS_NEAR 8u
 #define FAR_TRIP         5000         /* microseconds, from which more connections are used */
@@ -155,6 +157,12 @@ uint64_t fetch_pace_gap_max(FetchClass class)
 	return class == FETCH_PROFILE ? PROFILE_GAP_MAX : DEMAND_GAP_MAX;
 }
 
+uint64_t fetch_pace_parts_size(const Fetcher *fetcher, FetchClass class)
+{
+	uint64_t most = fetch_pace_range_max(fetcher, class);
+	return most < PARTS_SIZE ? most : PARTS_SIZE;
+}
+
 /* How many ranges keep the link full, and leave room for demand. */
 static unsigned lower_max(const Fetcher *fetcher)
 {
@@ -228,11 +236,7 @@ bool fetch_pace_allows(Fetcher *fetcher, FetchClass class, int64_t now, int64_t 
 /* Bytes of a range in flight that have not come. */
 static uint64_t left_of(const FetchRange *range)
 {
-	Chunk last;
-	if (range->cursor > range->last)
-		return 0;
-	chunk_table_get(cache_blob_table(range->blob->cache), range->last, &last);
-	return last.blob_offset + last.blob_size - range->chunk.blob_offset - range->filled;
+	return range->size - range->received;
 }
 
 uint64_t fetch_pace_under_way(const Fetcher *fetcher)

@@ -3,7 +3,7 @@
  *
  * A wait asks for a run of chunks. Each chunk of it that is missing has one FetchWant, shared by all waits for it through
  * FetchLinks. A want is either queued (in the Fetcher's queue of its class, oldest first) or in flight (part of one FetchRange). A range is
- * one transfer; it may hold wants that nobody waits for: the gaps between wanted chunks, and those whose waits have ended. A want has the
+ * one transfer, of one run of chunks or of several; it may hold wants that nobody waits for: the gaps between wanted chunks, and those whose waits have ended. A want has the
  * class of the most urgent wait for it, a range that of the want it was started for.
  *
  * Everything is the network thread's but what says otherwise.
@@ -107,16 +107,32 @@ struct FetchWait {
 	FetchLink links[];
 };
 
+/* A run of chunks. */
+typedef struct FetchPart {
+	uint32_t first, last;
+} FetchPart;
+#define FETCH_PARTS_MAX 64u        /* which imgfs serve gives at once */
+#define FETCH_PARTS_GAP (8u << 10) /* and what lies between two parts at least, which no server joins */
+
+/* A chunk of a range. */
+typedef struct FetchCursor {
+	unsigned part; /* that of the range with the chunk in it; its part_count: the end */
+	uint32_t chunk;
+} FetchCursor;
+
 struct FetchRange {
 	Fetcher *fetcher;
 	FetchBlob *blob; /* NULL: the slot is free */
 	FetchClass class;
-	uint32_t cursor, last; /* the chunk that is arriving, and the last one */
-	Chunk chunk;           /* that at the cursor */
-	unsigned mirror;       /* who was asked: 0: the source itself, n: its n-th mirror */
-	uint64_t size;         /* that was asked for */
-	uint32_t filled;       /* bytes of its frame that have come */
-	uint8_t *frame;        /* FORMAT_FRAME_MAX bytes; stays with the slot */
+	FetchPart parts[FETCH_PARTS_MAX]; /* ascending, apart */
+	unsigned part_count;
+	FetchCursor cursor; /* the chunk that is arriving */
+	Chunk chunk;        /* that at the cursor */
+	unsigned mirror;    /* who was asked: 0: the source itself, n: its n-th mirror */
+	uint64_t size;      /* that was asked for */
+	uint64_t received;  /* of it */
+	uint32_t filled;    /* bytes of the chunk's frame that have come */
+	uint8_t *frame;     /* FORMAT_FRAME_MAX bytes; stays with the slot */
 	int64_t started;
 	int64_t asked; /* microseconds, while nothing has come; then 0 */
 	NetTransfer *transfer;
@@ -144,6 +160,8 @@ typedef struct FetchMirror {
 	int64_t not_before;
 	uint64_t speed; /* bytes a second, as measured of late; 0: never */
 	int64_t told_at;
+	bool gives_parts;         /* it has answered a request for several ranges as it should */
+	int64_t parts_not_before; /* when it may be asked for several: it is being tried, or has failed */
 } FetchMirror;
 
 /* What was measured of the way to the source, and when the lower classes may go on (fetch-pace.c). */
@@ -273,6 +291,9 @@ uint64_t fetch_pace_tail_max(const Fetcher *fetcher);
 /* May another range of this class start now? If it is only too early for it, `retry` becomes the time when it may, if that is sooner. */
 bool fetch_pace_allows(Fetcher *fetcher, FetchClass class, int64_t now, int64_t *retry);
 
+/* The parts of one request for several ranges: how long together, and over which gap chunks are joined still, in bytes. */
+uint64_t fetch_pace_parts_size(const Fetcher *fetcher, FetchClass class);
+
 /* Would the rest of a range keep the link busy for longer than demand should wait? */
 bool fetch_pace_hinders(const FetchRange *range);
 
@@ -300,6 +321,16 @@ void fetch_report_decoded(Fetcher *fetcher);
 
 /* The one to ask for a blob now: 0: the source itself, n: the n-th of Fetcher.access.mirrors. */
 unsigned fetch_mirror_pick(const FetchBlob *blob, int64_t now);
+
+/*
+ * How many ranges a request to this one may have: several only where it has proved that it gives them (decision 7), or to let it prove that, one request
+ * at a time. `ret_least`: fewer are not worth it.
+ */
+unsigned fetch_mirror_parts_max(const Fetcher *fetcher, unsigned mirror, int64_t now, unsigned *ret_least);
+
+/* A transfer has begun, or was cut. */
+void fetch_mirror_asked(const FetchRange *range);
+void fetch_mirror_cut(const FetchRange *range);
 
 /* A transfer ended; `result` as NetRange.end() has it. */
 void fetch_mirror_ended(const FetchRange *range, int result, const char *sentence, int64_t retry_after);

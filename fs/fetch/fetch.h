@@ -110,7 +110,8 @@ int fetch_wait(FetchBlob *blob, uint64_t tar_offset, uint64_t size, int64_t dead
 
 /*
  * Asks for chunks that nobody reads yet, in this order, as FETCH_PROFILE or FETCH_BACKGROUND, and returns at once. What is at hand, on its
- * way, or in a donor is passed over; neighbours become one range, over gaps of unwanted chunks up to 96 KiB. While those of FETCH_PROFILE are on their way, no reads are run ahead of. Whoever comes to read a chunk
+ * way, or in a donor is passed over; neighbours become one range, over gaps of unwanted chunks up to 96 KiB, or what is
+ * wanted alone becomes several ranges of one request, where the host has proved that it gives these. While those of FETCH_PROFILE are on their way, no reads are run ahead of. Whoever comes to read a chunk
  * of them has it put before all others. After `patience` milliseconds without it a chunk is given up (INT64_MAX: never).
  * Errors: -EINVAL (no such chunk, no such class), -ENOMEM, -ECANCELED; what came before in the list may then be asked for already.
  */

@@ -83,6 +83,38 @@ static void add_digest(NetHeaders *headers, const char *value, size_t size)
 	headers->has_digest = digest_from_text(text, &headers->digest) == 0;
 }
 
+static bool is_boundary_byte(char byte)
+{
+	return (byte >= '0' && byte <= '9') || (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z') ||
+	       (byte != '\0' && strchr("'()+_,-./:=? ", byte));
+}
+
+/* The boundary of multipart/byteranges; other types, and what cannot be understood, have none. */
+static void add_type(NetHeaders *headers, const char *value, size_t size)
+{
+	static const char type[] = "multipart/byteranges", name[] = "boundary=";
+	const char *at = value, *end = value + size;
+	headers->boundary[0] = '\0';
+	if (size < sizeof(type) - 1 || strncasecmp(at, type, sizeof(type) - 1) != 0)
+		return;
+	for (at += sizeof(type) - 1; at < end && (*at == ' ' || *at == '\t' || *at == ';'); at++)
+		;
+	if ((size_t)(end - at) < sizeof(name) - 1 || strncasecmp(at, name, sizeof(name) - 1) != 0)
+		return;
+	at += sizeof(name) - 1;
+	bool quoted = at < end && *at == '"';
+	at += quoted;
+	size_t length = 0;
+	while (at + length < end && is_boundary_byte(at[length]) && (quoted || at[length] != ' '))
+		length++;
+	bool ends = quoted ? at + length < end && at[length] == '"'
+			   : at + length == end || at[length] == ' ' || at[length] == ';';
+	if (!ends || length == 0 || length >= NET_BOUNDARY_SIZE || at[length - 1] == ' ')
+		return;
+	memcpy(headers->boundary, at, length);
+	headers->boundary[length] = '\0';
+}
+
 /* If the line is the header `name`, yields its value without the white space around it. */
 static bool header_value(const char *line, size_t size, const char *name, const char **ret_value, size_t *ret_size)
 {
@@ -113,6 +145,8 @@ void net_headers_add(NetHeaders *headers, const char *line, size_t size)
 		add_range(headers, value, length);
 	else if (header_value(line, size, "Docker-Content-Digest", &value, &length))
 		add_digest(headers, value, length);
+	else if (header_value(line, size, "Content-Type", &value, &length))
+		add_type(headers, value, length);
 	else if (!headers->has_challenge && header_value(line, size, "WWW-Authenticate", &value, &length))
 		headers->has_challenge = net_challenge_parse(value, length, &headers->challenge) == 0;
 }
@@ -158,4 +192,23 @@ int net_headers_check_range(const NetHeaders *headers, uint64_t offset, uint64_t
 	if (headers->range.first != offset || headers->range.last - offset != size - 1)
 		return error_set(error, -EPROTO, "the server answered with another range than the one asked for");
 	return 0;
+}
+
+int net_headers_check_parts(const NetHeaders *headers, Error *error)
+{
+	switch (headers->status) {
+	case 206:
+		if (headers->boundary[0] && !headers->has_range)
+			return 0;
+		return error_set(error, -EOPNOTSUPP, "the server answers a request for several ranges with one");
+	case 401:
+	case 403:
+	case 404:
+	case 410:
+	case 429:
+		return net_status_error(headers->status, error);
+	default:
+		return error_set(error, -EOPNOTSUPP, "the server does not take requests for several ranges (status %u)",
+				 headers->status);
+	}
 }

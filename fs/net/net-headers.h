@@ -19,10 +19,13 @@ typedef struct NetContentRange {
 	bool total_known;
 } NetContentRange;
 
+#define NET_BOUNDARY_SIZE 71u /* RFC 2046 section 5.1.1, and its NUL */
+
 /* The headers of one response. Zeroed at first. */
 typedef struct NetHeaders {
-	unsigned status; /* 0 until a status line came */
-	bool complete;   /* the empty line came */
+	unsigned status;                  /* 0 until a status line came */
+	bool complete;                    /* the empty line came */
+	char boundary[NET_BOUNDARY_SIZE]; /* of several ranges (multipart/byteranges); empty: it is none */
 	bool has_range;
 	bool bad_range; /* one that cannot be understood, or more than one */
 	NetContentRange range;
@@ -43,6 +46,12 @@ int net_content_range_parse(const char *value, size_t size, NetContentRange *ret
  * (200 for 206, Content-Range missing or another).
  */
 int net_headers_check_range(const NetHeaders *headers, uint64_t offset, uint64_t size, Error *error) _must_check_;
+
+/*
+ * Is this the answer to a request for several ranges? Errors: as net_status_error() where the server can or will not give any of it, and
+ * -EOPNOTSUPP with a sentence where it may give them one by one.
+ */
+int net_headers_check_parts(const NetHeaders *headers, Error *error) _must_check_;
 
 /*
  * What a status means that is not the one wanted: -ENOENT (404, 410), -EACCES (401, 403), -EREMOTEIO (429, 5xx), -EEXIST (409), or

@@ -32,9 +32,11 @@ struct NetTransfer {
 	NetHeaders headers;
 	NetProgress progress;
 	uint64_t received;
-	uint64_t skipped; /* bytes of answers that are steps on the way */
-	bool accepted;    /* the headers are those of the range asked for */
-	int refusal;      /* why this side ended the transfer, or 0 */
+	uint64_t skipped;    /* bytes of answers that are steps on the way */
+	bool accepted;       /* the headers are those of the range asked for */
+	NetSpan *spans;      /* range.spans */
+	NetMultipart *parts; /* of several ranges; NULL: it is one */
+	int refusal;         /* why this side ended the transfer, or 0 */
 	int64_t retry_after;
 	Error error;
 	char curl_text[CURL_ERROR_SIZE];
@@ -97,6 +99,18 @@ void net_loop_set_access(NetLoop *loop, const NetAccess *access)
 	}
 }
 
+static int check_headers(NetTransfer *transfer)
+{
+	if (!transfer->parts)
+		return net_headers_check_range(&transfer->headers, transfer->range.offset, transfer->range.size,
+					       &transfer->error);
+	int r = net_headers_check_parts(&transfer->headers, &transfer->error);
+	if (r == 0)
+		net_multipart_init(transfer->parts, transfer->range.spans, transfer->range.span_count,
+				   transfer->headers.boundary);
+	return r;
+}
+
 static size_t on_header(char *line, size_t unit, size_t count, void *arg)
 {
 	NetTransfer *transfer = arg;
@@ -113,12 +127,38 @@ static size_t on_header(char *line, size_t unit, size_t count, void *arg)
 	net_progress_mark(&transfer->progress);
 	if (net_route_goes_on(&transfer->route, &transfer->headers))
 		return size;
-	transfer->refusal = net_headers_check_range(&transfer->headers, transfer->range.offset, transfer->range.size,
-						    &transfer->error);
+	transfer->refusal = check_headers(transfer);
 	if (transfer->refusal < 0)
 		return 0;
 	transfer->accepted = true;
 	return size;
+}
+
+static void give(NetTransfer *transfer, const uint8_t *data, size_t size)
+{
+	transfer->received += size;
+	net_progress_add(&transfer->progress, size);
+	if (transfer->received == transfer->range.size) {
+		net_progress_mark(&transfer->progress);
+		transfer->progress.limit = TRAILER_TIMEOUT;
+	}
+	transfer->range.data(transfer->range.arg, data, size);
+}
+
+static size_t add_parts(NetTransfer *transfer, const uint8_t *data, size_t size)
+{
+	size_t left = size;
+	while (left > 0 && transfer->refusal == 0) {
+		const uint8_t *part;
+		size_t part_size;
+		if (transfer->parts->state == NET_PART_END && (transfer->skipped += left) > SKIP_MAX)
+			return 0;
+		transfer->refusal =
+			net_multipart_next(transfer->parts, &data, &left, &part, &part_size, &transfer->error);
+		if (part_size > 0)
+			give(transfer, part, part_size);
+	}
+	return transfer->refusal < 0 ? 0 : size;
 }
 
 static size_t on_body(char *data, size_t unit, size_t count, void *arg)
@@ -129,23 +169,35 @@ static size_t on_body(char *data, size_t unit, size_t count, void *arg)
 		transfer->skipped += size;
 		return transfer->skipped <= SKIP_MAX ? size : 0;
 	}
+	if (transfer->parts)
+		return add_parts(transfer, (const uint8_t *)data, size);
 	if (wanted > transfer->range.size - transfer->received)
 		wanted = (size_t)(transfer->range.size - transfer->received);
-	transfer->received += wanted;
-	net_progress_add(&transfer->progress, wanted);
-	if (transfer->received == transfer->range.size) {
-		net_progress_mark(&transfer->progress);
-		transfer->progress.limit = TRAILER_TIMEOUT;
-	}
 	if (wanted > 0)
-		transfer->range.data(transfer->range.arg, (const uint8_t *)data, wanted);
+		give(transfer, (const uint8_t *)data, wanted);
 	return wanted;
 }
 
 static void transfer_free(NetTransfer *transfer)
 {
 	net_route_done(&transfer->route);
+	free(transfer->spans);
+	free(transfer->parts);
 	free(transfer);
+}
+
+/* "FIRST-LAST,..." as in the Range header; malloc'ed, or NULL. */
+static char *range_text(const NetRange *range)
+{
+	const NetSpan one = { .offset = range->offset, .size = range->size };
+	const NetSpan *spans = range->spans ? range->spans : &one;
+	size_t count = range->spans ? range->span_count : 1, room = 48 * count, used = 0;
+	char *text = malloc(room);
+	for (size_t i = 0; text && i < count; i++)
+		used += (size_t)snprintf(text + used, room - used, "%s%llu-%llu", i > 0 ? "," : "",
+					 (unsigned long long)spans[i].offset,
+					 (unsigned long long)(spans[i].offset + spans[i].size - 1));
+	return text;
 }
 
 static int prepare(NetTransfer *transfer)
@@ -154,11 +206,9 @@ static int prepare(NetTransfer *transfer)
 	int r = net_route_open(&transfer->route, site->access, site->tokens, &transfer->easy, &transfer->error);
 	if (r < 0)
 		return r;
-	char text[48];
-	(void)snprintf(text, sizeof(text), "%llu-%llu", (unsigned long long)transfer->range.offset,
-		       (unsigned long long)(transfer->range.offset + transfer->range.size - 1));
 	CURL *easy = transfer->easy;
-	if (curl_easy_setopt(easy, CURLOPT_RANGE, text) != CURLE_OK)
+	_cleanup_free_ char *text = range_text(&transfer->range);
+	if (!text || curl_easy_setopt(easy, CURLOPT_RANGE, text) != CURLE_OK)
 		return -ENOMEM;
 	(void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->curl_text);
 	(void)curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
@@ -203,6 +253,20 @@ static int attempt(NetTransfer *transfer)
 	return r;
 }
 
+static int copy_spans(NetTransfer *transfer)
+{
+	NetRange *range = &transfer->range;
+	if (!range->spans)
+		return 0;
+	transfer->spans = calloc(range->span_count, sizeof(*range->spans));
+	transfer->parts = calloc(1, sizeof(*transfer->parts));
+	if (!transfer->spans || !transfer->parts)
+		return -ENOMEM;
+	memcpy(transfer->spans, range->spans, range->span_count * sizeof(*range->spans));
+	range->spans = transfer->spans;
+	return 0;
+}
+
 int net_loop_start(NetLoop *loop, const NetRange *range, NetTransfer **ret_transfer)
 {
 	NetTransfer *transfer = calloc(1, sizeof(*transfer));
@@ -213,7 +277,9 @@ int net_loop_start(NetLoop *loop, const NetRange *range, NetTransfer **ret_trans
 	transfer->range = *range;
 	transfer->range.url = NULL;
 	transfer->progress.limit = range->stall;
-	int r = net_route_init(&transfer->route, range->url);
+	int r = copy_spans(transfer);
+	if (r == 0)
+		r = net_route_init(&transfer->route, range->url);
 	if (r == 0)
 		r = attempt(transfer);
 	if (r < 0) {

@@ -10,6 +10,7 @@
 
 #include "fs/base/cleanup.h"
 #include "fs/net/net-access.h"
+#include "fs/net/net-multipart.h"
 
 typedef struct NetLoop NetLoop;
 typedef struct NetTransfer NetTransfer;
@@ -19,6 +20,13 @@ typedef struct NetRange {
 	unsigned mirror; /* whose access counts: 0: that of the loop, n: that of its n-th mirror */
 	uint64_t offset;
 	uint64_t size; /* at least 1 */
+
+	/*
+	 * Several ranges in one request, ascending and apart from each other by more than a server would join; NULL: it is [offset,
+	 * offset + size). Copied. `offset` is unused then, and `size` what they have together.
+	 */
+	const NetSpan *spans;
+	size_t span_count;
 	int64_t stall; /* milliseconds without progress after which the transfer is cut */
 	bool fresh;    /* on a new connection */
 
@@ -30,7 +38,8 @@ typedef struct NetRange {
 
 	/*
 	 * The transfer is over and gone; called exactly once unless it was cut. Result 0 means that all bytes were given; else a negative
-	 * errno (-ETIMEDOUT: stalled) and a sentence that does not name the URL, and how many milliseconds the server asks to wait before
+	 * errno (-ETIMEDOUT: stalled; -EOPNOTSUPP: the server does not give several ranges at once as it should, so that they should be asked for one by
+	 * one) and a sentence that does not name the URL, and how many milliseconds the server asks to wait before
 	 * the next attempt (Retry-After; 0: it does not say). May start and cut other transfers.
 	 */
 	void (*end)(void *arg, int result, const char *sentence, int64_t retry_after);

@@ -16,6 +16,7 @@
 #include "fs/base/fd.h"
 
 #define REQUEST_MAX     4096
+#define RANGES_MAX      64
 #define CONNECTIONS_MAX 256
 
 typedef struct Connection {
@@ -41,6 +42,7 @@ struct FakeServer {
 	unsigned fault_count; /* 0: without end */
 	unsigned epoch;       /* changes whenever stalls end */
 	unsigned under_way;
+	bool parts;
 	FakeCounts counts;
 	Connection connections[CONNECTIONS_MAX];
 };
@@ -50,6 +52,10 @@ typedef struct Request {
 	bool head;
 	bool ranged;
 	uint64_t first, last;
+	unsigned ranges;
+	struct {
+		uint64_t first, last;
+	} range[RANGES_MAX];
 	FakeFault fault;
 	unsigned epoch;
 } Request;
@@ -231,6 +237,59 @@ static int format_headers(const Request *request, const uint8_t *body, uint64_t 
 	return used + snprintf(text + used, room - (size_t)used, "\r\n");
 }
 
+#define BOUNDARY "0123456789-of-parts"
+
+/* The same of several ranges, as one body. */
+static uint8_t *read_parts(const FakeServer *server, const Request *request, uint64_t *ret_size)
+{
+	_cleanup_free_ uint8_t *body = NULL;
+	uint64_t size = 0, shift = request->fault == FAKE_WRONG_RANGE ? 1 : 0;
+	for (unsigned i = 0; i <= request->ranges; i++) {
+		Request one = *request;
+		uint64_t part_size = 0, total = 0;
+		_cleanup_free_ uint8_t *part = NULL;
+		char text[256] = "\r\n--" BOUNDARY "--\r\n";
+		if (i < request->ranges) {
+			one.first = request->range[i].first;
+			one.last = request->range[i].last;
+			part = read_body(server, &one, &part_size, &total);
+			if (!part)
+				return NULL;
+			(void)snprintf(text, sizeof(text), "\r\n--" BOUNDARY "\r\n%s bytes %llu-%llu/%llu\r\n\r\n",
+				       request->fault == FAKE_NO_RANGE ? "X-Range:" : "Content-Range:",
+				       (unsigned long long)(one.first + shift), (unsigned long long)(one.last + shift),
+				       (unsigned long long)(total + shift));
+		}
+		uint8_t *longer = realloc(body, size + strlen(text) + part_size);
+		if (!longer)
+			return NULL;
+		body = longer;
+		memcpy(body + size, text, strlen(text));
+		size += strlen(text);
+		if (part)
+			memcpy(body + size, part, part_size);
+		size += part_size;
+	}
+	*ret_size = size;
+	return TAKE_PTR(body);
+}
+
+static int format_parts_headers(uint64_t size, char *text, size_t room)
+{
+	return snprintf(text, room,
+			"HTTP/1.1 206 Partial Content\r\nContent-Type: multipart/byteranges; boundary=" BOUNDARY
+			"\r\nContent-Length: %llu\r\n\r\n",
+			(unsigned long long)size);
+}
+
+static bool gives_parts(FakeServer *server)
+{
+	lock(server);
+	bool parts = server->parts;
+	unlock(server);
+	return parts;
+}
+
 /* Answers a request; false ends the connection. */
 static bool answer(FakeServer *server, int fd, const Request *request)
 {
@@ -253,12 +312,15 @@ static bool answer(FakeServer *server, int fd, const Request *request)
 		break;
 	}
 	uint64_t size = 0, total = 0;
-	_cleanup_free_ uint8_t *body =
-		request->fault == FAKE_NOT_FOUND ? NULL : read_body(server, request, &size, &total);
+	bool several = request->ranges > 1 && gives_parts(server) && request->fault != FAKE_WHOLE;
+	_cleanup_free_ uint8_t *body = NULL;
+	if (request->fault != FAKE_NOT_FOUND)
+		body = several ? read_parts(server, request, &size) : read_body(server, request, &size, &total);
 	if (!body)
 		return send_status(fd, "404 Not Found", "X-Reason: none", "");
 	char headers[1024];
-	int length = format_headers(request, body, size, total, headers, sizeof(headers));
+	int length = several ? format_parts_headers(size, headers, sizeof(headers))
+			     : format_headers(request, body, size, total, headers, sizeof(headers));
 	if (request->fault == FAKE_STALL_HEADERS)
 		return send_all(fd, headers, (size_t)length / 2) && stall(server, fd, request->epoch);
 	if (!send_all(fd, headers, (size_t)length))
@@ -294,11 +356,16 @@ static bool parse_request(const char *text, Request *request)
 	request->head = strcmp(method, "HEAD") == 0;
 	const char *range = strcasestr(text, "\r\nRange: bytes=");
 	unsigned long long first, last;
-	if (range && sscanf(range + strlen("\r\nRange: bytes="), "%llu-%llu", &first, &last) == 2) {
-		request->ranged = true;
-		request->first = first;
-		request->last = last;
+	int used = 0;
+	range = range ? range + strlen("\r\nRange: bytes=") : "";
+	while (request->ranges < RANGES_MAX && sscanf(range, "%llu-%llu%n", &first, &last, &used) == 2) {
+		request->range[request->ranges].first = first;
+		request->range[request->ranges++].last = last;
+		range += used + (range[used] == ',');
 	}
+	request->ranged = request->ranges > 0;
+	request->first = request->range[0].first;
+	request->last = request->range[0].last;
 	return request->head || strcmp(method, "GET") == 0;
 }
 
@@ -313,6 +380,7 @@ static void begin(FakeServer *server, Request *request, const char *text)
 	if (request->ranged) {
 		counts->last_first = request->first;
 		counts->last_last = request->last;
+		counts->last_ranges = request->ranges;
 	}
 	if (++server->under_way > counts->at_once)
 		counts->at_once = server->under_way;
@@ -484,6 +552,13 @@ void fake_server_fault(FakeServer *server, FakeFault fault, unsigned count)
 	server->fault_count = count;
 	server->epoch++;
 	(void)pthread_cond_broadcast(&server->changed);
+	unlock(server);
+}
+
+void fake_server_give_parts(FakeServer *server, bool parts)
+{
+	lock(server);
+	server->parts = parts;
 	unlock(server);
 }
 

@@ -42,7 +42,8 @@ typedef struct FakeCounts {
 	unsigned heads;                 /* of the requests */
 	unsigned at_once;               /* most requests under way at one time */
 	uint64_t bytes;                 /* of bodies, sent or tried */
-	uint64_t last_first, last_last; /* the range asked for last */
+	uint64_t last_first, last_last; /* the range asked for last, or the first of several */
+	unsigned last_ranges;           /* how many it was */
 	bool accept_encoding;           /* some request had the header */
 } FakeCounts;
 
@@ -56,6 +57,9 @@ const char *fake_server_host(const FakeServer *server);
 
 /* The next `count` requests meet this fault, then none; 0 means all until the next call. Clearing a stall ends those under way with a reset. */
 void fake_server_fault(FakeServer *server, FakeFault fault, unsigned count);
+
+/* Does it give several ranges at once? At first it gives the first of them alone. */
+void fake_server_give_parts(FakeServer *server, bool parts);
 
 /* Requests wait before the answer while `hold` is true. */
 void fake_server_hold(FakeServer *server, bool hold);

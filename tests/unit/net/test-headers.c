@@ -126,12 +126,63 @@ static void test_digest_header(void **state _unused_)
 	assert_false(headers.has_digest);
 }
 
+static const char *boundary_of(NetHeaders *headers, const char *type)
+{
+	char line[256];
+	*headers = (NetHeaders){ 0 };
+	add(headers, "HTTP/1.1 206 Partial Content");
+	(void)snprintf(line, sizeof(line), "content-type: %s\r\n", type);
+	add(headers, line);
+	add(headers, "\r\n");
+	return headers->boundary;
+}
+
+static void test_boundaries(void **state _unused_)
+{
+	static const char *const bad[] = {
+		"multipart/byteranges",
+		"multipart/byteranges; boundary=",
+		"multipart/byteranges; boundary=\"\"",
+		"multipart/byteranges; boundary=\"ab",
+		"multipart/byteranges; boundary=\"ab \"",
+		"multipart/byteranges; boundary=a<b",
+		"multipart/byteranges; boundary="
+		"0123456789012345678901234567890123456789012345678901234567890123456789x",
+		"multipart/form-data; boundary=ab",
+		"application/octet-stream",
+	};
+	NetHeaders headers;
+	Error error = { 0 };
+	assert_string_equal(boundary_of(&headers, "multipart/byteranges; boundary=00000000000000000001"),
+			    "00000000000000000001");
+	assert_int_equal(net_headers_check_parts(&headers, &error), 0);
+	assert_string_equal(boundary_of(&headers, "Multipart/ByteRanges;BOUNDARY=\"a b'()+_,-./:=?\"; x=y"),
+			    "a b'()+_,-./:=?");
+	assert_string_equal(boundary_of(&headers,
+					"multipart/byteranges; boundary="
+					"0123456789012345678901234567890123456789012345678901234567890123456789"),
+			    "0123456789012345678901234567890123456789012345678901234567890123456789");
+	for (size_t i = 0; i < ELEMENTS(bad); i++) {
+		assert_string_equal(boundary_of(&headers, bad[i]), "");
+		assert_int_equal(net_headers_check_parts(&headers, &error), -EOPNOTSUPP);
+	}
+	(void)boundary_of(&headers, "multipart/byteranges; boundary=ab");
+	headers.has_range = true;
+	assert_int_equal(net_headers_check_parts(&headers, &error), -EOPNOTSUPP);
+	headers = (NetHeaders){ .status = 416 };
+	assert_int_equal(net_headers_check_parts(&headers, &error), -EOPNOTSUPP);
+	headers.status = 401;
+	assert_int_equal(net_headers_check_parts(&headers, &error), -EACCES);
+	headers.status = 429;
+	assert_int_equal(net_headers_check_parts(&headers, &error), -EREMOTEIO);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_good_ranges),   cmocka_unit_test(test_bad_ranges),
-		cmocka_unit_test(test_range_answers), cmocka_unit_test(test_last_answer_counts),
-		cmocka_unit_test(test_digest_header),
+		cmocka_unit_test(test_good_ranges),        cmocka_unit_test(test_bad_ranges),
+		cmocka_unit_test(test_range_answers),      cmocka_unit_test(test_boundaries),
+		cmocka_unit_test(test_last_answer_counts), cmocka_unit_test(test_digest_header),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

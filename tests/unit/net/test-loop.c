@@ -145,6 +145,62 @@ static void test_wrong_answer_gives_nothing(void **state)
 	}
 }
 
+static const NetSpan spans[] = { { .offset = 10, .size = 1 },
+				 { .offset = 20000, .size = 50000 },
+				 { .offset = FILE_SIZE - 7, .size = 7 } };
+
+/* Asks for all of `spans` in one request. */
+static void expect_parts(NetFixture *fixture, FakeFault fault, int code, const char *word)
+{
+	NetLoop *loop;
+	NetTransfer *transfer;
+	Result result = { .bytes = malloc(50008) };
+	NetRange range = {
+		.url = fixture->url,
+		.size = 50008,
+		.spans = spans,
+		.span_count = ELEMENTS(spans),
+		.stall = 200,
+		.data = on_data,
+		.end = on_end,
+		.arg = &result,
+	};
+	assert_non_null(result.bytes);
+	assert_int_equal(net_loop_new(4, &loop), 0);
+	fake_server_fault(fixture->server, fault, 0);
+	assert_int_equal(net_loop_start(loop, &range, &transfer), 0);
+	run_to_end(loop, &result);
+	assert_int_equal(result.result, code);
+	assert_non_null(strstr(result.sentence, word));
+	assert_int_equal(code < 0, result.sentence[0] != '\0');
+	if (code == 0)
+		assert_int_equal(result.size, 50008);
+	for (uint64_t i = 0, at = 0; i < ELEMENTS(spans) && code == 0; at += spans[i++].size)
+		assert_memory_equal(result.bytes + at, fixture->content + spans[i].offset, spans[i].size);
+	if (code == -EOPNOTSUPP)
+		assert_int_equal(result.size, 0);
+	free(result.bytes);
+	assert_null(net_loop_free(loop));
+}
+
+static void test_several_ranges(void **state)
+{
+	NetFixture *fixture = *state;
+	expect_parts(fixture, FAKE_NONE, -EOPNOTSUPP, "with one");
+	fake_server_give_parts(fixture->server, true);
+	expect_parts(fixture, FAKE_NONE, 0, "");
+	expect_parts(fixture, FAKE_REDIRECT, 0, "");
+	expect_parts(fixture, FAKE_WHOLE, -EOPNOTSUPP, "status 200");
+	expect_parts(fixture, FAKE_WRONG_RANGE, -EOPNOTSUPP, "another one");
+	expect_parts(fixture, FAKE_NO_RANGE, -EOPNOTSUPP, "without Content-Range");
+	expect_parts(fixture, FAKE_ERROR, -EOPNOTSUPP, "status 503");
+	expect_parts(fixture, FAKE_NOT_FOUND, -ENOENT, "404");
+	expect_parts(fixture, FAKE_DENIED, -EACCES, "403");
+	expect_parts(fixture, FAKE_STALL_BODY, -ETIMEDOUT, "sends nothing");
+	expect_parts(fixture, FAKE_RESET_BODY, -ECONNRESET, "");
+	expect_parts(fixture, FAKE_TRUNCATE, -ECONNRESET, "");
+}
+
 static void test_bad_url(void **state _unused_)
 {
 	NetLoop *loop;
@@ -226,6 +282,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_ranges, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test_setup_teardown(test_faults, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test_setup_teardown(test_wrong_answer_gives_nothing, net_fixture_start, net_fixture_stop),
+		cmocka_unit_test_setup_teardown(test_several_ranges, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test(test_bad_url),
 		cmocka_unit_test_setup_teardown(test_cut, net_fixture_start, net_fixture_stop),
 		cmocka_unit_test(test_wake),
