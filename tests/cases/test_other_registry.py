@@ -1,38 +1,18 @@
 """A registry of somebody else's, with images that imgfs did not export."""
-import contextlib
 import json
-import socket
 import urllib.request
 
 import pytest
 
 import machine
-from endpoint import Image, need, started
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+import registries
+from endpoint import Image
 
 
 @pytest.fixture(name="registry")
 def make_registry(work):
-    """Debian's docker-registry on a free port; its address."""
-    need("docker-registry", "skopeo")
-    port = free_port()
-    config = work / "registry.json"
-    config.write_text(json.dumps({
-        "version": 0.1, "storage": {"filesystem": {"rootdirectory": str(work / "registry")}}, "http": {"addr": f"127.0.0.1:{port}"},
-    }))
-
-    def answers():
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5) as answer:
-            return answer.status == 200
-        return False
-
-    with started(["docker-registry", "serve", config], answers, work / "registry.log"):
-        yield f"127.0.0.1:{port}"
+    with registries.docker_registry(work) as address:
+        yield address
 
 
 @pytest.mark.parametrize("kind", ["v2s2", "oci", "list"])

@@ -3,11 +3,11 @@
 Every case has a store of its own: a profile left in a shared one would change what other cases count.
 """
 import base64
+import contextlib
 import json
 import os
 import random
 import signal
-import socket
 import struct
 import subprocess
 import time
@@ -16,7 +16,8 @@ import pytest
 
 import front as fake
 import machine
-from endpoint import NAME, TAG, Image, digest_of, member, need, serving, started, tar_of
+import registries
+from endpoint import NAME, TAG, Image, digest_of, member, need, serving, tar_of
 from namespace import alone
 
 HEADER = struct.Struct("<8sII32sIIQ")
@@ -77,9 +78,13 @@ def blobs(front, since=0):
     return [entry for entry in front.log[since:] if "/blobs/" in entry[1]]
 
 
+def spans_of(requests):
+    """What each request asked for: lists of (first, last)."""
+    return [[tuple(map(int, span.split("-"))) for span in entry[2]["Range"].removeprefix("bytes=").split(",")] for entry in requests]
+
+
 def asked_bytes(requests):
-    spans = [entry[2]["Range"].removeprefix("bytes=").split("-") for entry in requests]
-    return sum(int(last) - int(first) + 1 for first, last in spans)
+    return sum(last - first + 1 for spans in spans_of(requests) for first, last in spans)
 
 
 def wait_present(mounted):
@@ -351,32 +356,67 @@ def test_handed_in(image, work, mount):
 
 def test_behind_nginx(image, work, mount):
     """The configuration for nginx gives profiles, too."""
-    need("nginx")
-    text = (machine.TOP / "tools/deploy/nginx/imgfs.conf").read_text()
     directory = image.store / "profiles"
     directory.mkdir()
     path = directory / image.exported["manifest"].removeprefix("sha256:")
     make_profile(path, image.exported["manifest"], [(0, 0, 2)])
-    port = free_port()
-    conf = work / "nginx.conf"
-    site = text.replace("127.0.0.1:8500", f"127.0.0.1:{port}").replace("/var/lib/imgfs/store", str(image.store))
-    conf.write_text(f"daemon off; user root; pid {work}/nginx.pid; error_log {work}/nginx.err; events {{}} http {{ access_log off; {site} }}")
-    with started(["nginx", "-c", conf, "-p", work, "-e", work / "nginx.err"], lambda: listens(port), work / "nginx.out"):
-        mounted = mount("--cache", work / "cache", f"127.0.0.1:{port}/{NAME}:{TAG}")
+    with registries.nginx(image.store, work) as address:
+        mounted = mount("--cache", work / "cache", f"{address}/{NAME}:{TAG}")
         assert (work / "cache/profiles" / path.name).read_bytes() == path.read_bytes()
         assert wait_present(mounted) > 0
         mounted.unmount()
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def scattered(work):
+    """An image of one layer with many chunks, and a profile of every fifth."""
+    noise = random.Random(9)
+    image = Image.__new__(Image)
+    image.contents = {f"{number:03}": noise.randbytes(300_000) for number in range(60)}
+    image.path, image.layers = work / "image.tar", [tar_of([member(*pair) for pair in image.contents.items()])]
+    fill(image)
+    image.store = work / "store"
+    image.exported = export(f"docker-archive:{image.path}", image.store, "--tag", f"{NAME}:{TAG}")
+    ranges = [(0, chunk, 1) for chunk in range(0, 120, 5)]
+    path = work / "profile"
+    make_profile(path, image.exported["manifest"], ranges)
+    machine.imgfs("profile", "import", "--store", image.store, f"{NAME}:{TAG}", path)
+    image.profile = json.loads(machine.imgfs("profile", "show", "--json", "--store", image.store, f"{NAME}:{TAG}").stdout)
+    assert image.profile["chunks"] == len(ranges)
+    return image
 
 
-def listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def start_with_profile(front, image, work, mount):
+    """Mounts; the ranges that were asked for after the index, once the profile is here. All is read then."""
+    front.profile = (work / "profile").read_bytes()
+    mounted = mount("--cache", work / "cache", f"{front.host}/{NAME}:{TAG}")
+    present = wait_present(mounted)
+    requests = spans_of([entry for entry in blobs(front) if "Range" in entry[2]][len(image.layers):])
+    assert present == sum(last - first + 1 for spans in requests for first, last in spans) - sum(front.wasted)
+    for name, content in image.contents.items():
+        assert (mounted.directory / name).read_bytes() == content
+    mounted.unmount()
+    return present, requests, mounted
+
+
+@pytest.mark.parametrize("kind", ["imgfs", "nginx"])
+def test_several_ranges_at_once(kind, work, mount):
+    """Where the server gives them, a profile is few requests, and not a byte that is not in it."""
+    image = scattered(work)
+    hands_out = registries.nginx(image.store, work) if kind == "nginx" else serving(image.store, work / "serve.log", "--listen", "127.0.0.1:0")
+    with hands_out as server, fake.Front(getattr(server, "address", server)) as front:
+        present, requests, _ = start_with_profile(front, image, work, mount)
+    assert present == image.profile["bytes"] and len(requests) <= 5 and max(map(len, requests)) >= 8
+
+
+@pytest.mark.parametrize("several", ["first", "416", "whole"])
+def test_several_ranges_refused(several, work, mount):
+    """Where it does not, it is asked once, and then for one after the other; no word of it, and all bytes are right."""
+    image = scattered(work)
+    with serving(image.store, work / "serve.log", "--listen", "127.0.0.1:0") as server, fake.Front(server.address) as front:
+        front.several = several
+        present, requests, mounted = start_with_profile(front, image, work, mount)
+    assert present >= image.profile["bytes"] and len([spans for spans in requests if len(spans) > 1]) == 1
+    assert len(requests) > 20 and "several" not in mounted.log.read_text()
 
 
 @pytest.mark.parametrize("arguments", [(), ("record", "/"), ("show",), ("import", "x"), ("push",), ("nothing",)])

@@ -1,54 +1,18 @@
 """nginx over a store, by tools/deploy/nginx/imgfs.conf: imgfs mounts from it, and nothing else of the store can be read."""
 import json
 import shutil
-import socket
-from pathlib import Path
 
 import pytest
 
-from endpoint import NAME, TAG, Server, digest_of, need, started
+import registries
+from endpoint import NAME, TAG, Server, digest_of, need
 from endpoint import make_image, make_place  # noqa: F401 # pylint: disable=unused-import # fixtures
-
-CONFIG = Path(__file__).resolve().parents[2] / "tools/deploy/nginx/imgfs.conf"
-LISTEN, ROOT = "127.0.0.1:8500", "/var/lib/imgfs/store"
-MAIN = """daemon off; user root; worker_processes 2; pid {place}/nginx.pid; error_log stderr;
-events {{ worker_connections 512; }}
-http {{
-    access_log {place}/nginx-access.log;
-    client_body_temp_path {place}/nginx-1; proxy_temp_path {place}/nginx-2; fastcgi_temp_path {place}/nginx-3;
-    uwsgi_temp_path {place}/nginx-4; scgi_temp_path {place}/nginx-5;
-    include {place}/imgfs.conf;
-}}
-"""
 
 
 @pytest.fixture(name="server", scope="module")
 def make_server(place, image):  # pylint: disable=unused-argument # the image fills the store
-    """The configuration as it is shipped, but for address and root."""
-    need("nginx")
-    text = CONFIG.read_text()
-    assert text.count(LISTEN) == 1 and text.count(f"root {ROOT};") == 1
-    port = free_port()
-    text = text.replace(LISTEN, f"127.0.0.1:{port}").replace(f"root {ROOT};", f"root {place}/store;")
-    (place / "imgfs.conf").write_text(text)
-    (place / "nginx.conf").write_text(MAIN.format(place=place))
-    server = Server(None, f"127.0.0.1:{port}")
-
-    def answers():
-        try:
-            return server.ask("/healthz")[1] == b"ok\n"
-        except OSError:
-            return False
-
-    command = ["nginx", "-p", place, "-e", "stderr", "-c", place / "nginx.conf"]
-    with started(command, answers, place / "nginx.log"):
-        yield server
-
-
-def free_port():
-    """nginx cannot be told to take any port and say which: one is chosen that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    with registries.nginx(place / "store", place) as address:
+        yield Server(None, address)
 
 
 def test_manifests_and_blobs(server, place):

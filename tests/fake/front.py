@@ -180,6 +180,9 @@ class Front(Service):
         self.faults = None  # (faults, share of the answers about blobs that have one)
         self.retry_after = 1
         self.manifests = None  # what becomes of a manifest: a function of its bytes
+        self.profile = None  # a start-up profile, if the server behind has none
+        self.several = None  # what becomes of a request for several ranges: "whole", "first" (alone), or a status
+        self.wasted = []  # bytes that such requests asked for in vain
         self.met = {}  # fault: how many times
         self.random, self.lock = random.Random(seed), threading.Lock()
         super().__init__(**options)
@@ -194,6 +197,17 @@ class Front(Service):
             if fault:
                 self.met[fault] = self.met.get(fault, 0) + 1
             return fault
+
+    def refuse_several(self, request):
+        """The fault that a request for several ranges meets, if that is wanted."""
+        spans = request.headers.get("Range", "").removeprefix("bytes=").split(",")
+        if not self.several or len(spans) == 1:
+            return None
+        self.wasted.append(sum(int(last) - int(first) + 1 for first, last in (span.split("-") for span in spans)))
+        if self.several == "first":
+            request.headers.replace_header("Range", f"bytes={spans[0]}")
+            return None
+        return self.several
 
     def refuses(self, request):
         header = request.headers.get("Authorization")
@@ -211,7 +225,10 @@ class Front(Service):
         if self.elsewhere and "/blobs/" in request.path:
             reply(request, 307, Location=self.elsewhere + request.path)
             return
-        fault = self.pick(request)
+        if self.profile and request.path.startswith("/imgfs/profiles/"):
+            reply(request, 200, self.profile)
+            return
+        fault = self.refuse_several(request) or self.pick(request)
         if fault == "stall-accept":
             self.stall(request)
         elif fault == "redirect-loop":

@@ -146,8 +146,6 @@ static void test_boundaries(void **state _unused_)
 		"multipart/byteranges; boundary=\"ab",
 		"multipart/byteranges; boundary=\"ab \"",
 		"multipart/byteranges; boundary=a<b",
-		"multipart/byteranges; boundary="
-		"0123456789012345678901234567890123456789012345678901234567890123456789x",
 		"multipart/form-data; boundary=ab",
 		"application/octet-stream",
 	};
@@ -166,6 +164,11 @@ static void test_boundaries(void **state _unused_)
 		assert_string_equal(boundary_of(&headers, bad[i]), "");
 		assert_int_equal(net_headers_check_parts(&headers, &error), -EOPNOTSUPP);
 	}
+	/* A byte longer than RFC 2046 allows. */
+	assert_string_equal(boundary_of(&headers,
+					"multipart/byteranges; boundary="
+					"01234567890123456789012345678901234567890123456789012345678901234567890"),
+			    "");
 	(void)boundary_of(&headers, "multipart/byteranges; boundary=ab");
 	headers.has_range = true;
 	assert_int_equal(net_headers_check_parts(&headers, &error), -EOPNOTSUPP);
