@@ -12,9 +12,10 @@ typedef struct Listing {
 	size_t size;
 	size_t used;
 	bool plus;
+	bool names; /* alone, but for directories, in which who lists will be next */
 } Listing;
 
-/* The kernel takes "." and ".." of readdirplus for names alone: without a node, no lookup is counted. */
+/* The kernel takes "." and ".." of readdirplus, and what has no node, for names alone: no lookup is counted. */
 static size_t add_dots(Listing *listing, uint64_t offset)
 {
 	const char *name = offset == 0 ? "." : "..";
@@ -43,15 +44,19 @@ static size_t add_entry(Listing *listing, uint64_t offset)
 	char *at = listing->buffer + listing->used;
 	size_t left = listing->size - listing->used;
 	off_t next = (off_t)offset + 1;
+	struct stat st = {
+		.st_ino = mount_image_node(listing->image, dirent.inode),
+		.st_mode = (mode_t)DTTOIF(dirent.type),
+	};
+	if (listing->plus && listing->names && dirent.type != DT_DIR) {
+		const struct fuse_entry_param entry = { .attr = st };
+		return fuse_add_direntry_plus(listing->request, at, left, name, &entry, next);
+	}
 	if (listing->plus) {
 		struct fuse_entry_param entry;
 		ops_entry(listing->image, dirent.inode, &entry);
 		return fuse_add_direntry_plus(listing->request, at, left, name, &entry, next);
 	}
-	struct stat st = {
-		.st_ino = mount_image_node(listing->image, dirent.inode),
-		.st_mode = (mode_t)DTTOIF(dirent.type),
-	};
 	return fuse_add_direntry(listing->request, at, left, name, &st, next);
 }
 
@@ -79,6 +84,8 @@ static void list(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset,
 		.buffer = (char *)worker_buffer(worker_current(), room),
 		.size = room,
 		.plus = plus,
+		.names = plus &&
+			 !listing_hints_wants_attributes(ops_of(request)->hints, fuse_req_ctx(request)->pid, node),
 	};
 	uint64_t end = (uint64_t)directory.inode.count + 2;
 	for (uint64_t at = (uint64_t)offset; at < end; at++) {

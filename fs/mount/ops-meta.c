@@ -76,6 +76,8 @@ void ops_lookup(fuse_req_t request, fuse_ino_t node, const char *name)
 		ops_root_entry(ops_of(request), &entry);
 	else
 		ops_entry(parent.image, number, &entry);
+	if (entry.ino != 0 && !S_ISDIR(entry.attr.st_mode))
+		listing_hints_looked_up(ops_of(request)->hints, node);
 	(void)fuse_reply_entry(request, &entry);
 }
 

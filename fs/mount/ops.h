@@ -5,6 +5,7 @@
 #pragma once
 
 #include "fs/mount/fuse-api.h"
+#include "fs/mount/listing-hints.h"
 #include "fs/mount/mount-server.h"
 #include "fs/mount/read-pool.h"
 
@@ -18,7 +19,8 @@ typedef struct Ops {
 	OpsKind kind;
 	MountServer *server;
 	ReadPool *pool;
-	Journal *journal; /* of the connection */
+	Journal *journal;    /* of the connection; the session sets this and the next */
+	ListingHints *hints; /* of the connection */
 } Ops;
 
 /* The operations, for fuse_session_new(); forgets and interrupts never get there (session.h). */

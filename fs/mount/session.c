@@ -23,6 +23,7 @@ typedef struct Receiver {
 struct Session {
 	Ops ops; /* first: libfuse's user data is the Session and an Ops at once */
 	struct fuse_session *fuse;
+	ListingHints hints;
 	int fd;
 	bool answering_init; /* the reply is swallowed; before any thread starts */
 	int init_error;      /* what that reply said */
@@ -84,6 +85,7 @@ int session_new(int fuse_fd, const void *init, size_t init_size, const Ops *ops,
 	memset(session, 0, sizeof(*session));
 	session->ops = *ops;
 	session->ops.journal = journal;
+	session->ops.hints = &session->hints;
 	session->fd = fuse_fd;
 
 	fuse_set_log_func(log_fuse);

@@ -129,16 +129,11 @@ static void run(char **argv)
 	int status;
 	pid_t pid = fork();
 	if (pid == 0) {
+		int null = open("/dev/null", O_WRONLY); /* an image has none */
+		if (null < 0 || dup2(null, STDOUT_FILENO) < 0 || dup2(null, STDERR_FILENO) < 0)
+			err(1, "/dev/null");
 		if (chroot(argv[0]) < 0 || chdir("/") < 0)
 			err(1, "chroot");
-		int null = open("/dev/null", O_WRONLY);
-		if (null >= 0) {
-			dup2(null, STDOUT_FILENO);
-			dup2(null, STDERR_FILENO);
-		} else {
-			close(STDOUT_FILENO);
-			close(STDERR_FILENO);
-		}
 		execv(argv[1], argv + 1);
 		_exit(127);
 	}

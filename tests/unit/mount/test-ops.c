@@ -190,8 +190,8 @@ static int list(State *s, uint32_t opcode, uint64_t node, uint64_t offset, uint3
 	return r;
 }
 
-/* Checks the entries of a reply from entry `at` on; returns how many there were, and where to go on. */
-static unsigned check_entries(State *s, bool plus, unsigned at, uint64_t *offset)
+/* Checks the entries of a reply from entry `at` on; returns how many there were, and where to go on. `filled`: they have attributes. */
+static unsigned check_entries(State *s, bool plus, bool filled, unsigned at, uint64_t *offset)
 {
 	unsigned count = 0;
 	for (size_t used = 0; used < s->reply.size; count++) {
@@ -215,8 +215,8 @@ static unsigned check_entries(State *s, bool plus, unsigned at, uint64_t *offset
 			assert_int_equal(dirent.namelen, 4 + (index - 2) % 250 + 1);
 			assert_int_equal(dirent.type, DT_REG);
 			assert_int_equal(dirent.ino, NODE(EMPTY));
-			assert_int_equal(entry.nodeid, plus ? NODE(EMPTY) : 0);
-			assert_int_equal(entry.attr.nlink, plus ? MANY : 0);
+			assert_int_equal(entry.nodeid, filled ? NODE(EMPTY) : 0);
+			assert_int_equal(entry.attr.nlink, filled ? MANY : 0);
 		}
 		*offset = dirent.off;
 		used = start + FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + dirent.namelen);
@@ -224,7 +224,7 @@ static unsigned check_entries(State *s, bool plus, unsigned at, uint64_t *offset
 	return count;
 }
 
-static void list_all(State *s, uint32_t opcode, uint32_t size)
+static void list_all(State *s, uint32_t opcode, bool filled, uint32_t size)
 {
 	uint64_t offset = 0;
 	unsigned at = 0;
@@ -232,7 +232,7 @@ static void list_all(State *s, uint32_t opcode, uint32_t size)
 		assert_int_equal(list(s, opcode, NODE(DIRECTORY), offset, size), 0);
 		if (s->reply.size == 0)
 			break;
-		at += check_entries(s, opcode == FUSE_READDIRPLUS, at, &offset);
+		at += check_entries(s, opcode == FUSE_READDIRPLUS, filled, at, &offset);
 	}
 	assert_int_equal(at, MANY + 2);
 }
@@ -241,9 +241,36 @@ static void test_readdir(void **state)
 {
 	static const uint32_t sizes[] = { 500, 4096, 32768 };
 	for (size_t i = 0; i < ELEMENTS(sizes); i++) {
-		list_all(*state, FUSE_READDIR, sizes[i]);
-		list_all(*state, FUSE_READDIRPLUS, sizes[i]);
+		list_all(*state, FUSE_READDIR, false, sizes[i]);
+		list_all(*state, FUSE_READDIRPLUS, true, sizes[i]);
 	}
+}
+
+/* Who only lists gets names, and the nodes of directories; who looks at what he has listed gets all from the next listing on. */
+static void test_readdir_fills_for_who_looks(void **state)
+{
+	State *s = *state;
+	const uint32_t first = 1000, other = 1001;
+	struct fuse_entry_out entry;
+	request_thread = first;
+	list_all(s, FUSE_READDIRPLUS, false, 4096);
+	/* Of no interest: a directory, what is not there, what nobody listed. */
+	assert_int_equal(list(s, FUSE_READDIRPLUS, NODE(ROOT), 4, 4096), 0);
+	memcpy(&entry, s->reply.body, sizeof(entry));
+	assert_int_equal(entry.nodeid, NODE(DIRECTORY));
+	assert_int_equal(entry.attr.uid, 5);
+	assert_int_equal(lookup(s, NODE(ROOT), "directory"), 0);
+	assert_int_equal(lookup(s, NODE(DIRECTORY), "nothing"), 0);
+	list_all(s, FUSE_READDIRPLUS, false, 4096);
+	/* Whoever it is that looks: a program may have one thread that lists and others that look. */
+	request_thread = other;
+	assert_int_equal(lookup(s, NODE(DIRECTORY), "00000"), 0);
+	list_all(s, FUSE_READDIRPLUS, false, 4096);
+	request_thread = first;
+	list_all(s, FUSE_READDIRPLUS, true, 4096);
+	/* Somebody whom the kernel cannot name. */
+	request_thread = 0;
+	list_all(s, FUSE_READDIRPLUS, true, 4096);
 }
 
 static void test_readdir_errors(void **state)
@@ -425,25 +452,16 @@ static void test_no_xattrs(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_lookup),
-		TEST(test_lookup_missing),
-		TEST(test_lookup_dots),
-		TEST(test_lookup_errors),
-		TEST(test_getattr),
-		TEST(test_readlink),
-		TEST(test_statfs),
-		TEST(test_not_implemented),
-		TEST(test_readdir),
-		TEST(test_readdir_errors),
-		TEST(test_read),
-		TEST(test_read_nothing),
-		TEST(test_read_sparse),
-		TEST(test_read_errors),
-		TEST_WITH(test_read_absent, setup_absent),
-		TEST(test_lseek),
-		TEST(test_getxattr),
-		TEST(test_listxattr),
-		TEST_WITH(test_no_xattrs, setup_plain),
+		TEST(test_lookup),         TEST(test_lookup_missing),
+		TEST(test_lookup_dots),    TEST(test_lookup_errors),
+		TEST(test_getattr),        TEST(test_readlink),
+		TEST(test_statfs),         TEST(test_not_implemented),
+		TEST(test_readdir),        TEST(test_readdir_fills_for_who_looks),
+		TEST(test_readdir_errors), TEST(test_read),
+		TEST(test_read_nothing),   TEST(test_read_sparse),
+		TEST(test_read_errors),    TEST_WITH(test_read_absent, setup_absent),
+		TEST(test_lseek),          TEST(test_getxattr),
+		TEST(test_listxattr),      TEST_WITH(test_no_xattrs, setup_plain),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
