@@ -8,8 +8,7 @@
 #define FILL_MS         100u
 #define DEMAND_GAP_MAX  (64u << 10)
 #define PROFILE_GAP_MAX (96u << 10)
-#define PARTS_SIZE \
-	(2u << 20) /* of several parts, which come in the order of their places and not in that of their use */
+#define PARTS_SIZE      (2u << 20) /* of a profile: parts come by their places, not by their use */
 
 #define CONNECTIONS_NEAR 8u
 #define FAR_TRIP         5000         /* microseconds, from which more connections are used */
@@ -159,8 +158,7 @@ uint64_t fetch_pace_gap_max(FetchClass class)
 
 uint64_t fetch_pace_parts_size(const Fetcher *fetcher, FetchClass class)
 {
-	uint64_t most = fetch_pace_range_max(fetcher, class);
-	return most < PARTS_SIZE ? most : PARTS_SIZE;
+	return class == FETCH_PROFILE ? PARTS_SIZE : fetch_pace_range_max(fetcher, class);
 }
 
 /* How many ranges keep the link full, and leave room for demand. */

@@ -289,6 +289,7 @@ static void gather(FetchRange *range, FetchWant *want, int64_t now)
 		return;
 	}
 	add_part(range, want, &several);
+	one.size = several.size;
 	while (range->part_count < most && several.size < several.limit &&
 	       (want = pick_more(range, several.limit - several.size, now)))
 		add_part(range, want, &several);
@@ -298,7 +299,6 @@ static void gather(FetchRange *range, FetchWant *want, int64_t now)
 	}
 	for (; range->part_count > 1; range->part_count--)
 		give_back(range, range->parts[range->part_count - 1].first, range->parts[range->part_count - 1].last);
-	one.size = several.size;
 	extend_part(range, &range->parts[0], &one);
 }
 
