@@ -51,11 +51,12 @@ int keeper_status_parse(const char *status, KeeperProcess *keeper)
 	KeeperProcess found = *keeper;
 	uint64_t masks[2];
 	uid_t user;
+	gid_t group;
 	if (!parent || sscanf(parent + 1, "PPid: %d", &found.parent) != 1)
 		return -EBADMSG;
 	if (!uid || sscanf(uid + 1, "Uid: %u %u", &user, &found.owner) != 2 || user != found.owner)
 		return -EBADMSG;
-	if (!gid || sscanf(gid + 1, "Gid: %*u %u", &found.group) != 1)
+	if (!gid || sscanf(gid + 1, "Gid: %u %u", &group, &found.group) != 2 || group != found.group)
 		return -EBADMSG;
 	if (!blocked || sscanf(blocked + 1, "SigBlk: %" SCNx64, &masks[0]) != 1)
 		return -EBADMSG;

@@ -172,12 +172,12 @@ class HungTree:
 
     INIT = struct.Struct("<IiQIIIIHHIII24x")
 
-    def __init__(self, point):
+    def __init__(self, point, kind=b"fuse"):
         self.point = point
         point.mkdir()
         self.device = os.open("/dev/fuse", os.O_RDWR)
         options = f"fd={self.device},rootmode=40000,user_id=0,group_id=0,allow_other"
-        assert ctypes.CDLL(None, use_errno=True).mount(b"hung", os.fsencode(point), b"fuse", 0, options.encode()) == 0
+        assert ctypes.CDLL(None, use_errno=True).mount(b"hung", os.fsencode(point), kind, 0, options.encode()) == 0
         unique = struct.unpack_from("<IIQ", os.read(self.device, 1 << 17))[2]
         os.write(self.device, self.INIT.pack(self.INIT.size, 0, unique, 7, 31, 0, 0, 0, 0, 4096, 0, 0))
         self.taken = 0
@@ -195,6 +195,24 @@ class HungTree:
         os.close(self.device)
 
 
+def named(name, user):
+    """The processes of a user that have this name."""
+    return [int(path.parts[2]) for path in Path("/proc").glob("[0-9]*/status") if fields(path).get("Name") == name
+            and int(fields(path)["Uid"].split()[0]) == pwd.getpwnam(user).pw_uid]
+
+
+def fields(path):
+    with contextlib.suppress(OSError):
+        return dict(line.split(":\t", 1) for line in path.read_text().splitlines() if ":\t" in line)
+    return {}
+
+
+def killed(name, user):
+    """Those that are gone once they stop waiting."""
+    return [pid for pid in named(name, user)
+            if int(fields(Path(f"/proc/{pid}/status"))["SigPnd"], 16) & 1 << signal.SIGKILL - 1]
+
+
 def test_root_does_not_wait_for_a_file_that_never_answers(user, image, work):
     """Not even for the process that does, which nobody can kill before the file system is gone; nor does who reads what status says."""
     user.mount(image)
@@ -209,8 +227,12 @@ def test_root_does_not_wait_for_a_file_that_never_answers(user, image, work):
         with as_other(work / "liar", memory, file) as liar:
             assert liar.stdout.readline() == b"ready\n"
             done = machine.imgfs("status", timeout=60)
-        assert f"process {liar.pid} of user" in done.stderr and "could not be read in time" in done.stderr
-        assert tree.taken and str(user.directory) in done.stdout
+            assert f"process {liar.pid} of user" in done.stderr and "could not be read in time" in done.stderr
+            assert tree.taken and str(user.directory) in done.stdout
+            (stuck,) = machine.wait_until(lambda: killed("imgfs-measure", OTHER), "the end of its time")
+            done = machine.imgfs("status", timeout=60)
+            assert f"process {liar.pid} of user" in done.stderr and "could not be read in time" in done.stderr
+            assert named("imgfs-measure", OTHER) == [stuck], "who has one that hangs gets no other"
     finally:
         tree.close()
         os.close(file)

@@ -158,7 +158,7 @@ static void test_request_of_long_or_relative_paths(_unused_ void **state)
 	assert_int_equal(upgrade_request_write(&request, bytes), -ENAMETOOLONG);
 }
 
-#define UIDS    "Name:\timgfs-keeper\nPPid:\t77\nUid:\t1000\t1000\t0\t0\nGid:\t0\t50\t0\t0\n"
+#define UIDS    "Name:\timgfs-keeper\nPPid:\t77\nUid:\t1000\t1000\t0\t0\nGid:\t50\t50\t0\t0\n"
 #define SIGNALS "SigBlk:\t%016llx\nSigIgn:\t0000000000001000\nSigCgt:\t%016llx\n"
 
 static void test_status(_unused_ void **state)
@@ -192,6 +192,7 @@ static void test_status(_unused_ void **state)
 		"\nPPid:\t1\nUid:\t0\t0\nGid:\t0\t0\nSigBlk:\t0\nSigCgt:\tx\n",
 		"\nPPid:\t1\nUid:\t0\t0\nGid:\t0\nSigBlk:\t0\nSigCgt:\t0\n",
 		"\nPPid:\t1\nUid:\t1000\t0\nGid:\t0\t0\nSigBlk:\t0\nSigCgt:\t0\n", /* a program that is set-user-ID root */
+		"\nPPid:\t1\nUid:\t1000\t1000\nGid:\t1000\t42\nSigBlk:\t0\nSigCgt:\t0\n", /* one that is set-group-ID */
 	};
 	for (size_t i = 0; i < ELEMENTS(bad); i++)
 		assert_int_equal(keeper_status_parse(bad[i], &keeper), -EBADMSG);
