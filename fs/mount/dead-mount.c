@@ -3,12 +3,14 @@
 #include <sys/pidfd.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "fs/mount/fuse-mount.h"
 #include "fs/mount/mount-table.h"
 #include "fs/mount/mount.h"
 
 #define ANSWER_MS 2000
+#define KILLED_MS 100
 #define LAYERS    16 /* of dead mounts on top of each other, that are detached at once */
 
 /*
@@ -20,16 +22,23 @@ static bool is_dead(const char *path)
 	pid_t pid = fork();
 	if (pid == 0) {
 		struct statvfs fs;
+		(void)close_range(
+			0, ~0u,
+			0); /* where it stays longer than this process, nobody is to wait for what it has open */
 		_exit(statvfs(path, &fs) < 0 && (errno == ENOTCONN || errno == ECONNABORTED));
 	}
 	if (pid < 0)
 		return false;
 	_cleanup_close_ int fd = pidfd_open(pid, 0);
 	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
-	if (fd < 0 || poll(&poll_fd, 1, ANSWER_MS) <= 0)
-		(void)kill(pid, SIGKILL);
 	int status;
-	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 1;
+	if (fd >= 0 && poll(&poll_fd, 1, ANSWER_MS) > 0)
+		return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 1;
+	/* Of a request that the server has taken and does not answer nobody can be killed out: init will wait for that one. */
+	(void)kill(pid, SIGKILL);
+	(void)poll(&poll_fd, fd >= 0 ? 1 : 0, KILLED_MS);
+	(void)waitpid(pid, &status, WNOHANG);
+	return false;
 }
 
 int mount_clear_dead(const char *directory, Error *error)

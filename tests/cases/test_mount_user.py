@@ -239,6 +239,18 @@ def test_root_does_not_wait_for_a_file_that_never_answers(user, image, work):
         os.close(memory)
 
 
+def test_a_tree_that_never_answers_is_not_dead(work):
+    """Who asks it is not waited for, nor is what that one has open."""
+    tree = HungTree(work / "hung", b"fuse.imgfs")
+    try:
+        done = machine.imgfs("mount", "--cache", work / "cache", "localhost:1/a:b", tree.point, check=False, timeout=60)
+        assert done.returncode == 1 and "is mounted" in done.stderr and tree.taken
+        done = machine.imgfs("doctor", check=False, timeout=60)
+        assert f"{tree.point}: Connection timed out" in done.stdout
+    finally:
+        tree.close()
+
+
 def test_upgrades_what_is_its_own(user, image):
     user.mount(image)
     (server,) = user.processes(machine.SERVER)
