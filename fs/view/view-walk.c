@@ -15,7 +15,8 @@ typedef struct Walk {
 	size_t depth, capacity;
 	TreeString left; /* of the path */
 	unsigned links;  /* followed so far */
-	bool which;      /* text to use next: what is left may lie in the other one */
+	size_t followed; /* bytes of their targets: so the longest walk of many, in an image made to take long, is no longer than some paths */
+	bool which; /* text to use next: what is left may lie in the other one */
 	char texts[2][TEXT_MAX];
 } Walk;
 
@@ -51,7 +52,8 @@ static int enter(Walk *walk, ViewStack directory)
 /* Puts a symlink's target in front of what is left. */
 static int follow(Walk *walk, TreeString target)
 {
-	if (++walk->links > LINKS_MAX || target.size + 1 + walk->left.size > TEXT_MAX)
+	walk->followed += target.size;
+	if (++walk->links > LINKS_MAX || walk->followed > TEXT_MAX || target.size + 1 + walk->left.size > TEXT_MAX)
 		return -ELOOP;
 	char *text = walk->texts[walk->which];
 	memcpy(text, target.data, target.size);
@@ -102,6 +104,7 @@ int view_stack_walk(ViewStackSet *set, uint32_t layers, TreeString path, ViewSou
 	walk.depth = walk.capacity = 0;
 	walk.left = path;
 	walk.links = 0;
+	walk.followed = 0;
 	walk.which = false;
 	int r = view_stack_root(set, layers, &stack);
 	if (r == 0)

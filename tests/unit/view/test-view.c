@@ -338,6 +338,26 @@ static void test_symlinks_that_lead_nowhere(void **state)
 			2);
 }
 
+/* Symlinks that lead far about and back: a layer may have a million links through them. */
+static void test_symlinks_that_take_long(void **state)
+{
+	(void)state;
+	static char about[4001];
+	for (size_t i = 0; i < sizeof(about) - 1; i++)
+		about[i] = "d/../"[i % 5];
+	const LayerPath lower[] = {
+		{ .path = "d", .mode = DIR },
+		{ .path = "f", .mode = FILE_ },
+		{ .path = "about", .mode = LINK_, .target = about },
+	};
+	Layer layers[] = { { .paths = lower, .count = 3 }, LAYER({ .path = "l", .target = "about/about/f" }) };
+	View view;
+	assert_int_equal(build(layers, 2, &view, NULL), 0);
+	done(&view);
+	layers[1] = (Layer)LAYER({ .path = "l", .target = "about/about/about/f" });
+	expect_nowhere(layers, 2);
+}
+
 static void test_lower_hard_link_without_target(void **state)
 {
 	(void)state;
@@ -411,6 +431,7 @@ int main(void)
 		cmocka_unit_test(test_lower_hard_links),
 		cmocka_unit_test(test_lower_hard_links_behind_symlinks),
 		cmocka_unit_test(test_symlinks_that_lead_nowhere),
+		cmocka_unit_test(test_symlinks_that_take_long),
 		cmocka_unit_test(test_lower_hard_link_without_target),
 		cmocka_unit_test(test_same_input_same_bytes),
 		cmocka_unit_test(test_chain_id),
