@@ -45,6 +45,23 @@ static void make_ascii(char *pem)
 	}
 }
 
+/* Is that header (RFC 1421) among it as OpenSSL takes it, with or without blanks behind colon and comma? */
+static bool has_encrypted_header(const char *pem)
+{
+	static const char name[] = "Proc-Type:", blanks[] = " \t";
+	for (const char *at = pem; (at = strstr(at, name));) {
+		at += strlen(name);
+		at += strspn(at, blanks);
+		if (strncmp(at, "4,", 2) != 0)
+			continue;
+		at += 2;
+		at += strspn(at, blanks);
+		if (strncmp(at, "ENCRYPTED", 9) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Reads a file into `ret_pem`; nothing there is no error. */
 static int read_pem(const char *path, char **ret_pem, Error *error)
 {
@@ -59,7 +76,7 @@ static int read_pem(const char *path, char **ret_pem, Error *error)
 		return error_set(error, -EINVAL,
 				 "%s is not PEM (\"-----BEGIN ...\"); put the right file there, or remove it", path);
 	/* OpenSSL would ask at the terminal, and libcurl dies of it where there is none. */
-	if (strstr(pem, "-----BEGIN ENCRYPTED PRIVATE KEY-----") || strstr(pem, "Proc-Type: 4,ENCRYPTED"))
+	if (strstr(pem, "-----BEGIN ENCRYPTED PRIVATE KEY-----") || has_encrypted_header(pem))
 		return error_set(
 			error, -EINVAL,
 			"%s is encrypted, and imgfs has no pass phrase for it; put there what `openssl pkey -in "

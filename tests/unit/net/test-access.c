@@ -201,10 +201,16 @@ static void test_what_is_wrong(void **state)
 	put(place, "client.cert", PEM);
 	put(place, "client.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n");
 	expect_error(place, NULL, HOST, -EINVAL, "client.key is encrypted");
-	put(place, "client.key",
-	    "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMIIB\n-----END EC "
-	    "PRIVATE KEY-----\n");
-	expect_error(place, NULL, HOST, -EINVAL, "client.key is encrypted");
+	static const char *const headers[] = { "Proc-Type: 4,ENCRYPTED", "Proc-Type:4, ENCRYPTED" };
+	for (size_t i = 0; i < sizeof(headers) / sizeof(*headers); i++) {
+		char pem[256];
+		(void)snprintf(pem, sizeof(pem),
+			       "-----BEGIN EC PRIVATE KEY-----\n%s\nDEK-Info: AES-128-CBC,00\n\nMIIB\n-----END EC "
+			       "PRIVATE KEY-----\n",
+			       headers[i]);
+		put(place, "client.key", pem);
+		expect_error(place, NULL, HOST, -EINVAL, "client.key is encrypted");
+	}
 	remove_in(place, "client.cert");
 	remove_in(place, "client.key");
 	expect_error(place, "/nowhere/config.json", HOST, -ENOENT, "/nowhere/config.json");
