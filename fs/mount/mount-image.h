@@ -26,6 +26,7 @@ typedef struct MountImage {
 	pthread_mutex_t opening; /* of the next one, until it is open */
 	MountPlan plan;
 	_Atomic int state; /* MountImageState */
+	_Atomic bool told; /* that it cannot be opened for now: each request of many tries */
 
 	FdMap view_map;
 	Image view;

@@ -24,8 +24,10 @@ int ops_open_image(MountImage *image)
 	if (r == 0 || error.code == 0)
 		return r; /* it was open, or refused before */
 	if (atomic_load(&image->state) == MOUNT_IMAGE_CLOSED) {
-		log_error("requests are answered with EIO until it can be opened image=%s slot=%u reason=\"%s\"",
-			  image->plan.source, image->slot, error_text(&error, r));
+		if (!atomic_exchange(&image->told, true))
+			log_error("requests are answered with EIO until it can be opened image=%s slot=%u "
+				  "reason=\"%s\"",
+				  image->plan.source, image->slot, error_text(&error, r));
 		return -EIO;
 	}
 	log_error("every request is answered with EIO image=%s slot=%u reason=\"%s\" "

@@ -1,10 +1,12 @@
 /* What a server does when the machine has no descriptors, memory or threads left for a while. */
+#include "fs/mount/ops.h"
 #include "tests/unit/mount/mount-fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 
 #include <cmocka.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 static _Atomic int starving; /* so many reads of requests are still to fail */
@@ -47,6 +49,22 @@ static size_t set_stacks(size_t size)
 	return before;
 }
 
+/* Opens it as a request does, so often, and says how many bytes the log got. */
+static off_t open_logged(MountImage *image, unsigned times, int result)
+{
+	int log = memfd_create("log", MFD_CLOEXEC), before = dup(STDERR_FILENO);
+	assert_true(log >= 0 && before >= 0 && dup2(log, STDERR_FILENO) >= 0);
+	int r = result;
+	for (unsigned i = 0; i < times && r == result; i++)
+		r = ops_open_image(image);
+	assert_true(dup2(before, STDERR_FILENO) >= 0);
+	off_t size = lseek(log, 0, SEEK_END);
+	(void)close(log);
+	(void)close(before);
+	assert_int_equal(r, result);
+	return size;
+}
+
 /* An image that cannot be opened now is not refused for as long as the server lives. */
 static void test_no_threads(_unused_ void **state)
 {
@@ -59,6 +77,8 @@ static void test_no_threads(_unused_ void **state)
 	assert_int_equal(mount_fixture_add(server, &fixture.plan, &(MountPlace){ .name = "" }, &image), 0);
 	size_t before = set_stacks((size_t)1 << 60);
 	assert_int_equal(mount_image_open(image, &error), -EAGAIN);
+	assert_true(open_logged(image, 1, -EIO) > 0);
+	assert_int_equal(open_logged(image, 10, -EIO), 0); /* that is not said for each request */
 	(void)set_stacks(before);
 	assert_int_equal(mount_image_open(image, &error), 0);
 	mount_image_unref(image);
