@@ -90,22 +90,41 @@ void fetch_mirror_asked(const FetchRange *range)
 		mirror->parts_not_before = range->started + PROOF_TIME;
 }
 
+/* Is it the request that lets the host prove itself, and not one from before it failed? */
+static bool is_trial(const FetchRange *range)
+{
+	const FetchMirror *mirror = mirror_of(range);
+	return range->part_count > 1 && !mirror->gives_parts && mirror->parts_not_before == range->started + PROOF_TIME;
+}
+
 void fetch_mirror_cut(const FetchRange *range)
 {
-	FetchMirror *mirror = mirror_of(range);
-	if (range->part_count > 1 && !mirror->gives_parts)
-		mirror->parts_not_before = 0;
+	if (is_trial(range))
+		mirror_of(range)->parts_not_before = 0;
 }
 
 /* What has been learnt of a host that was asked for several ranges at once. */
-static void note_parts(FetchMirror *mirror, int result)
+static void note_parts(const FetchRange *range, int result)
 {
-	if (result == 0) {
-		mirror->gives_parts = true;
-		mirror->parts_not_before = 0;
-	} else if (result == -EOPNOTSUPP) {
+	FetchMirror *mirror = mirror_of(range);
+	switch (result) {
+	case 0:
+		if (is_trial(range)) {
+			mirror->gives_parts = true;
+			mirror->parts_not_before = 0;
+		}
+		break;
+	case -EOPNOTSUPP:
 		mirror->gives_parts = false;
 		mirror->parts_not_before = fetch_now() + PROOF_TIME;
+		break;
+	case -ENOENT:
+	case -EACCES:
+	case -ENOMEM:
+		fetch_mirror_cut(range); /* says nothing of several ranges */
+		break;
+	default: /* perhaps these are what breaks it: it has to prove it again, and a trial is over */
+		mirror->gives_parts = false;
 	}
 }
 
@@ -114,7 +133,7 @@ void fetch_mirror_ended(const FetchRange *range, int result, const char *sentenc
 	FetchMirror *mirror = mirror_of(range);
 	int64_t delay = BACK_OFF_LAST;
 	if (range->part_count > 1)
-		note_parts(mirror, result);
+		note_parts(range, result);
 	if (result == -EOPNOTSUPP)
 		return;
 	if (result == 0) {

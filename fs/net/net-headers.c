@@ -202,12 +202,11 @@ int net_headers_check_parts(const NetHeaders *headers, Error *error)
 			return 0;
 		return error_set(error, -EOPNOTSUPP, "the server answers a request for several ranges with one");
 	case 401:
-	case 403:
 	case 404:
 	case 410:
 	case 429:
 		return net_status_error(headers->status, error);
-	default:
+	default: /* also 403: firewalls refuse many ranges, and a login that is refused is so for one */
 		return error_set(error, -EOPNOTSUPP, "the server does not take requests for several ranges (status %u)",
 				 headers->status);
 	}

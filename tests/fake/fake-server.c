@@ -304,6 +304,10 @@ static bool answer(FakeServer *server, int fd, const Request *request)
 		return send_status(fd, "503 Service Unavailable", "Retry-After: 1", "");
 	case FAKE_DENIED:
 		return send_status(fd, "403 Forbidden", "X-Reason: none", "");
+	case FAKE_CLOSE_PARTS:
+		if (request->ranges > 1)
+			return send_all(fd, "HTTP/1.1 206 Some\r\n", 19) && false;
+		break;
 	case FAKE_REDIRECT:
 	case FAKE_REDIRECT_LOOP:
 	case FAKE_REDIRECT_FILE:

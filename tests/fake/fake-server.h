@@ -32,6 +32,7 @@ typedef enum FakeFault {
 	FAKE_REDIRECT_FILE, /* 307 to file:///etc/passwd */
 	FAKE_WRONG_DIGEST,  /* another Docker-Content-Digest */
 	FAKE_NO_DIGEST,     /* none */
+	FAKE_CLOSE_PARTS,   /* closes amid the headers to who asks for several ranges */
 } FakeFault;
 
 typedef struct FakeServer FakeServer;

@@ -60,11 +60,41 @@ static void test_login_refused(_unused_ void **state)
 	assert_null(fetcher_free(fetcher));
 }
 
+static void end_parts(Fetcher *fetcher, int64_t started, int result)
+{
+	FetchRange range = { .fetcher = fetcher, .part_count = 9, .started = started };
+	fetch_mirror_ended(&range, result, "", 0);
+}
+
+/* Two hosts behind one name, say: what is still under way when one has failed decides nothing. */
+static void test_hosts_that_alternate(_unused_ void **state)
+{
+	Fetcher *fetcher = calloc(1, sizeof(*fetcher));
+	assert_non_null(fetcher);
+	int64_t now = fetch_now();
+	unsigned least;
+	FetchRange range = { .fetcher = fetcher, .part_count = 9, .started = now - 1000 };
+	fetch_mirror_asked(&range);
+	assert_int_equal(fetch_mirror_parts_max(fetcher, 0, now, &least), 1);
+	end_parts(fetcher, now - 1000, 0);
+	assert_int_equal(fetch_mirror_parts_max(fetcher, 0, now, &least), FETCH_PARTS_MAX);
+	assert_int_equal(least, 2);
+	end_parts(fetcher, now - 500, -EOPNOTSUPP);
+	assert_int_equal(fetch_mirror_parts_max(fetcher, 0, now, &least), 1);
+	end_parts(fetcher, now - 400, 0);
+	end_parts(fetcher, now - 300, -ECONNRESET);
+	range.started = now - 200;
+	fetch_mirror_cut(&range);
+	assert_int_equal(fetch_mirror_parts_max(fetcher, 0, now + 1000, &least), 1);
+	free(fetcher);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_asked_to_wait),
 		cmocka_unit_test(test_login_refused),
+		cmocka_unit_test(test_hosts_that_alternate),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

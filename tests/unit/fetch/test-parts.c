@@ -58,7 +58,7 @@ static void fetch_scattered(FetchFixture *fixture, FetchClass class, uint32_t fi
 	fake_server_hold(fixture->server, true);
 	assert_int_equal(fetch_prefetch(fixture->blob, FETCH_PROFILE, &before, 1, PATIENCE), 0);
 	await_requests(fixture, requests + 1);
-	fake_server_fault(fixture->server, fault, 1);
+	fake_server_fault(fixture->server, fault, fault == FAKE_CLOSE_PARTS ? 0 : 1);
 	uint32_t chunks[COUNT];
 	size_t count = 0;
 	for (uint32_t chunk = first; chunk < last; chunk += STRIDE)
@@ -132,6 +132,33 @@ static void test_hosts_that_do_not(void **state _unused_)
 	one_by_one(FAKE_WHOLE, true);
 	one_by_one(FAKE_WRONG_RANGE, true);
 	one_by_one(FAKE_NO_RANGE, true);
+	one_by_one(FAKE_ERROR, true);
+	/* Firewalls refuse requests for more than a few. */
+	one_by_one(FAKE_DENIED, true);
+}
+
+/* One that has proved it, and then breaks all such requests, is asked to prove it again, and then for one by one. */
+static void test_host_that_ceases_to(void **state _unused_)
+{
+	FetchFixture fixture;
+	start(&fixture);
+	fake_server_give_parts(fixture.server, true);
+	fetch_scattered(&fixture, FETCH_PROFILE, 105, 190, 199, FAKE_NONE);
+	fetch_scattered(&fixture, FETCH_PROFILE, 0, 100, 198, FAKE_CLOSE_PARTS);
+	assert_int_equal(requests_of(&fixture), 2 + 1 + 2 + 15);
+	fetch_fixture_stop(&fixture);
+}
+
+/* That a host lacks a blob says nothing of what it can. */
+static void test_trial_of_a_missing_blob(void **state _unused_)
+{
+	FetchFixture fixture;
+	start(&fixture);
+	fake_server_give_parts(fixture.server, true);
+	fetch_scattered(&fixture, FETCH_PROFILE, 0, 100, 199, FAKE_NOT_FOUND);
+	assert_int_equal(requests_of(&fixture), 3);
+	assert_int_equal(last_ranges(&fixture), 15);
+	fetch_fixture_stop(&fixture);
 }
 
 /* While a host is being tried, the other connections go on one by one. */
@@ -147,7 +174,8 @@ static void test_trial_stops_nobody(void **state _unused_)
 	assert_int_equal(last_ranges(&fixture), 1);
 	fake_server_hold(fixture.server, false);
 	await_chunk(&fixture, 150);
-	await_chunk(&fixture, 63);
+	for (uint32_t chunk = 0; chunk <= 63; chunk += STRIDE)
+		await_chunk(&fixture, chunk);
 	fake_server_counts(fixture.server, &counts);
 	assert_int_equal(counts.requests, 2 + 10);
 	fetch_fixture_stop(&fixture);
@@ -172,10 +200,10 @@ static void test_connection_ends(void **state _unused_)
 	FetchCounters counters;
 	start(&fixture);
 	fake_server_give_parts(fixture.server, true);
-	fetch_scattered(&fixture, FETCH_PROFILE, 105, 190, 199, FAKE_NONE);
-	fetch_scattered(&fixture, FETCH_PROFILE, 0, 100, 198, FAKE_TRUNCATE);
+	fetch_scattered(&fixture, FETCH_PROFILE, 140, 197, 199, FAKE_NONE);
+	fetch_scattered(&fixture, FETCH_PROFILE, 0, 139, 198, FAKE_TRUNCATE);
 	fetcher_counters(fixture.fetcher, &counters);
-	assert_int_equal(counters.chunks, 1 + 13 + 1 + 15);
+	assert_int_equal(counters.chunks, 1 + 9 + 1 + 20);
 	assert_true(last_ranges(&fixture) > 1);
 	fetch_fixture_stop(&fixture);
 }
@@ -203,6 +231,8 @@ int main(void)
 		cmocka_unit_test(test_scattered_chunks_are_one_request),
 		cmocka_unit_test(test_few_are_no_trial),
 		cmocka_unit_test(test_hosts_that_do_not),
+		cmocka_unit_test(test_host_that_ceases_to),
+		cmocka_unit_test(test_trial_of_a_missing_blob),
 		cmocka_unit_test(test_trial_stops_nobody),
 		cmocka_unit_test(test_wrong_chunk_of_many),
 		cmocka_unit_test(test_connection_ends),
