@@ -251,7 +251,17 @@ static FetchWant *pick_more(const FetchRange *range, uint64_t room, int64_t now)
 	return want && chunk.blob_size <= room ? want : NULL;
 }
 
-/* Puts the parts in order, and makes one of those that touch. */
+/* May a server join them? What lies between is not the range's. */
+static bool are_near(const FetchRange *range, const FetchPart *low, const FetchPart *high)
+{
+	const ChunkTable *table = cache_blob_table(range->blob->cache);
+	Chunk before, behind;
+	chunk_table_get(table, low->last, &before);
+	chunk_table_get(table, high->first, &behind);
+	return behind.blob_offset - before.blob_offset - before.blob_size <= FETCH_PARTS_GAP;
+}
+
+/* Puts the parts in order, makes one of those that touch, and leaves out what stands too near to another: it comes with the next range. */
 static void sort_parts(FetchRange *range)
 {
 	FetchPart *parts = range->parts;
@@ -266,6 +276,8 @@ static void sort_parts(FetchRange *range)
 	for (unsigned i = 1; i < range->part_count; i++) {
 		if (parts[i].first == parts[last].last + 1)
 			parts[last].last = parts[i].last;
+		else if (are_near(range, &parts[last], &parts[i]))
+			give_back(range, parts[i].first, parts[i].last);
 		else
 			parts[++last] = parts[i];
 	}

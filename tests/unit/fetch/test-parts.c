@@ -161,6 +161,49 @@ static void test_trial_of_a_missing_blob(void **state _unused_)
 	fetch_fixture_stop(&fixture);
 }
 
+/* Too few for a trial, they are asked for as if there was none: over the gap between, and as much as one range may have. */
+static void test_one_range_instead(void **state _unused_)
+{
+	static const uint32_t before[] = { 199 };
+	FetchFixture fixture;
+	uint32_t chunks[COUNT];
+	size_t count = 0;
+	start(&fixture);
+	fake_server_hold(fixture.server, true);
+	assert_int_equal(fetch_prefetch(fixture.blob, FETCH_PROFILE, before, 1, PATIENCE), 0);
+	await_requests(&fixture, 1);
+	for (uint32_t chunk = 0; chunk < 100; chunk++)
+		if (chunk != 10)
+			chunks[count++] = chunk;
+	assert_int_equal(fetch_prefetch(fixture.blob, FETCH_PROFILE, chunks, count, PATIENCE), 0);
+	fake_server_hold(fixture.server, false);
+	await_chunk(&fixture, 99);
+	assert_int_equal(requests_of(&fixture), 2);
+	fetch_fixture_stop(&fixture);
+}
+
+/* No two ranges of a request are so close that a server may join them, whatever is in flight between. */
+static void test_neighbours_are_not_asked_for_at_once(void **state _unused_)
+{
+	static const uint32_t between[] = { 101 }, chunks[] = { 0, 20, 40, 60, 80, 100, 102, 120, 140, 160 };
+	BlobFixture layer;
+	FetchFixture fixture;
+	blob_fixture_make(&layer, COUNT, 4000, 1);
+	fetch_fixture_start(&fixture, &layer, 4);
+	fake_server_give_parts(fixture.server, true);
+	fake_server_hold(fixture.server, true);
+	assert_int_equal(fetch_prefetch(fixture.blob, FETCH_PROFILE, between, 1, PATIENCE), 0);
+	await_requests(&fixture, 1);
+	assert_int_equal(fetch_prefetch(fixture.blob, FETCH_PROFILE, chunks, ELEMENTS(chunks), PATIENCE), 0);
+	await_requests(&fixture, 2);
+	assert_int_equal(last_ranges(&fixture), ELEMENTS(chunks) - 1);
+	fake_server_hold(fixture.server, false);
+	for (size_t i = 0; i < ELEMENTS(chunks); i++)
+		await_chunk(&fixture, chunks[i]);
+	assert_int_equal(requests_of(&fixture), 3);
+	fetch_fixture_stop(&fixture);
+}
+
 /* While a host is being tried, the other connections go on one by one. */
 static void test_trial_stops_nobody(void **state _unused_)
 {
@@ -233,6 +276,8 @@ int main(void)
 		cmocka_unit_test(test_hosts_that_do_not),
 		cmocka_unit_test(test_host_that_ceases_to),
 		cmocka_unit_test(test_trial_of_a_missing_blob),
+		cmocka_unit_test(test_one_range_instead),
+		cmocka_unit_test(test_neighbours_are_not_asked_for_at_once),
 		cmocka_unit_test(test_trial_stops_nobody),
 		cmocka_unit_test(test_wrong_chunk_of_many),
 		cmocka_unit_test(test_connection_ends),
