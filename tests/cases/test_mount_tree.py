@@ -1,5 +1,8 @@
 """A mounted image is the tree that umoci unpacks from it: every name with all it has, every byte."""
+import os
+import signal
 import stat
+import sys
 import tarfile
 
 import pytest
@@ -48,6 +51,44 @@ def directory(name):
     info = tarfile.TarInfo(name)
     info.type, info.mode = tarfile.DIRTYPE, 0o755
     return info
+
+
+LOOK = """
+import hashlib, os, sys
+names, size, seen = 0, 0, hashlib.sha256()
+for directory, _, files in os.walk(os.fsencode(sys.argv[1])):
+    names += 1 + len(files)
+for directory, _, files in os.walk(os.fsencode(sys.argv[1])):
+    for path in [directory, *(os.path.join(directory, name) for name in files)]:
+        found = os.lstat(path)
+        seen.update(repr((path, found)).encode())
+        if os.path.isfile(path) and not os.path.islink(path) and found.st_size < 16384:
+            file = os.open(path, os.O_RDONLY)  # open() would ask each for a terminal's settings, and the kernel the server
+            data = os.read(file, 16384)
+            os.close(file)
+            size += len(data)
+            seen.update(data)
+print(names, size, seen.hexdigest())
+"""
+
+
+def test_what_is_known_needs_no_server(store, mount):
+    """Names, attributes and bytes that were asked for once are the kernel's alone: the server is stopped, and all goes on."""
+    mounted = mount("--store", store.path, store.add("inv-v1"))
+
+    def look():
+        """In a process of its own, which can be ended when it waits for the server."""
+        return machine.run(sys.executable, "-c", LOOK, mounted.directory, timeout=60).stdout
+
+    first = look()
+    server = mounted.server()
+    os.kill(server, signal.SIGSTOP)
+    try:
+        again = look()
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert again == first and int(first.split()[0]) > 5000 and int(first.split()[1]) > 1_000_000
+    mounted.unmount()
 
 
 def test_hard_links_to_lower_layers(work, mount):
