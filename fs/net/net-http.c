@@ -128,10 +128,9 @@ static size_t on_header(char *line, size_t unit, size_t count, void *arg)
 	if (exchange->accepted)
 		return size; /* a trailer */
 	net_headers_add(&exchange->headers, line, size);
-	net_progress_add(&exchange->progress, size);
 	if (!exchange->headers.complete)
 		return size;
-	/* Interim answers are followed by another, which has to come in the same time. */
+	/* Interim answers are no progress: another follows them, which has to come in the same time. */
 	if (exchange->headers.status / 100 == 1)
 		return size;
 	net_progress_mark(&exchange->progress);

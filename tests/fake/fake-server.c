@@ -126,9 +126,10 @@ static bool trickle(FakeServer *server, int fd, const uint8_t *body, uint64_t si
 
 static bool send_interim(FakeServer *server, int fd, unsigned epoch)
 {
-	static const char interim[] = "HTTP/1.1 102 Processing\r\n\r\n";
+	char interim[512];
+	(void)snprintf(interim, sizeof(interim), "HTTP/1.1 102 Processing\r\nX-Long: %0400d\r\n\r\n", 0);
 	const struct timespec pause = { .tv_nsec = 50000000 };
-	while (!is_over(server, epoch) && send_all(fd, interim, sizeof(interim) - 1))
+	while (!is_over(server, epoch) && send_all(fd, interim, strlen(interim)))
 		(void)nanosleep(&pause, NULL);
 	return false;
 }

@@ -268,6 +268,26 @@ static void test_read_among_many(void **state _unused_)
 	fetch_fixture_stop(&fixture);
 }
 
+/* Whatever a host that has proved itself does wrong once, all that is wanted comes, and is right. */
+static void test_any_fault_of_many(void **state _unused_)
+{
+	static const FakeFault faults[] = {
+		FAKE_CORRUPT,       FAKE_RESET_BODY, FAKE_TRUNCATE, FAKE_TOO_LONG,  FAKE_STALL_BODY,
+		FAKE_STALL_REQUEST, FAKE_INTERIM,    FAKE_ERROR,    FAKE_DENIED,    FAKE_WHOLE,
+		FAKE_WRONG_RANGE,   FAKE_NO_RANGE,   FAKE_REDIRECT, FAKE_NOT_FOUND, FAKE_REDIRECT_LOOP,
+	};
+	for (size_t i = 0; i < ELEMENTS(faults); i++) {
+		FetchFixture fixture;
+		start(&fixture);
+		fake_server_give_parts(fixture.server, true);
+		fetch_scattered(&fixture, FETCH_PROFILE, 105, 190, 199, FAKE_NONE);
+		assert_true(last_ranges(&fixture) > 1);
+		fetch_scattered(&fixture, FETCH_PROFILE, 0, 100, 198, faults[i]);
+		assert_int_equal(fetch_and_compare(&fixture, 0, (uint64_t)COUNT * CHUNK_SIZE, PATIENCE), 0);
+		fetch_fixture_stop(&fixture);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -282,6 +302,7 @@ int main(void)
 		cmocka_unit_test(test_wrong_chunk_of_many),
 		cmocka_unit_test(test_connection_ends),
 		cmocka_unit_test(test_read_among_many),
+		cmocka_unit_test(test_any_fault_of_many),
 	};
 	fetch_set_quiet(100);
 	return cmocka_run_group_tests(tests, NULL, NULL);
