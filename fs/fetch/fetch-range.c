@@ -141,8 +141,7 @@ static void release(FetchRange *range)
 /* Is somebody reading what is still to come of a range? */
 static bool is_demanded(const FetchRange *range)
 {
-	FOREACH_TO_COME(at, range)
-	{
+	FOREACH_TO_COME (at, range) {
 		const FetchWant *want = range->blob->wants[at.chunk];
 		if (want && want->links && want->class == FETCH_DEMAND)
 			return true;
@@ -318,8 +317,7 @@ static void gather(FetchRange *range, FetchWant *want, int64_t now)
 static int fill_gaps(FetchRange *range)
 {
 	FetchBlob *blob = range->blob;
-	FOREACH_TO_COME(at, range)
-	{
+	FOREACH_TO_COME (at, range) {
 		FetchWant *want = blob->wants[at.chunk];
 		if (!want && !fetch_want_new(blob, at.chunk, range))
 			return -ENOMEM;
@@ -501,9 +499,9 @@ int64_t fetch_range_start_all(Fetcher *fetcher, int64_t now)
 
 static bool is_wanted(const FetchRange *range)
 {
-	FOREACH_TO_COME(at, range)
-	if (range->blob->wants[at.chunk]->links)
-		return true;
+	FOREACH_TO_COME (at, range)
+		if (range->blob->wants[at.chunk]->links)
+			return true;
 	return false;
 }
 
