@@ -129,3 +129,10 @@ void await_requests(const FetchFixture *fixture, unsigned count)
 		fake_server_counts(fixture->server, &counts);
 	} while (counts.requests < count);
 }
+
+void await_chunk(const FetchFixture *fixture, uint32_t chunk)
+{
+	struct timespec pause = { .tv_nsec = 1000000 };
+	while (!cache_blob_has(fixture->cache, chunk))
+		(void)nanosleep(&pause, NULL);
+}

@@ -50,3 +50,6 @@ int fetch_and_compare(FetchFixture *fixture, uint64_t offset, uint64_t size, int
 
 /* Waits until the server has seen `count` requests. */
 void await_requests(const FetchFixture *fixture, unsigned count);
+
+/* Waits until the chunk is in the cache. */
+void await_chunk(const FetchFixture *fixture, uint32_t chunk);

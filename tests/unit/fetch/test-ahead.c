@@ -25,13 +25,6 @@ static void start(FetchFixture *fixture, uint64_t ahead_max)
 	atomic_store(&fixture->fetcher->ahead_max, ahead_max);
 }
 
-static void await_chunk(const FetchFixture *fixture, uint32_t chunk)
-{
-	struct timespec pause = { .tv_nsec = 1000000 };
-	while (!cache_blob_has(fixture->cache, chunk))
-		(void)nanosleep(&pause, NULL);
-}
-
 static uint32_t present(const FetchFixture *fixture)
 {
 	uint32_t count = 0;

@@ -5,7 +5,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <time.h>
 
 #include "fs/fetch/fetch-private.h"
 #include "tests/unit/fetch/fetch-fixture.h"
@@ -38,13 +37,6 @@ static bool shares_stretch(const FetchFixture *fixture, uint32_t chunk, uint32_t
 	Chunk one;
 	chunk_table_get(&fixture->layer.table, chunk, &one);
 	return one.blob_offset / STRETCH == stretch || (one.blob_offset + one.blob_size - 1) / STRETCH == stretch;
-}
-
-static void await_chunk(const FetchFixture *fixture, uint32_t chunk)
-{
-	struct timespec pause = { .tv_nsec = 1000000 };
-	while (!cache_blob_has(fixture->cache, chunk))
-		(void)nanosleep(&pause, NULL);
 }
 
 static uint64_t requests_of(FetchFixture *fixture)

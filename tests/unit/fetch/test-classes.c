@@ -5,7 +5,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <time.h>
 
 #include "tests/unit/fetch/fetch-fixture.h"
 
@@ -28,13 +27,6 @@ static uint64_t requests_of(FetchFixture *fixture)
 static void prefetch(FetchFixture *fixture, FetchClass class, const uint32_t *chunks, size_t count)
 {
 	assert_int_equal(fetch_prefetch(fixture->blob, class, chunks, count, PATIENCE), 0);
-}
-
-static void await_chunk(const FetchFixture *fixture, uint32_t chunk)
-{
-	struct timespec pause = { .tv_nsec = 1000000 };
-	while (!cache_blob_has(fixture->cache, chunk))
-		(void)nanosleep(&pause, NULL);
 }
 
 /* The range that was asked for last is that of chunks `first` to `last`. */

@@ -5,7 +5,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <time.h>
 
 #include "tests/unit/fetch/fetch-fixture.h"
 
@@ -31,13 +30,6 @@ static void start_with_list(FetchFixture *fixture, unsigned connections)
 	assert_int_equal(fetch_prefetch(fixture->blob, FETCH_PROFILE, chunks, ELEMENTS(chunks), PATIENCE), 0);
 	assert_int_equal(fetcher_start(fixture->fetcher), 0);
 	await_requests(fixture, 1);
-}
-
-static void await_chunk(const FetchFixture *fixture, uint32_t chunk)
-{
-	struct timespec pause = { .tv_nsec = 1000000 };
-	while (!cache_blob_has(fixture->cache, chunk))
-		(void)nanosleep(&pause, NULL);
 }
 
 static unsigned requests_of(const FetchFixture *fixture)
