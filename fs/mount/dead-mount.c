@@ -22,9 +22,8 @@ static bool is_dead(const char *path)
 	pid_t pid = fork();
 	if (pid == 0) {
 		struct statvfs fs;
-		(void)close_range(
-			0, ~0u,
-			0); /* where it stays longer than this process, nobody is to wait for what it has open */
+		/* Where it stays longer than this process, nobody is to wait for what it has open. */
+		(void)close_range(0, ~0u, 0);
 		_exit(statvfs(path, &fs) < 0 && (errno == ENOTCONN || errno == ECONNABORTED));
 	}
 	if (pid < 0)

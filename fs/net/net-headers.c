@@ -54,6 +54,11 @@ int net_content_range_parse(const char *value, size_t size, NetContentRange *ret
 	return 0;
 }
 
+bool net_content_range_is(const NetContentRange *range, uint64_t offset, uint64_t size)
+{
+	return range->first == offset && range->last - offset == size - 1;
+}
+
 static void add_status(NetHeaders *headers, const char *line, size_t size)
 {
 	*headers = (NetHeaders){ 0 };
@@ -189,7 +194,7 @@ int net_headers_check_range(const NetHeaders *headers, uint64_t offset, uint64_t
 		return net_status_error(headers->status, error);
 	if (!headers->has_range || headers->bad_range)
 		return error_set(error, -EPROTO, "the server's answer lacks a valid Content-Range");
-	if (headers->range.first != offset || headers->range.last - offset != size - 1)
+	if (!net_content_range_is(&headers->range, offset, size))
 		return error_set(error, -EPROTO, "the server answered with another range than the one asked for");
 	return 0;
 }

@@ -38,6 +38,9 @@ typedef struct NetHeaders {
 /* Adds one line, with or without its line end. A status line starts a new response. */
 void net_headers_add(NetHeaders *headers, const char *line, size_t size);
 
+/* Is it [offset, offset + size), size at least 1? */
+bool net_content_range_is(const NetContentRange *range, uint64_t offset, uint64_t size);
+
 /* The value of Content-Range: "bytes FIRST-LAST/TOTAL" or "bytes FIRST-LAST/" and "*". Errors: -EBADMSG. */
 int net_content_range_parse(const char *value, size_t size, NetContentRange *ret_range) _must_check_;
 

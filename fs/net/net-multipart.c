@@ -47,8 +47,7 @@ static int end_header(NetMultipart *parts, Error *error)
 	net_headers_add(&headers, parts->line, parts->line_size);
 	if (!headers.has_range)
 		return 0;
-	if (parts->has_range || headers.bad_range || headers.range.first != span->offset ||
-	    headers.range.last - span->offset != span->size - 1)
+	if (parts->has_range || headers.bad_range || !net_content_range_is(&headers.range, span->offset, span->size))
 		return refuse(error, "has another one than was asked for");
 	parts->has_range = true;
 	return 0;
