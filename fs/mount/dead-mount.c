@@ -13,31 +13,34 @@
 #define KILLED_MS 100
 #define LAYERS    16 /* of dead mounts on top of each other, that are detached at once */
 
-/*
- * statfs() is never answered from a cache. ECONNABORTED is what a request gets that was under way when the keeper died, ENOTCONN what
- * follows. A mount that answers nothing at all is alive, so a child asks.
- */
-static bool is_dead(const char *path)
+int mount_ask(const char *directory)
 {
 	pid_t pid = fork();
 	if (pid == 0) {
 		struct statvfs fs;
 		/* Where it stays longer than this process, nobody is to wait for what it has open. */
 		(void)close_range(0, ~0u, 0);
-		_exit(statvfs(path, &fs) < 0 && (errno == ENOTCONN || errno == ECONNABORTED));
+		_exit(statvfs(directory, &fs) < 0 ? errno : 0); /* fits: errno(3) */
 	}
 	if (pid < 0)
-		return false;
+		return -errno;
 	_cleanup_close_ int fd = pidfd_open(pid, 0);
 	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
 	int status;
 	if (fd >= 0 && poll(&poll_fd, 1, ANSWER_MS) > 0)
-		return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 1;
+		return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
 	/* Of a request that the server has taken and does not answer nobody can be killed out: init will wait for that one. */
 	(void)kill(pid, SIGKILL);
 	(void)poll(&poll_fd, fd >= 0 ? 1 : 0, KILLED_MS);
 	(void)waitpid(pid, &status, WNOHANG);
-	return false;
+	return -ETIMEDOUT;
+}
+
+/* ECONNABORTED is what a request gets that was under way when the keeper died, ENOTCONN what follows. A mount that answers nothing at all is alive. */
+static bool is_dead(const char *path)
+{
+	int r = mount_ask(path);
+	return r == -ENOTCONN || r == -ECONNABORTED;
 }
 
 int mount_clear_dead(const char *directory, Error *error)

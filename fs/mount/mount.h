@@ -38,6 +38,12 @@ int mount_check(const MountOptions *options, Error *error) _must_check_;
 int mount_image(const FetchImage *image, const MountOptions *options, Error *error) _must_check_;
 
 /*
+ * Asks a mount for its statfs(), which is never answered from a cache, in a child, since one whose server does not answer waits for ever. Blocks for some two
+ * seconds at most. 0: it answers. Errors: -ENOTCONN (it is dead), -ETIMEDOUT, statvfs's, fork's. For a process of one thread.
+ */
+int mount_ask(const char *directory) _must_check_;
+
+/*
  * Detaches what is left at a directory of mounts whose keeper has died, which answer everything with ENOTCONN. Returns 1 when there was
  * something, 0 when there was not; what lives there stays. Errors: fuse_unmount's. For a process of one thread: it forks.
  */

@@ -1,57 +1,20 @@
 /* Checks of mounts and of the node daemon. */
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/statfs.h>
 #include <sys/un.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "fs/base/fd.h"
 #include "fs/mount/mount-table.h"
 #include "fs/mount/mount.h"
 #include "tools/cmd/doctor.h"
 
-#define ANSWER_TIME 2000 /* milliseconds */
-
-/* In a child: asking a mount whose server does not answer waits for ever. 0: it answers; -ENOTCONN: it is dead; -ETIMEDOUT. */
-static int ask_mount(const char *directory)
-{
-	int answer[2];
-	if (pipe2(answer, O_CLOEXEC) < 0)
-		return -errno;
-	pid_t child = fork();
-	if (child == 0) {
-		struct statfs status;
-		/* Where it stays, nobody is to wait for what else it has open. */
-		if (dup2(answer[1], 0) < 0 || close_range(1, ~0u, 0) < 0)
-			_exit(1);
-		int code = statfs(directory, &status) < 0 ? errno : 0;
-		_unused_ ssize_t written = write(0, &code, sizeof(code));
-		_exit(0);
-	}
-	(void)close(answer[1]);
-	struct pollfd wait = { .fd = answer[0], .events = POLLIN };
-	int code = 0, r = -ETIMEDOUT;
-	if (child >= 0 && poll(&wait, 1, ANSWER_TIME) > 0)
-		r = read(answer[0], &code, sizeof(code)) == (ssize_t)sizeof(code) ? -code : -EIO;
-	(void)close(answer[0]);
-	if (child >= 0) {
-		(void)kill(child, SIGKILL);
-		/* Of a request that the server has taken and does not answer nobody can be killed out: init will wait for that one. */
-		(void)waitpid(child, NULL, r == -ETIMEDOUT ? WNOHANG : 0);
-	}
-	return r;
-}
-
 static void check_mount(Doctor *doctor, const char *directory)
 {
 	Error error = { 0 };
-	int r = ask_mount(directory);
+	int r = mount_ask(directory);
 	if (r == 0)
 		doctor_say(doctor, DOCTOR_GOOD, NULL, "%s answers", directory);
 	else if (r != -ENOTCONN)
